@@ -1,0 +1,114 @@
+//! Cache keys and the recipes that they are made of.
+//!
+//! A [`CacheKey`] names a computation: what is done, and the contents it is done to. A [`KeyRecipe`] is the same
+//! thing before hashing, as named parts, so that two keys that differ can be told apart by name (`explain.rs`).
+//! Knows nothing of what the parts mean.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use std::fmt;
+
+/// 32 bytes of SHA-256 that name a computation. Printed as 64 lower-case hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CacheKey(pub [u8; 32]);
+
+impl CacheKey {
+    /// Hashes `bytes`. Callers that hash several fields must make their concatenation unambiguous themselves.
+    pub fn of(bytes: &[u8]) -> CacheKey {
+        CacheKey(Sha256::digest(bytes).into())
+    }
+
+    /// 64 lower-case hex digits.
+    pub fn to_hex(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Reads what [`CacheKey::to_hex`] writes; `None` for anything else.
+    pub fn from_hex(hex: &str) -> Option<CacheKey> {
+        if hex.len() != 64 || !hex.is_ascii() {
+            return None;
+        }
+        let mut bytes = [0u8; 32];
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).ok()?;
+        }
+        Some(CacheKey(bytes))
+    }
+}
+
+impl fmt::Display for CacheKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_hex())
+    }
+}
+
+impl fmt::Debug for CacheKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CacheKey({})", &self.to_hex()[..12])
+    }
+}
+
+/// One named input of a computation, such as `("arg", "/bin/sh")` or `("input 0", "<content id>")`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecipePart {
+    /// What the part is; names may repeat, order counts.
+    pub name: String,
+    /// Its value, or the hex digest of a value that is long.
+    pub value: String,
+}
+
+/// The named parts that a key is made of, in order. Two recipes with equal parts have equal keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRecipe {
+    /// In the order in which they were added.
+    pub parts: Vec<RecipePart>,
+}
+
+impl KeyRecipe {
+    /// A recipe without parts.
+    pub fn new() -> KeyRecipe {
+        KeyRecipe::default()
+    }
+
+    /// Adds a part.
+    pub fn push(&mut self, name: impl Into<String>, value: impl Into<String>) {
+        self.parts.push(RecipePart { name: name.into(), value: value.into() });
+    }
+
+    /// The key: SHA-256 over each part's name and value, each preceded by its length in bytes as 8 bytes, big endian.
+    pub fn key(&self) -> CacheKey {
+        let mut hasher = Sha256::new();
+        for part in &self.parts {
+            for text in [&part.name, &part.value] {
+                hasher.update((text.len() as u64).to_be_bytes());
+                hasher.update(text.as_bytes());
+            }
+        }
+        CacheKey(hasher.finalize().into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_do_not_run_into_each_other() {
+        let recipe = |parts: &[(&str, &str)]| {
+            let mut recipe = KeyRecipe::new();
+            parts.iter().for_each(|(name, value)| recipe.push(*name, *value));
+            recipe.key()
+        };
+        assert_ne!(recipe(&[("a", "bc")]), recipe(&[("ab", "c")]));
+        assert_ne!(recipe(&[("a", "b"), ("c", "d")]), recipe(&[("a", "bcd")]));
+        assert_eq!(recipe(&[("a", "b")]), recipe(&[("a", "b")]));
+    }
+
+    #[test]
+    fn hex_round_trips() {
+        let key = CacheKey::of(b"x");
+        assert_eq!(CacheKey::from_hex(&key.to_hex()), Some(key));
+        assert_eq!(CacheKey::from_hex("zz"), None);
+        assert_eq!(CacheKey::from_hex(&"é".repeat(32)), None);
+    }
+}

@@ -1,0 +1,49 @@
+//! All that the solver asks of the world.
+
+use crate::graph::VertexId;
+use crate::key::KeyRecipe;
+use crate::record::Record;
+use std::future::Future;
+
+/// What [`Steps::plan`] says of a vertex once its inputs are known.
+pub enum Plan<Output> {
+    /// The output is known without running anything and without a record: a pinned source, a stack of inputs.
+    Known(Output),
+    /// The output follows from these named inputs: look it up under their key, else run.
+    Keyed(KeyRecipe),
+}
+
+/// What a vertex does, implemented by whoever owns the payload of the graph.
+///
+/// Outputs are cheap to clone: they say where a result is, they are not the result.
+pub trait Steps: Send + Sync {
+    /// The result of a vertex, as its users see it.
+    type Output: Clone + Send + Sync;
+    /// Why a vertex failed.
+    type Error: Send;
+
+    /// Says what the vertex's output depends on. May read what the inputs' outputs name (to hash what a step selects).
+    fn plan(
+        &self,
+        vertex: VertexId,
+        inputs: &[Self::Output],
+    ) -> impl Future<Output = Result<Plan<Self::Output>, Self::Error>> + Send;
+
+    /// Turns a record back into an output. `None` if what the record names is no longer there: the step then runs.
+    fn load(
+        &self,
+        vertex: VertexId,
+        inputs: &[Self::Output],
+        record: &Record,
+    ) -> Result<Option<Self::Output>, Self::Error>;
+
+    /// Runs the step. Gives the output and the record of it; the solver fills in the record's recipe.
+    fn run(
+        &self,
+        vertex: VertexId,
+        inputs: &[Self::Output],
+    ) -> impl Future<Output = Result<(Self::Output, Record), Self::Error>> + Send;
+
+    /// Whether records are not to be used for this vertex (`--no-cache`); what it makes is recorded all the same.
+    fn ignores_cache(&self, vertex: VertexId) -> bool;
+}
