@@ -1,0 +1,3 @@
+//! kiln's program: all that touches kernel, network or person.
+
+pub mod progress;

@@ -1,0 +1,167 @@
+//! The event stream that every build makes, and handles to write to it. Renderers (`tty.rs`, `plain.rs`,
+//! `rawjson.rs`) read it; nothing else prints while a build runs. Model and names: reference/engine.md 9.1.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::SystemTime;
+
+/// Which output of a step a log belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// 1.
+    Stdout,
+    /// 2.
+    Stderr,
+}
+
+/// One thing that happened. Times are when it was reported.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A vertex exists; it has not started. Announced early, so that totals are known.
+    Announced { vertex: Arc<VertexName>, inputs: Vec<String> },
+    /// Work began. May come again after the vertex ended.
+    Started { vertex: Arc<VertexName>, at: SystemTime },
+    /// Work ended.
+    Ended { vertex: Arc<VertexName>, at: SystemTime, outcome: Outcome },
+    /// A part of a vertex's work moves on: a transfer, an export phase. Bytes where `total` or `current` is not 0.
+    Status { vertex: Arc<VertexName>, id: String, current: u64, total: u64, at: SystemTime, done: bool },
+    /// Output of a step, as read.
+    Log { vertex: Arc<VertexName>, stream: Stream, data: Vec<u8>, at: SystemTime },
+    /// A remark that does not stop the build.
+    Warning { vertex: Arc<VertexName>, message: String, at: SystemTime },
+}
+
+/// How a vertex ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It ran.
+    Done,
+    /// Its result was there.
+    Cached,
+    /// Message.
+    Failed(String),
+    /// The build was stopped.
+    Canceled,
+}
+
+/// Identity and name of a vertex in the stream.
+#[derive(Debug, PartialEq, Eq)]
+pub struct VertexName {
+    /// `sha256:…`, unique in the build.
+    pub digest: String,
+    /// Such as `[build 2/5] RUN make`.
+    pub name: String,
+}
+
+/// Where events go. Cheap to clone.
+#[derive(Clone)]
+pub struct Progress {
+    sender: Sender<Event>,
+}
+
+impl Progress {
+    /// Events go to `sender`; a renderer that has gone away is no error.
+    pub fn new(sender: Sender<Event>) -> Progress {
+        Progress { sender }
+    }
+
+    /// Announces a vertex. `key` makes its digest; equal keys in one build are the same vertex.
+    pub fn vertex(&self, key: &str, name: &str, inputs: Vec<String>) -> Vertex {
+        let digest = cache::digest::Digest::of(key.as_bytes()).to_string();
+        let vertex = Vertex {
+            name: Arc::new(VertexName { digest, name: name.to_string() }),
+            progress: self.clone(),
+            running: Arc::new(AtomicBool::new(false)),
+        };
+        self.send(Event::Announced { vertex: vertex.name.clone(), inputs });
+        vertex
+    }
+
+    /// A vertex that is not in the build graph, such as `[internal] load build context`; started at once.
+    pub fn task(&self, name: &str) -> Vertex {
+        let vertex = self.vertex(name, name, vec![]);
+        vertex.start();
+        vertex
+    }
+
+    fn send(&self, event: Event) {
+        let _ = self.sender.send(event);
+    }
+}
+
+/// Writes the events of one vertex. Cheap to clone.
+#[derive(Clone)]
+pub struct Vertex {
+    name: Arc<VertexName>,
+    progress: Progress,
+    running: Arc<AtomicBool>,
+}
+
+impl Vertex {
+    /// Digest in the stream.
+    pub fn digest(&self) -> &str {
+        &self.name.digest
+    }
+
+    /// Work begins.
+    pub fn start(&self) {
+        if !self.running.swap(true, Ordering::Relaxed) {
+            self.progress.send(Event::Started { vertex: self.name.clone(), at: SystemTime::now() });
+        }
+    }
+
+    /// Work ends. A vertex that had not started starts and ends now.
+    pub fn end(&self, outcome: Outcome) {
+        self.start();
+        self.running.store(false, Ordering::Relaxed);
+        self.progress.send(Event::Ended { vertex: self.name.clone(), at: SystemTime::now(), outcome });
+    }
+
+    /// Ends with [`Outcome::Done`] or, with the error's chain as text, [`Outcome::Failed`]; gives the result back.
+    pub fn finish<T, E: std::error::Error>(&self, result: Result<T, E>) -> Result<T, E> {
+        self.end(match &result {
+            Ok(_) => Outcome::Done,
+            Err(error) => Outcome::Failed(chain(error)),
+        });
+        result
+    }
+
+    /// A part of the work has come this far.
+    pub fn status(&self, id: &str, current: u64, total: u64) {
+        self.send_status(id, current, total, false);
+    }
+
+    /// A part of the work is done.
+    pub fn status_done(&self, id: &str, current: u64, total: u64) {
+        self.send_status(id, current, total, true);
+    }
+
+    /// Output of the step.
+    pub fn log(&self, stream: Stream, data: &[u8]) {
+        let (vertex, data) = (self.name.clone(), data.to_vec());
+        self.progress.send(Event::Log { vertex, stream, data, at: SystemTime::now() });
+    }
+
+    /// A remark.
+    pub fn warn(&self, message: impl Into<String>) {
+        let vertex = self.name.clone();
+        self.progress.send(Event::Warning { vertex, message: message.into(), at: SystemTime::now() });
+    }
+
+    fn send_status(&self, id: &str, current: u64, total: u64, done: bool) {
+        let vertex = self.name.clone();
+        self.progress.send(Event::Status { vertex, id: id.into(), current, total, at: SystemTime::now(), done });
+    }
+}
+
+/// An error and its causes, joined by `: `.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
