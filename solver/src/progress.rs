@@ -11,8 +11,8 @@ pub enum Event {
     Cached(VertexId),
     /// It is done, and ran (or had nothing to run, as a source).
     Done(VertexId),
-    /// It failed, with this message.
-    Failed(VertexId, String),
+    /// It failed. Why is in the error that solving returns.
+    Failed(VertexId),
     /// It had started and was stopped because the build failed or was cancelled.
     Canceled(VertexId),
 }

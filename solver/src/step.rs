@@ -44,6 +44,9 @@ pub trait Steps: Send + Sync {
         inputs: &[Self::Output],
     ) -> impl Future<Output = Result<(Self::Output, Record), Self::Error>> + Send;
 
+    /// Asks all that is running to fail soon; what has finished stays. Called once, when the first vertex has failed.
+    fn cancel(&self);
+
     /// Whether records are not to be used for this vertex (`--no-cache`); what it makes is recorded all the same.
     fn ignores_cache(&self, vertex: VertexId) -> bool;
 }

@@ -1,0 +1,213 @@
+//! When a vertex is answered: as soon as its inputs are, as many at a time as there are.
+//!
+//! The loop runs in one task and holds all state; what takes time happens in the futures of `query.rs`. How many
+//! steps may run at once is the business of whoever implements [`Steps`].
+
+use crate::error::SolveError;
+use crate::graph::{Graph, VertexId};
+use crate::progress::{Event, Observer};
+use crate::query::{How, Query};
+use crate::record::RecordStore;
+use crate::share::FreshKeys;
+use crate::state::{States, VertexState};
+use crate::step::Steps;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// Solves for `targets`; gives their outputs in the same order.
+///
+/// Only what a target needs is answered. After the first failure nothing more begins, running steps are asked to stop
+/// and waited for, and that failure is returned.
+pub async fn solve<V, S: Steps, R: RecordStore>(
+    graph: &Graph<V>,
+    targets: &[VertexId],
+    steps: &S,
+    records: &R,
+    observer: &dyn Observer,
+) -> Result<Vec<S::Output>, SolveError<S::Error, R::Error>> {
+    let needed = graph.reachable(targets.iter().copied());
+    let users = users_of(graph, &needed);
+    let mut states = States::default();
+    for &vertex in &needed {
+        states.add(vertex, distinct_inputs(graph, vertex).len());
+    }
+
+    let fresh = FreshKeys::default();
+    let query = Query { steps, records, fresh: &fresh };
+    let mut outputs: HashMap<VertexId, S::Output> = HashMap::new();
+    let mut active = FuturesUnordered::new();
+    let mut failure: Option<SolveError<S::Error, R::Error>> = None;
+    let mut ready = states.ready();
+    loop {
+        for vertex in ready.drain(..) {
+            let inputs: Vec<S::Output> =
+                graph.inputs(vertex).iter().map(|edge| outputs[&edge.vertex].clone()).collect();
+            states.set(vertex, VertexState::Active);
+            observer.event(Event::Started(vertex));
+            let query = &query;
+            active.push(async move { (vertex, query.answer(vertex, &inputs).await) });
+        }
+        let Some((vertex, answer)) = active.next().await else { break };
+        match answer {
+            Ok((output, how)) => {
+                states.set(vertex, VertexState::Finished);
+                observer.event(match how {
+                    How::Done => Event::Done(vertex),
+                    How::Cached => Event::Cached(vertex),
+                });
+                outputs.insert(vertex, output);
+                for &user in users.get(&vertex).into_iter().flatten() {
+                    let VertexState::Waiting(inputs) = states.of(user) else { continue };
+                    states.set(user, VertexState::Waiting(inputs - 1));
+                    if inputs == 1 && failure.is_none() {
+                        ready.push(user);
+                    }
+                }
+            }
+            Err(cause) => {
+                states.set(vertex, VertexState::Stopped);
+                if failure.is_some() {
+                    observer.event(Event::Canceled(vertex));
+                    continue;
+                }
+                observer.event(Event::Failed(vertex));
+                failure = Some(SolveError { vertex, cause });
+                steps.cancel();
+            }
+        }
+    }
+    match failure {
+        Some(error) => Err(error),
+        None => Ok(targets.iter().map(|target| outputs[target].clone()).collect()),
+    }
+}
+
+/// Which needed vertices wait for a vertex.
+fn users_of<V>(graph: &Graph<V>, needed: &BTreeSet<VertexId>) -> BTreeMap<VertexId, Vec<VertexId>> {
+    let mut users: BTreeMap<VertexId, Vec<VertexId>> = BTreeMap::new();
+    for &vertex in needed {
+        for input in distinct_inputs(graph, vertex) {
+            users.entry(input).or_default().push(vertex);
+        }
+    }
+    users
+}
+
+/// A vertex may use another's output twice, and waits for it once.
+fn distinct_inputs<V>(graph: &Graph<V>, vertex: VertexId) -> BTreeSet<VertexId> {
+    graph.inputs(vertex).iter().map(|edge| edge.vertex).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::Edge;
+    use crate::key::CacheKey;
+    use crate::record::MemoryRecords;
+    use crate::testing::{FakeOp, FakeSteps, evaluate};
+    use futures::executor::block_on;
+    use proptest::prelude::*;
+    use std::sync::Mutex;
+
+    #[derive(Default)]
+    struct Seen(Mutex<Vec<Event>>);
+
+    impl Observer for Seen {
+        fn event(&self, event: Event) {
+            self.0.lock().unwrap().push(event);
+        }
+    }
+
+    /// A graph from `(op, inputs)`; definitions are unique, so every line is a vertex of its own.
+    fn graph(vertices: &[(FakeOp, &[u32])]) -> Graph<FakeOp> {
+        let mut graph = Graph::new();
+        for (i, (op, inputs)) in vertices.iter().enumerate() {
+            let inputs = inputs.iter().map(|&input| Edge { vertex: VertexId(input), output: 0 }).collect();
+            graph.add(CacheKey::of(&i.to_be_bytes()), inputs, op.clone());
+        }
+        graph
+    }
+
+    #[test]
+    fn a_changed_source_whose_step_gives_the_same_output_stops_there() {
+        let records = MemoryRecords::default();
+        for (source, runs) in [(1, 2), (2, 1)] {
+            let graph = graph(&[(FakeOp::Source(source), &[]), (FakeOp::Constant(7), &[0]), (FakeOp::Add(1), &[1])]);
+            let steps = FakeSteps::new(&graph);
+            block_on(solve(&graph, &[VertexId(2)], &steps, &records, &())).unwrap();
+            assert_eq!(steps.runs().len(), runs, "source {source}");
+        }
+    }
+
+    #[test]
+    fn equal_keys_run_once_even_without_cache() {
+        // Vertices 1 and 2 are different definitions of the same step on equal contents.
+        let graph = graph(&[
+            (FakeOp::Source(1), &[]),
+            (FakeOp::Add(5), &[0]),
+            (FakeOp::Add(5), &[0]),
+            (FakeOp::Add(6), &[1, 2]),
+        ]);
+        let records = MemoryRecords::default();
+        for _ in 0..2 {
+            let mut steps = FakeSteps::new(&graph);
+            steps.ignore_cache = (0..4).map(VertexId).collect();
+            block_on(solve(&graph, &[VertexId(3)], &steps, &records, &())).unwrap();
+            assert_eq!(steps.runs().values().sum::<usize>(), 2);
+        }
+    }
+
+    #[test]
+    fn the_first_failure_stops_what_runs_and_begins_nothing() {
+        let graph = graph(&[
+            (FakeOp::Source(1), &[]),
+            (FakeOp::Fail, &[0]),
+            (FakeOp::Forever, &[0]),
+            (FakeOp::Add(1), &[1, 2]),
+        ]);
+        let (steps, seen) = (FakeSteps::new(&graph), Seen::default());
+        let error = block_on(solve(&graph, &[VertexId(3)], &steps, &MemoryRecords::default(), &seen)).unwrap_err();
+        assert_eq!(error.vertex, VertexId(1));
+        let events = seen.0.into_inner().unwrap();
+        assert!(events.contains(&Event::Failed(VertexId(1))) && events.contains(&Event::Canceled(VertexId(2))));
+        assert!(!events.contains(&Event::Started(VertexId(3))));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn agrees_with_a_naive_evaluator(shape in prop::collection::vec((0u64..4, 0u8..3, any::<[u8; 3]>()), 1..24)) {
+            let mut vertices: Vec<(FakeOp, Vec<u32>)> = vec![];
+            for (i, (number, kind, picks)) in shape.iter().enumerate() {
+                let inputs = if i == 0 { vec![] } else { picks.iter().map(|p| u32::from(*p) % i as u32).collect() };
+                let op = match (inputs.is_empty(), kind) {
+                    (true, _) => FakeOp::Source(*number),
+                    (false, 0) => FakeOp::Constant(*number),
+                    (false, _) => FakeOp::Add(*number),
+                };
+                vertices.push((op, inputs));
+            }
+            let borrowed: Vec<(FakeOp, &[u32])> = vertices.iter().map(|(op, i)| (op.clone(), i.as_slice())).collect();
+            let graph = graph(&borrowed);
+            let mut naive: Vec<u64> = vec![];
+            for (op, inputs) in &vertices {
+                naive.push(evaluate(op, &inputs.iter().map(|&i| naive[i as usize]).collect::<Vec<_>>()));
+            }
+            let target = VertexId(vertices.len() as u32 - 1);
+            let records = MemoryRecords::default();
+            let first = FakeSteps::new(&graph);
+            let outputs = block_on(solve(&graph, &[target], &first, &records, &())).unwrap();
+            prop_assert_eq!(outputs, vec![*naive.last().unwrap()]);
+            // No key runs twice: distinct (op, contents of inputs) are at least as many as the runs.
+            let keys: BTreeSet<String> = first.runs().keys().map(|v| {
+                let (op, inputs) = &vertices[v.0 as usize];
+                format!("{op:?} {:?}", inputs.iter().map(|&i| naive[i as usize]).collect::<Vec<_>>())
+            }).collect();
+            prop_assert_eq!(keys.len(), first.runs().values().sum::<usize>());
+            let second = FakeSteps::new(&graph);
+            block_on(solve(&graph, &[target], &second, &records, &())).unwrap();
+            prop_assert!(second.runs().is_empty());
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! A scripted world for tests: steps that compute on numbers, with call counts, faults and order of starts.
+
+use crate::graph::{Graph, VertexId};
+use crate::key::KeyRecipe;
+use crate::record::Record;
+use crate::step::{Plan, Steps};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What a fake vertex does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FakeOp {
+    /// A source with this content.
+    Source(u64),
+    /// Adds a number to the sum of its inputs.
+    Add(u64),
+    /// Gives this content whatever its inputs are: a step that ran again and changed nothing.
+    Constant(u64),
+    /// Fails.
+    Fail,
+    /// Runs until it is cancelled.
+    Forever,
+}
+
+/// Answers for a graph of [`FakeOp`].
+pub struct FakeSteps<'a> {
+    graph: &'a Graph<FakeOp>,
+    /// Vertices with `--no-cache`.
+    pub ignore_cache: BTreeSet<VertexId>,
+    runs: Mutex<BTreeMap<VertexId, usize>>,
+    canceled: AtomicBool,
+}
+
+impl<'a> FakeSteps<'a> {
+    /// No vertex ignores the cache.
+    pub fn new(graph: &'a Graph<FakeOp>) -> Self {
+        let (ignore_cache, runs, canceled) = (BTreeSet::new(), Mutex::default(), AtomicBool::new(false));
+        FakeSteps { graph, ignore_cache, runs, canceled }
+    }
+
+    /// How often each vertex ran.
+    pub fn runs(&self) -> BTreeMap<VertexId, usize> {
+        self.runs.lock().expect("no holder panics").clone()
+    }
+
+    fn compute(&self, vertex: VertexId, inputs: &[u64]) -> u64 {
+        evaluate(self.graph.value(vertex), inputs)
+    }
+}
+
+/// The content that a vertex has, for sources and steps that succeed.
+pub fn evaluate(op: &FakeOp, inputs: &[u64]) -> u64 {
+    match op {
+        FakeOp::Source(content) | FakeOp::Constant(content) => *content,
+        FakeOp::Add(number) => inputs.iter().fold(*number, |sum, input| sum.wrapping_mul(31).wrapping_add(*input)),
+        FakeOp::Fail | FakeOp::Forever => unreachable!("these have no output"),
+    }
+}
+
+impl Steps for FakeSteps<'_> {
+    type Output = u64;
+    type Error = &'static str;
+
+    async fn plan(&self, vertex: VertexId, inputs: &[u64]) -> Result<Plan<u64>, &'static str> {
+        if let FakeOp::Source(content) = self.graph.value(vertex) {
+            return Ok(Plan::Known(*content));
+        }
+        let mut recipe = KeyRecipe::new();
+        recipe.push("op", format!("{:?}", self.graph.value(vertex)));
+        inputs.iter().for_each(|input| recipe.push("input", input.to_string()));
+        Ok(Plan::Keyed(recipe))
+    }
+
+    fn load(&self, _: VertexId, _: &[u64], record: &Record) -> Result<Option<u64>, &'static str> {
+        Ok(<[u8; 8]>::try_from(record.output.as_slice()).ok().map(u64::from_be_bytes))
+    }
+
+    async fn run(&self, vertex: VertexId, inputs: &[u64]) -> Result<(u64, Record), &'static str> {
+        *self.runs.lock().expect("no holder panics").entry(vertex).or_default() += 1;
+        // A real step waits for the world: let others start meanwhile, so that tests see interleavings.
+        let mut yielded = false;
+        futures::future::poll_fn(|context| {
+            context.waker().wake_by_ref();
+            let done = match self.graph.value(vertex) {
+                FakeOp::Forever => self.canceled.load(Ordering::Relaxed),
+                _ => std::mem::replace(&mut yielded, true),
+            };
+            if done { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+        })
+        .await;
+        match self.graph.value(vertex) {
+            FakeOp::Fail => return Err("failed as told"),
+            FakeOp::Forever => return Err("canceled"),
+            _ => {}
+        }
+        let output = self.compute(vertex, inputs);
+        let record = Record {
+            name: format!("{vertex:?}"),
+            recipe: KeyRecipe::new(),
+            output: output.to_be_bytes().to_vec(),
+            cost_ms: 0,
+            observed: vec![],
+        };
+        Ok((output, record))
+    }
+
+    fn cancel(&self) {
+        self.canceled.store(true, Ordering::Relaxed);
+    }
+
+    fn ignores_cache(&self, vertex: VertexId) -> bool {
+        self.ignore_cache.contains(&vertex)
+    }
+}
