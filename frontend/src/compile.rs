@@ -1,13 +1,28 @@
 //! AST + arguments + base configs -> [`BuildPlan`], or the images whose configs are still needed.
 
+mod args;
+mod lower;
+mod outside;
+mod stages;
+mod triggers;
+mod typed;
+
 use crate::ast::Dockerfile;
 use crate::diagnostic::Diagnostic;
 use crate::image_config::ImageConfig;
+use crate::lint::{self, Lints, config::Config};
 use crate::op::Step;
 use crate::platform::Platform;
 use crate::reference::Reference;
+use crate::span::Span;
+use crate::stage::Settings;
+use crate::suggest::{Case, nearest};
+use crate::words::Lexer;
+use lower::Lower;
 use solver::graph::{Edge, Graph};
+use stages::{Origin, StageGraph};
 use std::collections::{BTreeMap, BTreeSet};
+use typed::TypedFile;
 
 /// All that decides what is built, beside the Dockerfile.
 #[derive(Clone, Debug)]
@@ -16,7 +31,7 @@ pub struct CompileRequest {
     pub target: Option<String>,
     /// `--build-arg`.
     pub build_args: BTreeMap<String, String>,
-    /// `--platform`, normalised, without duplicates; empty when not given.
+    /// `--platform`, normalised; one result for each, also for one that is named twice. Empty when not given.
     pub platforms: Vec<Platform>,
     /// This machine's.
     pub build_platform: Platform,
@@ -136,11 +151,176 @@ pub struct PlannedImage {
     pub base_history_len: usize,
 }
 
-/// Compiles for all platforms at once. Fails with all errors found.
+/// Compiles for all platforms at once. Fails with all errors found, in file order; warnings may be among them.
+///
+/// Errors of a single instruction are found in all stages, those that come of variables or of the stage's base only in
+/// stages that the target needs.
 pub fn compile(
-    _dockerfile: &Dockerfile,
-    _request: &CompileRequest,
-    _images: &Images,
+    dockerfile: &Dockerfile,
+    request: &CompileRequest,
+    images: &Images,
 ) -> Result<Compiled, Vec<Diagnostic>> {
-    unimplemented!("contract; written by the compile work")
+    check_syntax(dockerfile, request).map_err(|error| vec![error])?;
+    let lints = Lints::new(check_config(dockerfile, request).map_err(|error| vec![error])?);
+    let file = typed::read(dockerfile)?;
+    let froms: Vec<_> = file.stages.iter().map(|stage| &stage.from).collect();
+    lint::check_text(&lints, dockerfile, &froms);
+
+    let mut build = Build { dockerfile, request, images, file: &file, graph: Graph::new(), needed: BTreeMap::new() };
+    let muted = Lints::muted();
+    let mut results = vec![];
+    let mut errors = vec![];
+    let mut epoch = None;
+    let own = [request.build_platform.clone()];
+    let targets = if request.platforms.is_empty() { &own[..] } else { &request.platforms };
+    for (index, target) in targets.iter().enumerate() {
+        // Checks fire for the first platform only.
+        match build.platform(target, if index == 0 { &lints } else { &muted }) {
+            Ok(result) => {
+                epoch = result.epoch;
+                results.extend(result.image);
+            }
+            Err(found) => errors.extend(found),
+        }
+    }
+    let (warnings, lint_error) = lints.finish();
+    if !errors.is_empty() {
+        return Err(in_file_order(errors));
+    }
+    if !build.needed.is_empty() {
+        return Ok(Compiled::NeedsImages(build.needed.into_values().collect()));
+    }
+    if let Some(error) = lint_error {
+        return Err(warnings.into_iter().chain([error]).collect());
+    }
+    Ok(Compiled::Plan(BuildPlan { graph: build.graph, results, warnings, epoch }))
 }
+
+/// A stage, or an image that many build on, whose name is close to that of an image that could not be had: for the
+/// message.
+pub fn similar_name(dockerfile: &Dockerfile, location: &ImageLocation) -> Option<String> {
+    const COMMON: &[&str] = &["alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora"];
+    let ImageLocation::Registry(reference) = location else { return None };
+    let familiar = reference.familiar();
+    let name = familiar.strip_suffix(":latest").unwrap_or(&familiar);
+    let froms = dockerfile.nodes.iter().filter(|node| node.keyword.eq_ignore_ascii_case("FROM"));
+    let stages = froms.filter_map(|from| from.rest.split_whitespace().nth(2)).map(str::to_lowercase);
+    nearest(name, stages.chain(COMMON.iter().map(|name| name.to_string())), Case::Sensitive)
+}
+
+/// What compiling one platform after another shares.
+struct Build<'a> {
+    dockerfile: &'a Dockerfile,
+    request: &'a CompileRequest,
+    images: &'a Images,
+    file: &'a TypedFile,
+    graph: Graph<Step>,
+    needed: BTreeMap<(ImageLocation, Platform), ImageRequest>,
+}
+
+/// What one platform comes to; without an image, some config is needed first.
+struct PlatformResult {
+    image: Option<PlannedImage>,
+    epoch: Option<i64>,
+}
+
+impl Build<'_> {
+    fn platform(&mut self, target: &Platform, lints: &Lints) -> Result<PlatformResult, Vec<Diagnostic>> {
+        let lexer = Lexer { escape: self.dockerfile.directives.escape };
+        let globals = args::globals(self.file, self.request, target, lexer)?;
+        let epoch = globals.epoch;
+        let settings = Settings {
+            request: self.request,
+            lexer,
+            globals: globals.env.clone(),
+            target: target.clone(),
+            platform_in_names: self.request.platforms.len() > 1 || self.wants_index(),
+            epoch,
+        };
+        let mut stages = StageGraph::new(self.file, &globals, &settings, lints)?;
+        let wanted = stages.target(&settings).map_err(|error| vec![error])?;
+        let reachable = stages.splice_triggers(wanted, self.images, &settings)?;
+        let needed = self.images_needed(&stages, &reachable, &settings);
+        if !needed.is_empty() {
+            for request in needed {
+                self.needed.entry((request.source.clone(), request.platform.clone())).or_insert(request);
+            }
+            return Ok(PlatformResult { image: None, epoch });
+        }
+        let (images, graph) = (self.images, &mut self.graph);
+        let lower = Lower { plans: &stages, settings: &settings, images, lints, graph };
+        Ok(PlatformResult { image: Some(lower.image(&reachable, wanted)?), epoch })
+    }
+
+    /// Images of reachable stages whose configs are not known yet.
+    fn images_needed(
+        &self,
+        stages: &StageGraph,
+        reachable: &BTreeSet<usize>,
+        settings: &Settings<'_>,
+    ) -> Vec<ImageRequest> {
+        let mut needed = vec![];
+        for &index in reachable {
+            let stage = &stages.stages[index];
+            // Of a stage that a named context replaces, only that context is looked at.
+            let count = if stage.replaced_by.is_some() { 1 } else { usize::MAX };
+            for origin in stage.origins().take(count) {
+                if let Origin::Outside(outside) = origin
+                    && outside.info(self.images).is_none()
+                {
+                    needed.extend(outside.request(settings));
+                }
+            }
+        }
+        needed
+    }
+
+    /// `BUILDKIT_MULTI_PLATFORM`: one platform is treated as if it were several.
+    fn wants_index(&self) -> bool {
+        let value = self.request.build_args.get("BUILDKIT_MULTI_PLATFORM").map(String::as_str);
+        matches!(value, Some("1" | "t" | "T" | "true" | "TRUE" | "True"))
+    }
+}
+
+/// Refuses a frontend that is not built in.
+fn check_syntax(dockerfile: &Dockerfile, request: &CompileRequest) -> Result<(), Diagnostic> {
+    let (syntax, span) = match (request.build_args.get("BUILDKIT_SYNTAX"), &dockerfile.directives.syntax) {
+        (Some(syntax), _) => (syntax.as_str(), None),
+        (None, Some((syntax, span))) => (syntax.as_str(), Some(*span)),
+        (None, None) => return Ok(()),
+    };
+    let image = syntax.split_whitespace().next().unwrap_or_default();
+    let name = Reference::parse(image).map(|reference| reference.repository());
+    let built_in = ["docker.io/docker/dockerfile", "docker.io/docker/dockerfile-upstream"];
+    if image == "dockerfile.v0" || name.is_ok_and(|name| built_in.contains(&name.as_str())) {
+        return Ok(());
+    }
+    let message = format!("the frontend {image:?} cannot be run: kiln has only that of docker/dockerfile");
+    let error = Diagnostic { span, ..Diagnostic::error(message, Span::default()) };
+    Err(error.help("remove the syntax line, or set --build-arg BUILDKIT_SYNTAX=docker/dockerfile:1"))
+}
+
+/// The `check` directive, or the build argument that replaces it.
+fn check_config(dockerfile: &Dockerfile, request: &CompileRequest) -> Result<Config, Diagnostic> {
+    let (text, span) = match (request.build_args.get("BUILDKIT_DOCKERFILE_CHECK"), &dockerfile.directives.check) {
+        (Some(text), _) => (text.as_str(), None),
+        (None, Some((text, span))) => (text.as_str(), Some(*span)),
+        (None, None) => return Ok(Config::default()),
+    };
+    Config::parse(text).map_err(|message| Diagnostic { span, ..Diagnostic::error(message, Span::default()) })
+}
+
+/// Sorted by place, each error once though several platforms have it.
+fn in_file_order(mut errors: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    errors.sort_by_key(|error| error.span);
+    let mut unique: Vec<Diagnostic> = vec![];
+    for error in errors {
+        if !unique.contains(&error) {
+            unique.push(error);
+        }
+    }
+    unique
+}
+
+#[cfg(test)]
+mod tests;

@@ -273,8 +273,12 @@ impl Op {
     /// recipe, also what is kept from keys (proxies, host addresses, cache mounts' ids), so that merging loses nothing.
     pub fn definition(&self) -> CacheKey {
         let mut recipe = self.recipe();
-        if let Op::Exec(exec) = self {
-            recipe.push("unkeyed", format!("{:?} {:?} {:?}", exec.proxy_env, exec.extra_hosts, exec.mounts));
+        match self {
+            Op::Exec(exec) => {
+                recipe.push("unkeyed", format!("{:?} {:?} {:?}", exec.proxy_env, exec.extra_hosts, exec.mounts));
+            }
+            Op::File(file) => recipe.push("unkeyed", format!("{:?}", file.actions)),
+            Op::Source(_) | Op::Merge => {}
         }
         recipe.key()
     }
@@ -282,16 +286,33 @@ impl Op {
     /// The op without what reference 7.2 keeps out of keys.
     fn keyed(&self) -> Op {
         let mut op = self.clone();
-        if let Op::Exec(exec) = &mut op {
-            exec.extra_hosts.iter_mut().for_each(|(_, address)| address.clear());
-            for mount in &mut exec.mounts {
-                if let MountKind::Cache { id, sharing, .. } = &mut mount.kind {
-                    id.clear();
-                    *sharing = Sharing::Shared;
+        match &mut op {
+            Op::Exec(exec) => {
+                exec.extra_hosts.iter_mut().for_each(|(_, address)| address.clear());
+                for mount in &mut exec.mounts {
+                    if let MountKind::Cache { id, sharing, .. } = &mut mount.kind {
+                        id.clear();
+                        *sharing = Sharing::Shared;
+                    }
                 }
             }
+            Op::File(file) => file.actions.iter_mut().for_each(FileAction::forget_folder),
+            Op::Source(_) | Op::Merge => {}
         }
         op
+    }
+}
+
+impl FileAction {
+    /// What a COPY selects is in the key by content; of a plain source's path only the last name decides what is made.
+    fn forget_folder(&mut self) {
+        if let FileAction::Copy(copy) = self
+            && !copy.parents
+            && !crate::ignore::has_wildcard(&copy.source)
+            && let Some((_, name)) = copy.source.trim_end_matches('/').rsplit_once('/')
+        {
+            copy.source = name.to_string();
+        }
     }
 }
 
@@ -305,5 +326,31 @@ fn flatten(path: &str, value: &serde_json::Value, recipe: &mut KeyRecipe) {
         }
         serde_json::Value::String(text) => recipe.push(path, text.as_str()),
         other => recipe.push(path, other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::plan;
+
+    /// The op of the last COPY.
+    fn copy(line: &str) -> Op {
+        let plan = plan(&format!("FROM scratch\n{line}"));
+        plan.graph.value(plan.results[0].root.unwrap().vertex).op.clone()
+    }
+
+    #[test]
+    fn a_copy_is_keyed_by_what_it_selects_not_by_where_it_was() {
+        let check = |a: &str, b: &str, same_key: bool| {
+            let (a, b) = (copy(a), copy(b));
+            assert_eq!(a.recipe() == b.recipe(), same_key, "{a:?} {b:?}");
+            assert_ne!(a.definition(), b.definition(), "two vertices, whose contents may differ");
+        };
+        check("COPY a/x /", "COPY b/x /", true);
+        check("COPY a/x /", "COPY a/y /", false);
+        check("COPY a/x /", "COPY a/x /d", false);
+        check("COPY --parents a/x /", "COPY --parents b/x /", false);
+        check("COPY a/* /", "COPY b/* /", false);
     }
 }

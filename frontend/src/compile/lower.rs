@@ -1,0 +1,263 @@
+//! Opens reachable stages one after another and applies their instructions.
+
+use super::outside::{Kind, Outside};
+use super::stages::{Origin, PlannedCommand, StageGraph, StagePlan, has_from_step};
+use super::{ImageInfo, Images, PlannedImage};
+use crate::diagnostic::Diagnostic;
+use crate::env::Environment;
+use crate::image_config::{ImageConfig, RootFs};
+use crate::instruction::Instruction;
+use crate::lint::{self, Lints};
+use crate::op::Step;
+use crate::path;
+use crate::platform::Platform;
+use crate::stage::{Lowering, OpenStage, Settings, Tree, numbered};
+use solver::graph::Graph;
+use std::collections::{BTreeMap, BTreeSet};
+
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What lowering reads and what it writes to.
+pub(super) struct Lower<'a> {
+    pub plans: &'a StageGraph,
+    pub settings: &'a Settings<'a>,
+    pub images: &'a Images,
+    pub lints: &'a Lints,
+    pub graph: &'a mut Graph<Step>,
+}
+
+impl Lower<'_> {
+    /// Lowers the reachable stages in file order and makes the image of the target.
+    pub fn image(mut self, reachable: &BTreeSet<usize>, target: usize) -> Result<PlannedImage, Vec<Diagnostic>> {
+        let mut done: BTreeMap<usize, OpenStage> = BTreeMap::new();
+        let mut errors = vec![];
+        for &index in reachable {
+            let stage = self.stage(index, &done, &mut errors);
+            done.insert(index, stage);
+        }
+        match done.remove(&target) {
+            Some(stage) if errors.is_empty() => Ok(finish(stage, self.settings)),
+            _ => Err(errors),
+        }
+    }
+
+    fn stage(&mut self, index: usize, done: &BTreeMap<usize, OpenStage>, errors: &mut Vec<Diagnostic>) -> OpenStage {
+        let plan = &self.plans.stages[index];
+        let mut stage = self.open(plan, done);
+        if plan.replaced_by.is_some() {
+            return stage;
+        }
+        for planned in &plan.commands {
+            if let Err(error) = self.command(index, &mut stage, planned, done) {
+                errors.push(error);
+            }
+        }
+        stage
+    }
+
+    fn command(
+        &mut self,
+        index: usize,
+        stage: &mut OpenStage,
+        planned: &PlannedCommand,
+        done: &BTreeMap<usize, OpenStage>,
+    ) -> Result<(), Diagnostic> {
+        let mut trees = vec![];
+        for (position, origin) in planned.origins.iter().enumerate() {
+            let tree = match origin {
+                None => None,
+                Some(Origin::Outside(outside)) => Some(outside.tree(self.graph, self.images)),
+                Some(Origin::Stage(other)) => match done.get(other).filter(|_| *other < index) {
+                    Some(stage) => Some(self.stage_tree(*other, stage)),
+                    None => return Err(self.too_early(index, *other, planned, position)),
+                },
+            };
+            trees.push(tree);
+        }
+        let mut at = Lowering {
+            stage,
+            graph: self.graph,
+            lints: self.lints,
+            settings: self.settings,
+            command: &planned.command,
+            trees,
+        };
+        planned.command.instruction.lower(&mut at)
+    }
+
+    fn stage_tree(&self, index: usize, stage: &OpenStage) -> Tree {
+        let plan = &self.plans.stages[index];
+        let from_client = plan.replaced_by.as_ref().is_some_and(|outside| outside.kind == Kind::Local);
+        Tree { edge: stage.root, label: format!("stage {:?}", plan.shown), from_client }
+    }
+
+    /// A stage can only be read by those after it.
+    fn too_early(&self, index: usize, other: usize, planned: &PlannedCommand, position: usize) -> Diagnostic {
+        let (here, there) = (&self.plans.stages[index], &self.plans.stages[other]);
+        let message = match &planned.command.instruction {
+            Instruction::Run(run) => {
+                let from = run.mounts.get(position).and_then(|mount| mount.from.as_deref()).unwrap_or_default();
+                let target = run.mounts.get(position).and_then(|mount| mount.target_written()).unwrap_or_default();
+                let rule = "stage needs to be defined before current command";
+                format!("cannot mount from stage {from:?} to {target:?}, {rule}")
+            }
+            _ => format!(
+                "cannot copy from stage {:?}, it needs to be defined before current stage {:?}",
+                there.shown, here.shown
+            ),
+        };
+        Diagnostic::error(message, planned.command.span).label(there.from.span, "defined here")
+    }
+
+    /// The stage as FROM leaves it.
+    fn open(&mut self, plan: &StagePlan, done: &BTreeMap<usize, OpenStage>) -> OpenStage {
+        let mut stage = match &plan.base {
+            Origin::Stage(base) => self.on_stage(plan, done.get(base)),
+            Origin::Outside(outside) => self.on_outside(plan, outside),
+        };
+        if plan.replaced_by.is_some() {
+            return stage;
+        }
+        let config = &mut stage.config.config;
+        let has_path = Environment::from_list(&config.env).get("PATH").is_some();
+        if !has_path && stage.platform.os != "windows" {
+            config.env.push(DEFAULT_PATH.to_string());
+        }
+        if !config.working_dir.is_empty() && !config.working_dir.starts_with('/') {
+            config.working_dir = path::clean(&config.working_dir);
+        }
+        // Where both a variable of the image and an inherited argument have a name, the image's counts.
+        for (name, value) in Environment::from_list(&config.env).iter() {
+            stage.env.set(name, value);
+        }
+        stage
+    }
+
+    fn on_stage(&self, plan: &StagePlan, base: Option<&OpenStage>) -> OpenStage {
+        // Every base stage comes earlier in the file and is reachable with its user.
+        let mut stage = base.cloned().unwrap_or_else(|| empty_stage(&self.settings.target));
+        stage.config.config.on_build.clear();
+        (stage.cmd, stage.entrypoint, stage.healthcheck) = (None, None, None);
+        self.set_names(plan, &mut stage);
+        stage
+    }
+
+    fn on_outside(&mut self, plan: &StagePlan, outside: &Outside) -> OpenStage {
+        let scratch_platform = &self.settings.target;
+        let platform = match outside.kind {
+            // An empty tree is of the platform that is asked for, whatever FROM --platform says.
+            Kind::Scratch if outside.context.is_none() => scratch_platform,
+            _ => plan.platform.as_ref().unwrap_or(&self.settings.target),
+        };
+        let mut stage = empty_stage(platform);
+        self.set_names(plan, &mut stage);
+        if let Some(info) = outside.info(self.images) {
+            stage.config = ImageConfig { created: None, ..info.config.clone() };
+            stage.base_history_len = stage.config.history.len();
+            stage.config.config.on_build.clear();
+            if plan.replaced_by.is_some() {
+                stage.platform = config_platform(&stage.config).unwrap_or(stage.platform);
+            } else {
+                self.check_platform(plan, outside, info, &stage.platform);
+            }
+        }
+        stage.step_index = usize::from(has_from_step(&plan.base, self.images));
+        let (settings, named) = (self.settings, &stage);
+        let name = |info: &ImageInfo| numbered(named, settings, "", &format!("FROM {}", outside.pinned_name(info)));
+        let root = outside.edge(self.graph, self.images, name);
+        OpenStage { root, ..stage }
+    }
+
+    fn check_platform(&self, plan: &StagePlan, outside: &Outside, info: &ImageInfo, expected: &Platform) {
+        if let (Some(actual), None) = (config_platform(&info.config), &outside.context) {
+            lint::invalid_base_image_platform(self.lints, &plan.from, &outside.written, expected, &actual);
+        }
+    }
+
+    fn set_names(&self, plan: &StagePlan, stage: &mut OpenStage) {
+        stage.name = plan.shown.clone();
+        stage.ignore_cache = self.settings.ignores_cache(plan.from.name.as_deref());
+        let steps = plan.commands.iter().filter(|planned| makes_step(&planned.command.instruction)).count();
+        stage.step_total = steps + usize::from(has_from_step(&plan.base, self.images));
+        stage.step_index = 0;
+    }
+}
+
+/// Whether an instruction counts in `[2/5]`.
+fn makes_step(instruction: &Instruction) -> bool {
+    matches!(instruction, Instruction::Run(_) | Instruction::Copy(_) | Instruction::Add(_) | Instruction::Workdir(_))
+}
+
+/// `FROM scratch`.
+fn empty_stage(platform: &Platform) -> OpenStage {
+    let mut config = ImageConfig {
+        architecture: platform.architecture.clone(),
+        os: platform.os.clone(),
+        os_version: platform.os_version.clone(),
+        variant: platform.variant.clone(),
+        rootfs: RootFs::default(),
+        ..ImageConfig::default()
+    };
+    config.config.working_dir = "/".to_string();
+    if platform.os != "windows" {
+        config.config.env.push(DEFAULT_PATH.to_string());
+    }
+    OpenStage {
+        name: String::new(),
+        platform: platform.clone(),
+        root: None,
+        config,
+        env: Environment::default(),
+        args: vec![],
+        base_history_len: 0,
+        cmd: None,
+        entrypoint: None,
+        healthcheck: None,
+        workdir_is_set: false,
+        ignore_cache: false,
+        step_index: 0,
+        step_total: 0,
+    }
+}
+
+/// What an image says that it is for; `None` if it says nothing.
+fn config_platform(config: &ImageConfig) -> Option<Platform> {
+    let platform = Platform {
+        os: config.os.clone(),
+        architecture: config.architecture.clone(),
+        variant: config.variant.clone(),
+        os_version: config.os_version.clone(),
+    };
+    (!platform.os.is_empty() && !platform.architecture.is_empty()).then(|| normalised(platform))
+}
+
+fn normalised(platform: Platform) -> Platform {
+    let text = platform.to_string();
+    Platform::parse(&text, &platform).unwrap_or(platform)
+}
+
+/// The image of the target stage: labels of the client last, and the platform that was asked for.
+fn finish(stage: OpenStage, settings: &Settings<'_>) -> PlannedImage {
+    let mut config = stage.config;
+    config.config.labels.extend(settings.request.labels.clone());
+    let target = &settings.target;
+    if !settings.request.platforms.is_empty() {
+        let same = target.os == config.os && target.architecture == config.architecture;
+        config.os = target.os.clone();
+        config.architecture = target.architecture.clone();
+        if !same || !target.variant.is_empty() {
+            config.variant = target.variant.clone();
+        }
+        if !same || !target.os_version.is_empty() {
+            config.os_version = target.os_version.clone();
+        }
+    }
+    let mut platform = target.clone();
+    if let Some(actual) = config_platform(&config) {
+        config.variant = actual.variant.clone();
+        if settings.request.platforms.is_empty() {
+            platform = actual;
+        }
+    }
+    PlannedImage { platform, root: stage.root, config, base_history_len: stage.base_history_len }
+}

@@ -1,0 +1,163 @@
+//! Trees that come from outside the Dockerfile: named contexts and images (reference/dockerfile.md 2.1, 4.6).
+
+use super::{CompileRequest, ImageInfo, ImageLocation, ImageRequest, Images, NamedContext};
+use crate::op::{Op, Source, Step};
+use crate::platform::Platform;
+use crate::reference::Reference;
+use crate::span::Span;
+use crate::stage::{Settings, Tree, add_step};
+use solver::graph::{Edge, Graph};
+
+/// A tree from outside.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Outside {
+    pub kind: Kind,
+    /// Key of the named context that it comes from.
+    pub context: Option<String>,
+    /// Which of an image's manifests.
+    pub platform: Platform,
+    /// As written in the Dockerfile.
+    pub written: String,
+    /// Where it is asked for.
+    pub span: Span,
+}
+
+/// Where it is.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Kind {
+    Scratch,
+    Image(ImageLocation),
+    Local,
+    Git(String),
+    Http(String),
+}
+
+/// What FROM, COPY --from and from= mean by a name that no stage has.
+pub(super) fn locate(name: &str, platform: &Platform, request: &CompileRequest, span: Span) -> Result<Outside, String> {
+    let found = |kind, context| Outside { kind, context, platform: platform.clone(), written: name.to_string(), span };
+    if name == "scratch" {
+        return Ok(found(Kind::Scratch, None));
+    }
+    let reference = match Reference::parse(name) {
+        Ok(reference) => reference,
+        Err(error) => return Err(format!("failed to parse stage name {name:?}: {error}")),
+    };
+    if let Some(outside) = named_context(name, platform, request, span) {
+        return Ok(outside);
+    }
+    Ok(found(Kind::Image(ImageLocation::Registry(reference)), None))
+}
+
+/// The named context of a name, that for the platform first.
+pub(super) fn named_context(name: &str, platform: &Platform, request: &CompileRequest, span: Span) -> Option<Outside> {
+    if ["scratch", "context"].iter().any(|reserved| name.eq_ignore_ascii_case(reserved)) {
+        return None;
+    }
+    let familiar = Reference::parse(name).ok()?.familiar();
+    let normal = familiar.strip_suffix(":latest").unwrap_or(&familiar);
+    let keys = [format!("{normal}::{platform}"), normal.to_string()];
+    let (key, context) = keys.into_iter().find_map(|key| request.contexts.get(&key).map(|value| (key, value)))?;
+    let kind = match context {
+        NamedContext::Local => Kind::Local,
+        NamedContext::Image(None) => Kind::Scratch,
+        NamedContext::Image(Some(reference)) => Kind::Image(ImageLocation::Registry(reference.clone())),
+        NamedContext::OciLayout => Kind::Image(ImageLocation::OciLayout(key.clone())),
+        NamedContext::Git(url) => Kind::Git(url.clone()),
+        NamedContext::Http(url) => Kind::Http(url.clone()),
+    };
+    Some(Outside { kind, context: Some(key), platform: platform.clone(), written: name.to_string(), span })
+}
+
+impl Outside {
+    /// The request for its config, if it is an image.
+    pub fn request(&self, settings: &Settings<'_>) -> Option<ImageRequest> {
+        let Kind::Image(location) = &self.kind else { return None };
+        let what = match location {
+            ImageLocation::Registry(reference) => reference.to_string(),
+            ImageLocation::OciLayout(name) => name.clone(),
+        };
+        let prefix = match &self.context {
+            Some(context) => format!("[context {context}]"),
+            None if settings.platform_in_names => format!("[{} internal]", self.platform),
+            None => "[internal]".to_string(),
+        };
+        Some(ImageRequest {
+            source: location.clone(),
+            platform: self.platform.clone(),
+            span: Some(self.span),
+            name: format!("{prefix} load metadata for {what}"),
+        })
+    }
+
+    /// The answer to its request.
+    pub fn info<'a>(&self, images: &'a Images) -> Option<&'a ImageInfo> {
+        match &self.kind {
+            Kind::Image(location) => images.get(&(location.clone(), self.platform.clone())),
+            Kind::Scratch | Kind::Local | Kind::Git(_) | Kind::Http(_) => None,
+        }
+    }
+
+    /// `docker.io/library/x:tag@sha256:…` of an image in a registry.
+    pub fn pinned_name(&self, info: &ImageInfo) -> String {
+        match &self.kind {
+            Kind::Image(ImageLocation::Registry(reference)) => reference.with_digest(&info.top_digest).to_string(),
+            _ => format!("{}@{}", self.written, info.top_digest),
+        }
+    }
+
+    /// Its source vertex; `None` for an empty tree. `name` is the progress name of an image that is no named context.
+    pub fn edge(&self, graph: &mut Graph<Step>, images: &Images, name: impl Fn(&ImageInfo) -> String) -> Option<Edge> {
+        let context = self.context.as_deref().unwrap_or(&self.written);
+        let (source, name) = match &self.kind {
+            Kind::Scratch => return None,
+            Kind::Image(location) => {
+                let info = self.info(images).filter(|info| !is_empty(info))?;
+                let (digest, platform) = (info.digest.clone(), self.platform.clone());
+                match location {
+                    ImageLocation::Registry(reference) => {
+                        let shown = match &self.context {
+                            Some(context) => format!("[context {context}] {}", self.pinned_name(info)),
+                            None => name(info),
+                        };
+                        (Source::Image { reference: reference.clone(), digest, platform }, shown)
+                    }
+                    ImageLocation::OciLayout(name) => {
+                        let shown = format!("[context {context}] OCI load from client");
+                        (Source::OciLayout { name: name.clone(), digest, platform }, shown)
+                    }
+                }
+            }
+            Kind::Local => {
+                let shown = format!("[context {context}] load from client");
+                (Source::Local { name: context.to_string() }, shown)
+            }
+            Kind::Git(url) => {
+                let source = Source::Git { url: url.clone(), keep_git_dir: false, checksum: None };
+                (source, format!("[context {context}] {url}"))
+            }
+            Kind::Http(url) => {
+                let source = Source::Http { url: url.clone(), filename: "context".to_string(), checksum: None };
+                (source, format!("[context {context}] {url}"))
+            }
+        };
+        let step = Step { op: Op::Source(source), name, span: Some(self.span), ignore_cache: false };
+        Some(add_step(graph, vec![], step))
+    }
+
+    /// As something to copy from or to mount.
+    pub fn tree(&self, graph: &mut Graph<Step>, images: &Images) -> Tree {
+        let label = match (&self.kind, &self.context) {
+            (_, Some(context)) => format!("named context {context:?}"),
+            (Kind::Scratch, None) => "scratch".to_string(),
+            (_, None) => format!("image {:?}", self.written),
+        };
+        let edge = self.edge(graph, images, |info| format!("FROM {}", self.pinned_name(info)));
+        Tree { edge, label, from_client: self.kind == Kind::Local }
+    }
+}
+
+/// An image without layers: no diff_ids, and a history without any.
+pub(super) fn is_empty(info: &ImageInfo) -> bool {
+    info.config.rootfs.diff_ids.as_ref().is_none_or(Vec::is_empty)
+        && info.config.history.iter().all(|entry| entry.empty_layer)
+}

@@ -1,0 +1,61 @@
+//! ONBUILD triggers of a base: found, parsed, and then run as if they stood below FROM (reference/dockerfile.md 4.7).
+
+use super::Images;
+use super::stages::{Origin, StageGraph};
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::instruction::from::From;
+use crate::instruction::{self, Command, Instruction, Typed};
+use crate::span::SourceText;
+use crate::words::Lexer;
+
+/// The texts of a stage's triggers; `None` while the config of its base image is not known.
+pub(super) fn of_base(graph: &StageGraph, index: usize, images: &Images) -> Option<Vec<String>> {
+    match &graph.stages[index].base {
+        Origin::Stage(base) => {
+            let base = &graph.stages[*base];
+            if base.replaced_by.is_some() {
+                return Some(vec![]);
+            }
+            let triggers = base.commands.iter().filter_map(|planned| match &planned.command.instruction {
+                Instruction::Onbuild(onbuild) => Some(onbuild.trigger.clone()),
+                _ => None,
+            });
+            Some(triggers.collect())
+        }
+        Origin::Outside(outside) => match outside.info(images) {
+            Some(info) => Some(info.config.config.on_build.clone()),
+            // Only images have configs.
+            None if matches!(outside.kind, super::outside::Kind::Image(_)) => None,
+            None => Some(vec![]),
+        },
+    }
+}
+
+/// Parses triggers. Errors stand at the FROM, with the trigger's text beside them.
+pub(super) fn parse(triggers: &[String], from: &From) -> Result<Vec<Command>, Diagnostic> {
+    let mut commands = vec![];
+    for text in triggers {
+        let fail = |message: &str| {
+            let first_line = text.lines().next().unwrap_or_default();
+            Diagnostic::error(message, from.span).help(format!("the base has the trigger: ONBUILD {first_line}"))
+        };
+        let source = SourceText { name: "ONBUILD".to_string(), text: text.clone() };
+        let parsed = crate::parse::parse(source);
+        if let Some(error) = parsed.diagnostics.iter().find(|found| found.severity == Severity::Error) {
+            return Err(fail(&error.message));
+        }
+        let [node] = parsed.dockerfile.nodes.as_slice() else {
+            return Err(fail("onbuild trigger should be a single expression"));
+        };
+        let lexer = Lexer { escape: parsed.dockerfile.directives.escape };
+        let typed = instruction::parse(node, &parsed.dockerfile.source, lexer);
+        match typed.map_err(|error| fail(&error.message))? {
+            Typed::Command(command) => {
+                let comments = from.comments.clone();
+                commands.push(Command { span: from.span, is_trigger: true, comments, ..command });
+            }
+            Typed::From(_) => return Err(fail("FROM isn't allowed as an ONBUILD trigger")),
+        }
+    }
+    Ok(commands)
+}

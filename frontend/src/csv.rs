@@ -1,0 +1,62 @@
+//! One record of comma-separated values (RFC 4180), as `RUN --mount` and many flags of the command line take them.
+
+/// The fields of a record: separated by commas, `"…"` around those that have commas or quotes, which are then doubled.
+pub fn fields(record: &str) -> Result<Vec<String>, String> {
+    let mut fields = vec![];
+    let mut rest = record;
+    loop {
+        let Some(quoted) = rest.strip_prefix('"') else {
+            let (field, after) = match rest.split_once(',') {
+                Some((field, after)) => (field, Some(after)),
+                None => (rest, None),
+            };
+            if field.contains('"') {
+                return Err(format!("bare \" in non-quoted field {field:?}"));
+            }
+            fields.push(field.to_string());
+            match after {
+                Some(after) => rest = after,
+                None => return Ok(fields),
+            }
+            continue;
+        };
+        let mut field = String::new();
+        let mut chars = quoted.char_indices();
+        let after = loop {
+            match chars.next() {
+                None => return Err(format!("missing closing quote in {record:?}")),
+                Some((at, '"')) if !quoted[at + 1..].starts_with('"') => break &quoted[at + 1..],
+                Some((_, c)) => {
+                    if c == '"' {
+                        chars.next();
+                    }
+                    field.push(c);
+                }
+            }
+        };
+        fields.push(field);
+        match (after, after.strip_prefix(',')) {
+            ("", _) => return Ok(fields),
+            (_, Some(after)) => rest = after,
+            (_, None) => return Err(format!("extraneous text after closing quote in {record:?}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records() {
+        let check = |record: &str, expect: &[&str]| assert_eq!(fields(record).as_deref(), Ok(&own(expect)[..]));
+        fn own(words: &[&str]) -> Vec<String> {
+            words.iter().map(|word| word.to_string()).collect()
+        }
+        check("type=bind,source=a", &["type=bind", "source=a"]);
+        check("a,\"source=a,b\",c", &["a", "source=a,b", "c"]);
+        check("\"a\"\"b\"", &["a\"b"]);
+        check("a,", &["a", ""]);
+        assert!(fields("a\"b").is_err() && fields("\"a").is_err() && fields("\"a\"b").is_err());
+    }
+}

@@ -1,0 +1,278 @@
+//! `ADD [flags] source… destination` (reference/dockerfile.md 2.7): COPY from the context, and from the network.
+
+use super::files::{Attributes, FileStep, Files, destination, document_actions};
+use super::flags::{Flags, Kind};
+use super::git_url::{GitUrl, http_file_name, is_http};
+use crate::ast::Node;
+use crate::diagnostic::Diagnostic;
+use crate::lint;
+use crate::op::{self, FileAction, Op, Source};
+use crate::stage::{Lowering, Tree};
+use crate::words::Lexer;
+
+/// The fields of an ADD.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Add {
+    /// What goes where.
+    pub files: Files,
+    /// Flags that COPY has too.
+    pub attributes: Attributes,
+    /// `--keep-git-dir`, if it is given.
+    pub keep_git_dir: Option<bool>,
+    /// `--checksum`, not yet expanded; empty if it is not given.
+    pub checksum: String,
+    /// `--unpack`, if it is given.
+    pub unpack: Option<bool>,
+}
+
+const FLAGS: &[(&str, Kind)] = &[
+    ("chown", Kind::Text),
+    ("chmod", Kind::Text),
+    ("link", Kind::Bool),
+    ("keep-git-dir", Kind::Bool),
+    ("checksum", Kind::Text),
+    ("unpack", Kind::Bool),
+    ("exclude", Kind::List),
+];
+
+impl Add {
+    /// Parses the node.
+    pub fn parse(node: &Node, _lexer: Lexer) -> Result<Add, Diagnostic> {
+        let files = Files::parse(node, "ADD");
+        let flags = Flags::check(node, FLAGS)?;
+        Ok(Add {
+            files: files?,
+            attributes: Attributes::read(&flags),
+            keep_git_dir: flags.switch("keep-git-dir"),
+            checksum: flags.text("checksum").unwrap_or_default().to_string(),
+            unpack: flags.switch("unpack"),
+        })
+    }
+
+    /// Adds the step, and a source for each URL.
+    pub fn lower(&self, at: &mut Lowering<'_>) -> Result<(), Diagnostic> {
+        let expanded = self.attributes.expand(at)?;
+        let link = self.attributes.link && expanded.mode.is_none();
+        if link {
+            expanded.check_link(at)?;
+        }
+        let checksum = Some(at.expand(&self.checksum)?).filter(|checksum| !checksum.is_empty());
+        let written_dest = at.expand(&self.files.dest)?;
+        let dest = destination(at, &written_dest);
+        let mut history = format!("ADD{}", expanded.history_flags());
+        let mut sources = vec![];
+        for source in &self.files.sources {
+            let source = at.expand(source)?;
+            history.push_str(&format!(" {source}"));
+            sources.push(source);
+        }
+        self.check_checksum(at, checksum.as_deref(), &sources)?;
+
+        let name = at.display_expanded();
+        // The sources of a step carry its name and number; the step itself then takes that number.
+        at.stage.step_index += 1;
+        let source_name = at.same_step_name(&name);
+        at.stage.step_index -= 1;
+        let mut actions = vec![];
+        let mut inputs = vec![];
+        for source in sources {
+            let (tree, source, unpack) = self.source(at, source, checksum.as_deref(), &source_name)?;
+            let from = tree.edge.map(|edge| FileStep::input(&mut inputs, edge));
+            actions.push(FileAction::Copy(Box::new(op::Copy {
+                from,
+                source,
+                dest: dest.clone(),
+                owner: expanded.owner.clone(),
+                chmod: expanded.mode.clone(),
+                exclude: self.attributes.exclude.clone(),
+                parents: false,
+                unpack,
+                from_client: tree.from_client,
+                link,
+                source_label: tree.label,
+            })));
+        }
+        actions.extend(document_actions(&self.files, &expanded, &dest, at)?);
+        for document in &self.files.documents {
+            history.push_str(&format!(" <<{}", document.name));
+        }
+        history.push_str(&format!(" {written_dest}"));
+        FileStep { actions, sources: inputs, link, name, history }.lower(at);
+        Ok(())
+    }
+
+    fn check_checksum(&self, at: &Lowering<'_>, checksum: Option<&str>, sources: &[String]) -> Result<(), Diagnostic> {
+        let Some(checksum) = checksum else { return Ok(()) };
+        let [source] = sources else { return Err(at.error("checksum can't be specified for multiple sources")) };
+        if is_http(source) {
+            return check_digest(checksum).map_err(|message| at.error(message));
+        }
+        if matches!(GitUrl::parse(source), Ok(None)) {
+            return Err(at.error("checksum requires HTTP(S) or Git sources"));
+        }
+        if checksum.is_empty() || !checksum.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            let message = format!("invalid checksum {checksum} for Git URL, expected hex commit hash");
+            return Err(at.error(message));
+        }
+        Ok(())
+    }
+
+    /// The tree of a source, the path in it, and whether it is to be unpacked.
+    fn source(
+        &self,
+        at: &mut Lowering<'_>,
+        source: String,
+        checksum: Option<&str>,
+        name: &str,
+    ) -> Result<(Tree, String, bool), Diagnostic> {
+        let git = GitUrl::parse(&source).map_err(|message| at.error(message))?;
+        if let Some(git) = git {
+            let edge = self.git_source(at, git, &source, checksum, name)?;
+            let tree = Tree { edge: Some(edge), label: source, from_client: false };
+            return Ok((tree, "/".to_string(), false));
+        }
+        if is_http(&source) {
+            let filename = http_file_name(&source);
+            let path = literal(&filename);
+            let op = Source::Http { url: source.clone(), filename, checksum: checksum.map(str::to_string) };
+            let edge = at.add_cached(Op::Source(op), vec![], name.to_string());
+            let tree = Tree { edge: Some(edge), label: source, from_client: false };
+            return Ok((tree, path, self.unpack.unwrap_or(false)));
+        }
+        lint::copy_ignored_file(at, "Add", &source);
+        Ok((at.context(), source, self.unpack.unwrap_or(true)))
+    }
+
+    fn git_source(
+        &self,
+        at: &mut Lowering<'_>,
+        git: GitUrl,
+        url: &str,
+        checksum: Option<&str>,
+        name: &str,
+    ) -> Result<solver::graph::Edge, Diagnostic> {
+        if let (Some(flag), Some(query)) = (self.keep_git_dir, git.keep_git_dir)
+            && flag != query
+        {
+            return Err(at.error("inconsistent keep-git-dir configuration"));
+        }
+        if let (Some(flag), Some(query)) = (checksum, &git.checksum)
+            && flag != query
+        {
+            return Err(at.error(format!("checksum mismatch {flag:?} != {query:?}")));
+        }
+        let op = Source::Git {
+            url: url.to_string(),
+            keep_git_dir: git.keep_git_dir.or(self.keep_git_dir).unwrap_or(false),
+            checksum: checksum.map(str::to_string).or(git.checksum),
+        };
+        Ok(at.add_cached(Op::Source(op), vec![], name.to_string()))
+    }
+}
+
+/// Refuses a text that is not `algorithm:hex` of the right length.
+fn check_digest(text: &str) -> Result<(), String> {
+    let Some((algorithm, hex)) = text.split_once(':').filter(|(algorithm, hex)| !algorithm.is_empty() && !hex.is_empty())
+    else {
+        return Err(format!("invalid checksum digest format: {text:?}"));
+    };
+    let digits = match algorithm {
+        "sha256" => 64,
+        "sha384" => 96,
+        "sha512" => 128,
+        _ => return Err(format!("unsupported digest algorithm: {algorithm:?}")),
+    };
+    if hex.len() != digits {
+        return Err(format!("invalid checksum digest length: {text:?}"));
+    }
+    let lower_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    if hex.bytes().all(lower_hex) { Ok(()) } else { Err(format!("invalid checksum digest format: {text:?}")) }
+}
+
+/// A source path that no character of is a wildcard.
+fn literal(name: &str) -> String {
+    let mut path = String::new();
+    for c in name.chars() {
+        if "*?[\\".contains(c) {
+            path.push('\\');
+        }
+        path.push(c);
+    }
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::*;
+
+    fn sources(text: &str) -> Vec<(Source, String, bool)> {
+        let plan = plan(&format!("FROM a\n{text}"));
+        let inputs = plan.graph.inputs(plan.results[0].root.unwrap().vertex);
+        let found = last_actions(&plan).iter().map(|action| {
+            let FileAction::Copy(copy) = action else { panic!("{action:?} is no copy") };
+            let Op::Source(source) = &plan.graph.value(inputs[copy.from.unwrap()].vertex).op else {
+                panic!("a source that is none")
+            };
+            (source.clone(), copy.source.clone(), copy.unpack)
+        });
+        found.collect()
+    }
+
+    #[test]
+    fn kinds_of_sources() {
+        let context = Source::Local { name: "context".into() };
+        let http = |url: &str, filename: &str, checksum: Option<String>| Source::Http {
+            url: url.into(),
+            filename: filename.into(),
+            checksum,
+        };
+        let git = |url: &str, keep_git_dir, checksum: Option<&str>| Source::Git {
+            url: url.into(),
+            keep_git_dir,
+            checksum: checksum.map(str::to_string),
+        };
+        let check = |text: &str, expect: &[(Source, &str, bool)]| {
+            let expect: Vec<_> = expect.iter().map(|(s, path, unpack)| (s.clone(), path.to_string(), *unpack)).collect();
+            assert_eq!(sources(text), expect, "{text}");
+        };
+        check("ADD a.tar /b", &[(context.clone(), "a.tar", true)]);
+        check("ADD --unpack=false a.tar /b", &[(context.clone(), "a.tar", false)]);
+        check("ADD github.com/x/y /b", &[(context.clone(), "github.com/x/y", true)]);
+        check("ADD https://h/a*.tar?q /b", &[(http("https://h/a*.tar?q", "a*.tar", None), "a\\*.tar", false)]);
+        check("ADD --unpack https://h/ c /b", &[
+            (http("https://h/", "__unnamed__", None), "__unnamed__", true),
+            (context, "c", true),
+        ]);
+        check("ADD --keep-git-dir https://h/x.git#main:d /b", &[(git("https://h/x.git#main:d", true, None), "/", false)]);
+        check("ADD --checksum=ab12 git@h:x /b", &[(git("git@h:x", false, Some("ab12")), "/", false)]);
+        let digest = format!("sha256:{}", "0".repeat(64));
+        check(&format!("ADD --checksum={digest} https://h/x /b"), &[
+            (http("https://h/x", "x", Some(digest)), "x", false),
+        ]);
+    }
+
+    #[test]
+    fn history_and_names() {
+        check_history("FROM a\nADD --chown=1 --checksum=12 git://h/x /b", &["ADD --chown=1 git://h/x /b # buildkit"]);
+        check_steps("FROM scratch\nADD http://h/x /b\nRUN y", &[
+            "[1/2] ADD http://h/x /b",
+            "[1/2] ADD http://h/x /b",
+            "[2/2] RUN y",
+        ]);
+    }
+
+    #[test]
+    fn errors() {
+        let check = |text: &str, expect: &str| check_errors(&format!("FROM a\n{text}"), &[expect]);
+        check("ADD --from=x a b", "unknown flag: --from");
+        check("ADD --checksum=sha256:12 http://h/x /b", "invalid checksum digest length: \"sha256:12\"");
+        check("ADD --checksum=md5:12 http://h/x /b", "unsupported digest algorithm: \"md5\"");
+        check("ADD --checksum=12 http://h/x /b", "invalid checksum digest format: \"12\"");
+        check("ADD --checksum=x git://h/x /b", "invalid checksum x for Git URL, expected hex commit hash");
+        check("ADD --checksum=12 a /b", "checksum requires HTTP(S) or Git sources");
+        check("ADD --checksum=12 a b /b", "checksum can't be specified for multiple sources");
+        check("ADD git://h/x?ref=a#b /b", "ref conflicts: \"b\" vs \"a\"");
+        check("ADD --keep-git-dir=false git://h/x?keep-git-dir /b", "inconsistent keep-git-dir configuration");
+    }
+}

@@ -1,0 +1,326 @@
+//! What COPY and ADD have in common: words, owner, mode and destination (reference/dockerfile.md 2.5, 2.6).
+
+use super::flags::Flags;
+use super::{NOT_STRINGS, fail};
+use crate::ast::{Heredoc, Node};
+use crate::diagnostic::Diagnostic;
+use crate::op::{Chmod, FileAction, FileOp, Id, InputIndex, Op, Owner};
+use crate::path;
+use crate::stage::{LayerOf, Lowering, owner};
+use crate::words::{JsonForm, json_array};
+use solver::graph::Edge;
+
+/// Sources and destination as written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Files {
+    /// Paths and URLs, not yet expanded.
+    pub sources: Vec<String>,
+    /// Files whose content stands in the Dockerfile; they are written after `sources`.
+    pub documents: Vec<Document>,
+    /// Not yet expanded.
+    pub dest: String,
+}
+
+/// A heredoc as a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Document {
+    /// The delimiter.
+    pub name: String,
+    /// Tabs are stripped, variables not yet replaced.
+    pub body: String,
+    /// Whether variables are to be replaced.
+    pub expand: bool,
+}
+
+/// The flags that COPY and ADD share, not yet expanded.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Attributes {
+    /// `--chown`
+    pub chown: String,
+    /// `--chmod`
+    pub chmod: String,
+    /// `--link`
+    pub link: bool,
+    /// `--exclude`, never expanded.
+    pub exclude: Vec<String>,
+}
+
+impl Files {
+    /// Parses the words of a COPY or ADD.
+    pub fn parse(node: &Node, keyword: &str) -> Result<Files, Diagnostic> {
+        let words = match json_array(&node.rest) {
+            JsonForm::Strings(words) => words.into_iter().map(Word::Path).collect(),
+            JsonForm::NotStrings => return fail(node, NOT_STRINGS),
+            JsonForm::NotJson => split(&node.rest, &node.heredocs),
+        };
+        let [sources @ .., dest] = words.as_slice() else { return too_few(node, keyword) };
+        let Word::Path(dest) = dest else {
+            return fail(node, format!("{keyword} cannot accept a heredoc as a destination"));
+        };
+        if sources.is_empty() {
+            return too_few(node, keyword);
+        }
+        let mut files = Files { sources: vec![], documents: vec![], dest: dest.clone() };
+        for word in sources {
+            match word {
+                Word::Path(path) => files.sources.push(path.clone()),
+                Word::Heredoc(heredoc) => files.documents.push(document(node, heredoc)?),
+            }
+        }
+        Ok(files)
+    }
+}
+
+fn too_few<T>(node: &Node, keyword: &str) -> Result<T, Diagnostic> {
+    let why = "but only one was provided. Destination could not be determined";
+    fail(node, format!("{keyword} requires at least two arguments, {why}"))
+}
+
+enum Word<'a> {
+    Path(String),
+    Heredoc(&'a Heredoc),
+}
+
+/// Splits on white space, but for the tokens of heredocs, which may have blanks (`<<"a b"`).
+fn split<'a>(rest: &str, heredocs: &'a [Heredoc]) -> Vec<Word<'a>> {
+    let mut words = vec![];
+    let mut heredocs = heredocs.iter().peekable();
+    let mut rest = rest.trim_start();
+    while !rest.is_empty() {
+        let token = heredocs.peek().and_then(|heredoc| rest.strip_prefix(heredoc.token.as_str()));
+        if let Some(after) = token
+            && (after.is_empty() || after.starts_with(char::is_whitespace))
+        {
+            words.extend(heredocs.next().map(Word::Heredoc));
+            rest = after.trim_start();
+            continue;
+        }
+        let (word, after) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+        words.push(Word::Path(word.to_string()));
+        rest = after.trim_start();
+    }
+    words
+}
+
+fn document(node: &Node, heredoc: &Heredoc) -> Result<Document, Diagnostic> {
+    if heredoc.name.contains('/') {
+        return fail(node, format!("a heredoc's name cannot have slashes: {}", heredoc.name));
+    }
+    // A name that is there twice stands for the last body of that name, as in BuildKit.
+    let same_name = node.heredocs.iter().rfind(|other| other.name == heredoc.name);
+    let body = same_name.map_or(&heredoc.body, |other| &other.body);
+    let body = if heredoc.strip_tabs { strip_tabs(body) } else { body.clone() };
+    Ok(Document { name: heredoc.name.clone(), body, expand: heredoc.expand })
+}
+
+/// The text without leading tabs of its lines (`<<-`).
+pub fn strip_tabs(body: &str) -> String {
+    body.split_inclusive('\n').map(|line| line.trim_start_matches('\t')).collect()
+}
+
+impl Attributes {
+    /// Takes them from the flags of a COPY or ADD.
+    pub fn read(flags: &Flags<'_>) -> Attributes {
+        Attributes {
+            chown: flags.text("chown").unwrap_or_default().to_string(),
+            chmod: flags.text("chmod").unwrap_or_default().to_string(),
+            link: flags.switch("link").unwrap_or(false),
+            exclude: flags.values("exclude").map(str::to_string).collect(),
+        }
+    }
+
+    /// Expands what is expanded.
+    pub fn expand(&self, at: &Lowering<'_>) -> Result<Expanded, Diagnostic> {
+        let chown = at.expand(&self.chown)?;
+        let chmod = at.expand(&self.chmod)?;
+        Ok(Expanded {
+            owner: (!chown.is_empty()).then(|| owner(&chown)),
+            mode: parse_chmod(&chmod).map_err(|message| at.error(message))?,
+            chown,
+            chmod,
+        })
+    }
+}
+
+/// The shared flags after expansion.
+pub struct Expanded {
+    /// From `chown`.
+    pub owner: Option<Owner>,
+    /// From `chmod`.
+    pub mode: Option<Chmod>,
+    /// As text, for the history.
+    pub chown: String,
+    /// As text, for the history.
+    pub chmod: String,
+}
+
+impl Expanded {
+    /// ` --chown=x --chmod=y`, for the history.
+    pub fn history_flags(&self) -> String {
+        let mut text = String::new();
+        for (flag, value) in [("chown", &self.chown), ("chmod", &self.chmod)] {
+            if !value.is_empty() {
+                text.push_str(&format!(" --{flag}={value}"));
+            }
+        }
+        text
+    }
+
+    /// Names cannot be looked up where `--link` copies onto nothing.
+    pub fn check_link(&self, at: &Lowering<'_>) -> Result<(), Diagnostic> {
+        let Some(owner) = &self.owner else { return Ok(()) };
+        let name = [Some(&owner.user), owner.group.as_ref()].into_iter().flatten().find_map(|id| match id {
+            Id::Name(name) => Some(name),
+            Id::Number(_) => None,
+        });
+        match name {
+            None => Ok(()),
+            Some(name) => Err(at
+                .error(format!("invalid user index: -1: --link copies onto an empty tree, where {name:?} is not known"))
+                .help("use numeric ids with --link")),
+        }
+    }
+}
+
+/// The actions that write the documents, in order.
+pub fn document_actions(
+    files: &Files,
+    expanded: &Expanded,
+    dest: &str,
+    at: &Lowering<'_>,
+) -> Result<Vec<FileAction>, Diagnostic> {
+    let mut actions = vec![];
+    for document in &files.documents {
+        let data = if document.expand {
+            let expansion = at.settings.lexer.expand_heredoc(&document.body, &at.stage.env.lookup());
+            let expansion = expansion.map_err(|error| at.error(error.to_string()))?;
+            at.report_unset(&expansion.unset);
+            expansion.text
+        } else {
+            document.body.clone()
+        };
+        actions.push(FileAction::MkFile {
+            name: document.name.clone(),
+            dest: dest.to_string(),
+            mode: 0o644,
+            data,
+            owner: expanded.owner.clone(),
+            chmod: expanded.mode.clone(),
+        });
+    }
+    Ok(actions)
+}
+
+/// The destination: absolute and clean, with a slash at the end if it is to be a directory.
+pub fn destination(at: &Lowering<'_>, written: &str) -> String {
+    let written = if written.is_empty() || written == "." { "./" } else { written };
+    let dest = path::join(&at.stage.config.config.working_dir, written);
+    let is_directory = written.ends_with('/') || written.ends_with("/.");
+    if is_directory && dest != "/" { format!("{dest}/") } else { dest }
+}
+
+/// The vertices of a COPY or ADD whose actions and further inputs are known, and its history entry.
+pub struct FileStep {
+    /// In order.
+    pub actions: Vec<FileAction>,
+    /// What actions copy from; their [`InputIndex`] counts these from 0.
+    pub sources: Vec<Edge>,
+    /// Copy onto an empty tree and merge.
+    pub link: bool,
+    /// The progress name.
+    pub name: String,
+    /// The text for the history.
+    pub history: String,
+}
+
+impl FileStep {
+    /// Position of a source among the inputs, each edge once.
+    pub fn input(sources: &mut Vec<Edge>, edge: Edge) -> InputIndex {
+        sources.iter().position(|other| *other == edge).unwrap_or_else(|| {
+            sources.push(edge);
+            sources.len() - 1
+        })
+    }
+
+    /// Adds the vertices.
+    pub fn lower(mut self, at: &mut Lowering<'_>) {
+        let platform = at.stage.platform.clone();
+        let name = at.step_name(&self.name);
+        let root = match at.stage.root {
+            Some(base) if self.link => {
+                let op = Op::File(FileOp { base: None, actions: self.actions, platform });
+                let copied = at.add(op, self.sources, name);
+                let name = at.same_step_name(&format!("LINK {}", self.name));
+                at.add(Op::Merge, vec![base, copied], name)
+            }
+            Some(base) => {
+                let mut inputs = vec![base];
+                let places: Vec<InputIndex> =
+                    self.sources.iter().map(|edge| FileStep::input(&mut inputs, *edge)).collect();
+                for action in &mut self.actions {
+                    if let FileAction::Copy(copy) = action {
+                        copy.from = copy.from.map(|from| places[from]);
+                    }
+                }
+                at.add(Op::File(FileOp { base: Some(0), actions: self.actions, platform }), inputs, name)
+            }
+            None => at.add(Op::File(FileOp { base: None, actions: self.actions, platform }), self.sources, name),
+        };
+        at.stage.root = Some(root);
+        at.history(format!("{} # buildkit", self.history), LayerOf::Step);
+    }
+}
+
+/// An octal or symbolic mode; `None` if it is empty.
+pub fn parse_chmod(text: &str) -> Result<Option<Chmod>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return match u32::from_str_radix(text, 8) {
+            Ok(mode) if mode <= 0o7777 => Ok(Some(Chmod::Octal(mode))),
+            _ => Err(bad_chmod(text)),
+        };
+    }
+    if is_symbolic_mode(text) { Ok(Some(Chmod::Symbolic(text.to_string()))) } else { Err(bad_chmod(text)) }
+}
+
+fn bad_chmod(text: &str) -> String {
+    format!("invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777")
+}
+
+/// `u=rwX,go-w`: clauses of who, operator and permissions (chmod(1)).
+fn is_symbolic_mode(text: &str) -> bool {
+    text.split(',').all(|clause| {
+        let mut rest = clause.trim_start_matches(['u', 'g', 'o', 'a']);
+        while let Some(after) = rest.strip_prefix(['+', '-', '=']) {
+            let one_copied = after.strip_prefix(['u', 'g', 'o']);
+            rest = one_copied.unwrap_or_else(|| after.trim_start_matches(['r', 'w', 'x', 'X', 's', 't']));
+            if rest.is_empty() {
+                return true;
+            }
+        }
+        false
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chmod() {
+        for good in ["0", "755", "07777", "u=rwX,go=rX", "+x", "a-w", "g=u", "u+s", "u=rw+x", "=", "o="] {
+            assert!(matches!(parse_chmod(good), Ok(Some(_))), "{good}");
+        }
+        for bad in ["64a", "17777", "8", "rwxish", "u", "u=rw,", "x+r", "99999999999"] {
+            assert_eq!(parse_chmod(bad), Err(bad_chmod(bad)), "{bad}");
+        }
+        assert_eq!(parse_chmod(""), Ok(None));
+    }
+
+    #[test]
+    fn tabs() {
+        assert_eq!(strip_tabs("\t\ta\tb\n  c\n\t"), "a\tb\n  c\n");
+    }
+}

@@ -1,0 +1,207 @@
+//! Which sources are git repositories or URLs, and what their queries say (reference/dockerfile.md 2.7).
+
+/// What a git source's URL says beside where the repository is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GitUrl {
+    /// Branch, tag, full reference or commit; from the fragment or the query.
+    pub reference: Option<String>,
+    /// Directory of the repository that becomes the root.
+    pub subdir: Option<String>,
+    /// Commit, or hex prefix of it, that the reference must name.
+    pub checksum: Option<String>,
+    /// Whether to keep `.git`.
+    pub keep_git_dir: Option<bool>,
+}
+
+/// Whether a source is fetched over HTTP(S) as a file.
+pub fn is_http(source: &str) -> bool {
+    (source.starts_with("http://") || source.starts_with("https://")) && matches!(GitUrl::parse(source), Ok(None))
+}
+
+/// The name of the file that a URL gives: the last part of its path, decoded.
+pub fn http_file_name(url: &str) -> String {
+    let after_scheme = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let end = after_scheme.find(['?', '#']).unwrap_or(after_scheme.len());
+    let path = after_scheme[..end].split_once('/').map_or("", |(_, path)| path);
+    let name = percent_decoded(path.trim_end_matches('/'));
+    match name.rsplit('/').next() {
+        Some("" | "." | "..") | None => "__unnamed__".to_string(),
+        Some(name) => name.to_string(),
+    }
+}
+
+/// `%20` as a blank; what is no valid escape, or not UTF-8, is left as it is.
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = vec![];
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let hex = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        match hex.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) if first == b'%' => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            _ => {
+                bytes.push(first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8(bytes).unwrap_or_else(|_| text.to_string())
+}
+
+impl GitUrl {
+    /// `None` if the source is no git repository; an error if its query is wrong. `github.com/x/y` without a scheme
+    /// is a path, not a repository.
+    pub fn parse(source: &str) -> Result<Option<GitUrl>, String> {
+        let (location, fragment) = source.split_once('#').unwrap_or((source, ""));
+        let (address, query) = location.split_once('?').unwrap_or((location, ""));
+        let is_git = match address.split_once("://") {
+            Some(("git" | "ssh", _)) => true,
+            Some(("http" | "https", rest)) => rest.contains('/') && rest.ends_with(".git"),
+            Some(_) => false,
+            None => is_scp_form(address),
+        };
+        if !is_git {
+            return Ok(None);
+        }
+        let (reference, subdir) = fragment.split_once(':').unwrap_or((fragment, ""));
+        let mut url = GitUrl { reference: some(reference), subdir: some(subdir), ..GitUrl::default() };
+        url.read_query(query)?;
+        Ok(Some(url))
+    }
+
+    fn read_query(&mut self, query: &str) -> Result<(), String> {
+        let mut seen: Vec<String> = vec![];
+        let mut tag = None;
+        let mut branch = None;
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (key, value) = (percent_decoded(key), percent_decoded(value));
+            if seen.contains(&key) {
+                return Err(format!("query {key:?} has multiple values"));
+            }
+            if value.is_empty() && !["submodules", "keep-git-dir", "fetch-by-commit"].contains(&key.as_str()) {
+                return Err(format!("query {key:?} has no value"));
+            }
+            match key.as_str() {
+                "ref" => merge(&mut self.reference, "ref", value)?,
+                "subdir" => merge(&mut self.subdir, "subdir", value)?,
+                "tag" => tag = Some(with_prefix("refs/tags/", &value)),
+                "branch" => branch = Some(with_prefix("refs/heads/", &value)),
+                "checksum" | "commit" => self.checksum = Some(value),
+                "keep-git-dir" => self.keep_git_dir = Some(boolean(&key, &value)?),
+                "submodules" | "fetch-by-commit" => {
+                    boolean(&key, &value)?;
+                }
+                "mtime" if value == "checkout" || value == "commit" => {}
+                "mtime" => {
+                    return Err(format!("invalid mtime value: {value:?} (must be \"checkout\" or \"commit\")"));
+                }
+                _ => return Err(format!("unexpected query {key:?}")),
+            }
+            seen.push(key);
+        }
+        if tag.is_some() && branch.is_some() {
+            return Err("branch conflicts with tag".to_string());
+        }
+        match tag.or(branch) {
+            Some(reference) => merge(&mut self.reference, "ref", reference),
+            None => Ok(()),
+        }
+    }
+}
+
+/// `user@host:path`
+fn is_scp_form(address: &str) -> bool {
+    let Some((user, rest)) = address.split_once('@') else { return false };
+    let Some((host, _)) = rest.split_once(':') else { return false };
+    let word = |text: &str, more: &str| {
+        !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
+    };
+    word(user, "_-.") && word(host, "-.")
+}
+
+fn some(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_string())
+}
+
+fn with_prefix(prefix: &str, name: &str) -> String {
+    if name.starts_with(prefix) { name.to_string() } else { format!("{prefix}{name}") }
+}
+
+fn merge(known: &mut Option<String>, what: &str, value: String) -> Result<(), String> {
+    match known {
+        Some(other) if *other != value => Err(format!("{what} conflicts: {other:?} vs {value:?}")),
+        _ => {
+            *known = Some(value);
+            Ok(())
+        }
+    }
+}
+
+/// As Go's `strconv.ParseBool`; empty is true.
+fn boolean(key: &str, value: &str) -> Result<bool, String> {
+    match value {
+        "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(format!("invalid {key} value: {value:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_a_repository() {
+        let check = |source: &str, git: bool, http: bool| {
+            assert_eq!((!matches!(GitUrl::parse(source), Ok(None)), is_http(source)), (git, http), "{source}");
+        };
+        check("https://host/x.git", true, false);
+        check("https://host/x.git#main:sub", true, false);
+        check("https://host/x.git?ref=v1", true, false);
+        check("https://host/x", false, true);
+        check("http://host/x.git.tar", false, true);
+        check("git://host/x", true, false);
+        check("ssh://git@host/x", true, false);
+        check("git@host:org/x", true, false);
+        check("github.com/org/x", false, false);
+        check("dir/file", false, false);
+        check("a@b/c:d", false, false);
+        check("ftp://host/x.git", false, false);
+    }
+
+    #[test]
+    fn queries() {
+        let check = |query: &str, expect: Result<(Option<&str>, Option<&str>), &str>| {
+            let url = GitUrl::parse(&format!("https://host/x.git{query}"));
+            let url = url.map(|url| url.map(|url| (url.reference, url.subdir)).unwrap_or_default());
+            let owned = |text: Option<&str>| text.map(str::to_string);
+            let expect = expect.map(|(a, b)| (owned(a), owned(b))).map_err(str::to_string);
+            assert_eq!(url, expect, "{query}");
+        };
+        check("", Ok((None, None)));
+        check("#main:sub/dir", Ok((Some("main"), Some("sub/dir"))));
+        check("?tag=v1&subdir=d", Ok((Some("refs/tags/v1"), Some("d"))));
+        check("?branch=refs/heads/b", Ok((Some("refs/heads/b"), None)));
+        check("?ref=a#b", Err("ref conflicts: \"b\" vs \"a\""));
+        check("?tag=a&branch=b", Err("branch conflicts with tag"));
+        check("?ref=", Err("query \"ref\" has no value"));
+        check("?ref=a&ref=a", Err("query \"ref\" has multiple values"));
+        check("?x=1", Err("unexpected query \"x\""));
+        check("?keep-git-dir&submodules=false", Ok((None, None)));
+        check("?mtime=now", Err("invalid mtime value: \"now\" (must be \"checkout\" or \"commit\")"));
+    }
+
+    #[test]
+    fn file_names() {
+        let check = |url: &str, expect: &str| assert_eq!(http_file_name(url), expect, "{url}");
+        check("https://h/a/b.tar?x=/y", "b.tar");
+        check("https://h/", "__unnamed__");
+        check("https://h", "__unnamed__");
+        check("https://h/a%20b", "a b");
+        check("https://h/d/", "d");
+        check("https://h/%zz", "%zz");
+    }
+}

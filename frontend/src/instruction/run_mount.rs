@@ -1,0 +1,449 @@
+//! `RUN --mount=…` (reference/dockerfile.md 2.4): its fields, and what they mean once variables are known.
+
+use crate::csv;
+use crate::op::{InputIndex, Mount, MountKind, SecretEnv, Sharing};
+use crate::path;
+use crate::suggest::{Case, did_you_mean};
+
+/// A mount as written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunMount {
+    /// The fields of the record: `key=value`, or a key alone.
+    fields: Vec<(String, Option<String>)>,
+    /// Stage, named context or image that `from=` names.
+    pub from: Option<String>,
+}
+
+/// A mount with its variables replaced and its rules checked.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Options {
+    kind: Kind,
+    has_from: bool,
+    source: String,
+    target: String,
+    id: String,
+    env: Option<String>,
+    readonly: Option<bool>,
+    required: bool,
+    size_bytes: Option<u64>,
+    sharing: Option<Sharing>,
+    mode: Option<u32>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Kind {
+    #[default]
+    Bind,
+    Cache,
+    Tmpfs,
+    Secret,
+    Ssh,
+}
+
+const KINDS: &[(&str, Kind)] = &[
+    ("bind", Kind::Bind),
+    ("cache", Kind::Cache),
+    ("tmpfs", Kind::Tmpfs),
+    ("secret", Kind::Secret),
+    ("ssh", Kind::Ssh),
+];
+
+const SHARINGS: &[(&str, Sharing)] =
+    &[("shared", Sharing::Shared), ("private", Sharing::Private), ("locked", Sharing::Locked)];
+
+const KEYS: &[&str] = &[
+    "type",
+    "from",
+    "source",
+    "src",
+    "target",
+    "dst",
+    "destination",
+    "readonly",
+    "ro",
+    "readwrite",
+    "rw",
+    "id",
+    "sharing",
+    "required",
+    "size",
+    "mode",
+    "uid",
+    "gid",
+    "env",
+];
+
+/// What a mount needs of its surroundings.
+pub struct Surroundings<'a> {
+    /// Working directory, absolute.
+    pub working_dir: &'a str,
+    /// Prefix of cache mounts' ids.
+    pub cache_namespace: &'a str,
+    /// What `from=` came to, or the build context for a bind mount without it: input, and whether it is the client's.
+    pub input: &'a mut dyn FnMut() -> (Option<InputIndex>, bool),
+    /// Number of the ssh mount.
+    pub ssh_index: usize,
+}
+
+/// What a mount comes to: a secret may be a file, a variable, or both.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Lowered {
+    /// At most one.
+    pub mount: Option<Mount>,
+    /// For `env=`.
+    pub secret_env: Option<SecretEnv>,
+}
+
+impl RunMount {
+    /// Reads the record. Keys and values are checked when variables are known, but for `from=`, which has none.
+    pub fn parse(record: &str) -> Result<RunMount, String> {
+        let fields = csv::fields(record).map_err(|why| format!("failed to parse csv mounts: {why}"))?;
+        let mut mount = RunMount { fields: vec![], from: None };
+        for field in fields {
+            let (key, value) = match field.split_once('=') {
+                Some((key, value)) => (key, Some(value.to_string())),
+                None => (field.as_str(), None),
+            };
+            if key.eq_ignore_ascii_case("from") {
+                let value = value.clone().unwrap_or_default();
+                if value.find('$').is_some_and(|at| at + 1 != value.len()) {
+                    let why = "doesn't support variable expansion, define alias stage instead";
+                    return Err(format!("'{key}' {why}"));
+                }
+                mount.from = Some(value).filter(|from| !from.is_empty());
+            }
+            mount.fields.push((key.to_string(), value));
+        }
+        Ok(mount)
+    }
+
+    /// The target, not expanded, for messages.
+    pub fn target_written(&self) -> Option<&str> {
+        let is_target = |key: &str| ["target", "dst", "destination"].iter().any(|name| key.eq_ignore_ascii_case(name));
+        self.fields.iter().rfind(|(key, _)| is_target(key)).and_then(|(_, value)| value.as_deref())
+    }
+
+    /// Replaces the variables of all values with `expand`, whose error comes first, and checks the fields.
+    pub fn expand<E>(&self, expand: &mut dyn FnMut(&str) -> Result<String, E>) -> Result<Result<Options, String>, E> {
+        let mut fields = vec![];
+        for (key, value) in &self.fields {
+            let expanded = match value {
+                Some(value) => Some(expand(value)?),
+                None => None,
+            };
+            fields.push((key.as_str(), expanded));
+        }
+        Ok(Options::read(&fields, self.from.is_some()))
+    }
+}
+
+impl Options {
+    fn read(fields: &[(&str, Option<String>)], has_from: bool) -> Result<Options, String> {
+        let mut options = Options { has_from, ..Options::default() };
+        // The type decides what other keys mean, wherever it stands.
+        let kind = fields.iter().rfind(|(key, _)| key.eq_ignore_ascii_case("type"));
+        if let Some((_, Some(value))) = kind {
+            options.kind = choose(KINDS, value, "mount type")?;
+        }
+        for (key, value) in fields {
+            options.set(key, value.as_deref())?;
+        }
+        options.check()?;
+        Ok(options)
+    }
+
+    fn set(&mut self, written: &str, value: Option<&str>) -> Result<(), String> {
+        let key = written.to_lowercase();
+        let needs_value = || format!("invalid field '{written}' must be a key=value pair");
+        match key.as_str() {
+            "readonly" | "ro" => self.readonly = Some(boolean(&key, value)?),
+            "readwrite" | "rw" => self.readonly = Some(!boolean(&key, value)?),
+            "required" if matches!(self.kind, Kind::Secret | Kind::Ssh) => self.required = boolean(&key, value)?,
+            "size" if self.kind == Kind::Tmpfs => {
+                let value = value.ok_or_else(needs_value)?;
+                let size = parse_size(value).ok_or_else(|| format!("invalid value for size: {value}"))?;
+                self.size_bytes = Some(size).filter(|size| *size > 0);
+            }
+            "required" | "size" => {
+                return Err(format!("unexpected key '{key}' for mount type '{}'", self.kind_name()));
+            }
+            key if !KEYS.contains(&key) => {
+                let field = value.map_or(written.to_string(), |value| format!("{written}={value}"));
+                if value.is_none() {
+                    return Err(needs_value());
+                }
+                let message = format!("unexpected key '{key}' in '{field}'");
+                return Err(did_you_mean(message, key, KEYS, Case::Sensitive));
+            }
+            key => self.set_text(key, value.ok_or_else(needs_value)?)?,
+        }
+        Ok(())
+    }
+
+    fn set_text(&mut self, key: &str, value: &str) -> Result<(), String> {
+        let number = |radix| u32::from_str_radix(value, radix).map_err(|_| format!("invalid value {value} for {key}"));
+        match key {
+            "source" | "src" => self.source = value.to_string(),
+            "target" | "dst" | "destination" => self.target = value.to_string(),
+            "id" => self.id = value.to_string(),
+            "env" => self.env = Some(value.to_string()),
+            "sharing" => self.sharing = Some(choose(SHARINGS, value, "sharing value")?),
+            "mode" => self.mode = Some(number(8)?),
+            "uid" => self.uid = Some(number(10)?),
+            "gid" => self.gid = Some(number(10)?),
+            // `type` and `from` are read before.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let kind = self.kind_name();
+        if matches!(self.kind, Kind::Bind | Kind::Tmpfs) {
+            for (key, value) in [("mode", self.mode), ("uid", self.uid), ("gid", self.gid)] {
+                if value.is_some() {
+                    return Err(format!("{key} not allowed for {kind:?} type mounts"));
+                }
+            }
+        }
+        if self.kind == Kind::Secret {
+            if self.has_from {
+                return Err("secret mount should not have a from".to_string());
+            }
+            if self.sharing.is_some() {
+                return Err("secret mount should not define sharing".to_string());
+            }
+            if self.source.is_empty() && self.target.is_empty() && self.id.is_empty() {
+                return Err("invalid secret mount. one of source, target required".to_string());
+            }
+            if !self.source.is_empty() && !self.id.is_empty() {
+                return Err("both source and id can't be set".to_string());
+            }
+            if self.env.as_deref().is_some_and(|name| name.is_empty() || name.contains('=')) {
+                return Err("invalid secret mount. env must be the name of a variable".to_string());
+            }
+        }
+        if self.kind == Kind::Ssh && !self.source.is_empty() {
+            return Err("ssh does not support source".to_string());
+        }
+        if self.sharing.is_some() && self.kind != Kind::Cache {
+            return Err(format!("invalid cache sharing set for {kind} mount"));
+        }
+        Ok(())
+    }
+
+    fn kind_name(&self) -> &'static str {
+        KINDS.iter().find(|(_, kind)| *kind == self.kind).map_or("", |(name, _)| name)
+    }
+
+    /// Turns the options into a mount.
+    pub fn lower(self, around: Surroundings<'_>) -> Result<Lowered, String> {
+        match self.kind {
+            Kind::Secret => return self.lower_secret(around.working_dir),
+            Kind::Ssh => return self.lower_ssh(around.working_dir, around.ssh_index),
+            Kind::Bind | Kind::Cache | Kind::Tmpfs => {}
+        }
+        let target = path::join(around.working_dir, &self.target);
+        if target == "/" {
+            return Err(format!("invalid mount target {target:?}"));
+        }
+        let source = path::clean(&self.source);
+        let kind = if self.kind == Kind::Tmpfs {
+            MountKind::Tmpfs { size_bytes: self.size_bytes }
+        } else if self.kind == Kind::Bind {
+            let (from, from_client) = (around.input)();
+            MountKind::Bind { from, source, readonly: self.readonly.unwrap_or(true), from_client }
+        } else {
+            let id = if self.id.is_empty() { default_cache_id(&self.target) } else { self.id };
+            // Mode and owner are those of a directory made for the mount, not of one that `from` has.
+            let (mode, uid, gid) = if source == "/" { (self.mode, self.uid, self.gid) } else { (None, None, None) };
+            MountKind::Cache {
+                id: format!("{}/{id}", around.cache_namespace),
+                sharing: self.sharing.unwrap_or(Sharing::Shared),
+                from: if self.has_from { (around.input)().0 } else { None },
+                source,
+                mode,
+                uid,
+                gid,
+                readonly: self.readonly.unwrap_or(false),
+            }
+        };
+        Ok(Lowered { mount: Some(Mount { target, kind }), secret_env: None })
+    }
+
+    fn lower_secret(self, working_dir: &str) -> Result<Lowered, String> {
+        let id = [&self.id, &self.source].into_iter().find(|id| !id.is_empty()).cloned();
+        let id = id.unwrap_or_else(|| path::base_name(&self.target).to_string());
+        let target = match (self.target.as_str(), &self.env) {
+            ("", Some(_)) => None,
+            ("", None) => Some(format!("/run/secrets/{}", path::base_name(&id))),
+            (target, _) => Some(path::join(working_dir, target)),
+        };
+        if target.as_deref() == Some("/") {
+            return Err("invalid mount target \"/\"".to_string());
+        }
+        let mount = target.map(|target| Mount {
+            target,
+            kind: MountKind::Secret {
+                id: id.clone(),
+                required: self.required,
+                mode: self.mode.unwrap_or(0o400),
+                uid: self.uid.unwrap_or(0),
+                gid: self.gid.unwrap_or(0),
+            },
+        });
+        let secret_env = self.env.map(|name| SecretEnv { id, name, required: self.required });
+        Ok(Lowered { mount, secret_env })
+    }
+
+    fn lower_ssh(self, working_dir: &str, index: usize) -> Result<Lowered, String> {
+        let target = match self.target.as_str() {
+            "" => format!("/run/buildkit/ssh_agent.{index}"),
+            target => path::join(working_dir, target),
+        };
+        if target == "/" {
+            return Err("invalid mount target \"/\"".to_string());
+        }
+        let kind = MountKind::Ssh {
+            id: if self.id.is_empty() { "default".to_string() } else { self.id },
+            required: self.required,
+            mode: self.mode.unwrap_or(0o600),
+            uid: self.uid.unwrap_or(0),
+            gid: self.gid.unwrap_or(0),
+        };
+        Ok(Lowered { mount: Some(Mount { target, kind }), secret_env: None })
+    }
+}
+
+/// The target, without dots and doubled slashes, but relative if it is written so.
+fn default_cache_id(target: &str) -> String {
+    match path::clean(target) {
+        absolute if target.starts_with('/') => absolute,
+        absolute if absolute == "/" => ".".to_string(),
+        absolute => absolute[1..].to_string(),
+    }
+}
+
+fn choose<T: Copy>(table: &[(&str, T)], value: &str, what: &str) -> Result<T, String> {
+    match table.iter().find(|(name, _)| value.eq_ignore_ascii_case(name)) {
+        Some((_, choice)) => Ok(*choice),
+        None => {
+            let names = table.iter().map(|(name, _)| name);
+            Err(did_you_mean(format!("unsupported {what} {value:?}"), value, names, Case::Sensitive))
+        }
+    }
+}
+
+/// A key alone is true.
+fn boolean(key: &str, value: Option<&str>) -> Result<bool, String> {
+    match value {
+        None | Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
+        Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
+        Some(value) => Err(format!("invalid value for {key}: {value}")),
+    }
+}
+
+/// Bytes of `10`, `1.5m`, `2GiB`: powers of 1024 whatever the spelling.
+fn parse_size(text: &str) -> Option<u64> {
+    let lower = text.trim().to_lowercase();
+    let digits = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());
+    let number: f64 = lower[..digits].parse().ok()?;
+    let unit = lower[digits..].trim_start();
+    let unit = unit.strip_suffix("ib").or_else(|| unit.strip_suffix('b')).unwrap_or(unit);
+    let power = ["", "k", "m", "g", "t", "p"].iter().position(|name| *name == unit)?;
+    let bytes = number * 1024f64.powi(power as i32);
+    (bytes < 9e18).then_some(bytes as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lower(record: &str) -> Result<Lowered, String> {
+        let around =
+            Surroundings { working_dir: "/w", cache_namespace: "ns", input: &mut || (Some(3), true), ssh_index: 1 };
+        let options = RunMount::parse(record)?.expand::<String>(&mut |word| Ok(word.replace("$x", "cache")))??;
+        options.lower(around)
+    }
+
+    fn check(record: &str, target: &str, kind: MountKind) {
+        let mount = lower(record).map(|lowered| lowered.mount);
+        assert_eq!(mount, Ok(Some(Mount { target: target.to_string(), kind })), "{record}");
+    }
+
+    fn check_error(record: &str, message: &str) {
+        assert_eq!(lower(record), Err(message.to_string()), "{record}");
+    }
+
+    #[test]
+    fn bind_and_tmpfs() {
+        let bind = |source: &str, readonly| MountKind::Bind {
+            from: Some(3),
+            source: source.to_string(),
+            readonly,
+            from_client: true,
+        };
+        check("target=/t", "/t", bind("/", true));
+        check("type=bind,src=a/../b,dst=sub,rw", "/w/sub", bind("/b", false));
+        check("source=/a", "/w", bind("/a", true));
+        check("target=/t,ro=false", "/t", bind("/", false));
+        check("TYPE=Tmpfs,Target=/t,size=1.5k", "/t", MountKind::Tmpfs { size_bytes: Some(1536) });
+        check("size=2GiB,type=tmpfs,target=/t", "/t", MountKind::Tmpfs { size_bytes: Some(2 << 30) });
+    }
+
+    #[test]
+    fn cache() {
+        let cache = |id: &str, sharing, from, mode, readonly| MountKind::Cache {
+            id: id.to_string(),
+            sharing,
+            from,
+            source: "/".to_string(),
+            mode,
+            uid: None,
+            gid: None,
+            readonly,
+        };
+        check("type=$x,target=/c/", "/c", cache("ns//c", Sharing::Shared, None, None, false));
+        check("type=cache", "/w", cache("ns/.", Sharing::Shared, None, None, false));
+        let locked = cache("ns/x", Sharing::Locked, Some(3), Some(0o1777), true);
+        check("type=cache,id=x,target=c,sharing=LOCKED,from=a,mode=1777,ro", "/w/c", locked);
+    }
+
+    #[test]
+    fn secret_and_ssh() {
+        let secret =
+            |id: &str, required, mode| MountKind::Secret { id: id.to_string(), required, mode, uid: 0, gid: 0 };
+        check("type=secret,id=a/b", "/run/secrets/b", secret("a/b", false, 0o400));
+        check("required,type=secret,target=x/key,mode=0444", "/w/x/key", secret("key", true, 0o444));
+        let both = lower("type=secret,id=a,env=E,target=/f").unwrap();
+        assert!(both.mount.is_some() && both.secret_env.is_some());
+        let env = SecretEnv { id: "a".into(), name: "E".into(), required: false };
+        let only_env = Lowered { mount: None, secret_env: Some(env) };
+        assert_eq!(lower("type=secret,source=a,env=E"), Ok(only_env));
+        let ssh = MountKind::Ssh { id: "default".into(), required: false, mode: 0o600, uid: 0, gid: 0 };
+        check("type=ssh", "/run/buildkit/ssh_agent.1", ssh);
+    }
+
+    #[test]
+    fn errors() {
+        check_error("type=tmp,target=/x", "unsupported mount type \"tmp\" (did you mean tmpfs?)");
+        check_error("type=teleport,target=/x", "unsupported mount type \"teleport\"");
+        check_error("type=cach,target=/x", "unsupported mount type \"cach\" (did you mean cache?)");
+        check_error("type=cache,sharing=generous", "unsupported sharing value \"generous\"");
+        check_error("typ=cache", "unexpected key 'typ' in 'typ=cache' (did you mean type?)");
+        check_error("flavour", "invalid field 'flavour' must be a key=value pair");
+        check_error("target", "invalid field 'target' must be a key=value pair");
+        check_error("ro=x", "invalid value for ro: x");
+        check_error("required", "unexpected key 'required' for mount type 'bind'");
+        check_error("mode=755", "mode not allowed for \"bind\" type mounts");
+        check_error("type=cache,mode=9", "invalid value 9 for mode");
+        check_error("sharing=shared", "invalid cache sharing set for bind mount");
+        check_error("type=secret", "invalid secret mount. one of source, target required");
+        check_error("type=secret,id=a,src=b", "both source and id can't be set");
+        check_error("type=ssh,src=b", "ssh does not support source");
+        check_error("target=/x/..", "invalid mount target \"/\"");
+        check_error("from=$s", "'from' doesn't support variable expansion, define alias stage instead");
+    }
+}

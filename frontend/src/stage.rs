@@ -1,0 +1,307 @@
+//! A stage while it compiles: [`OpenStage`] is its image config so far and its last vertex, [`Lowering`] is one
+//! instruction being applied to it. Which stages there are and in what order they compile is in `compile`.
+
+use crate::compile::{CompileRequest, NoCache};
+use crate::diagnostic::Diagnostic;
+use crate::env::Environment;
+use crate::image_config::{HistoryEntry, ImageConfig};
+use crate::instruction::Command;
+use crate::lint::Lints;
+use crate::op::{Id, InputIndex, Op, Owner, Source, Step};
+use crate::platform::Platform;
+use crate::span::Span;
+use crate::words::Lexer;
+use solver::graph::{Edge, Graph};
+use solver::key::CacheKey;
+use std::rc::Rc;
+
+/// A stage that instructions are being applied to.
+#[derive(Clone, Debug)]
+pub struct OpenStage {
+    /// Name in progress; empty where there is only one stage.
+    pub name: String,
+    /// What its steps run on.
+    pub platform: Platform,
+    /// The file system so far; `None` is empty.
+    pub root: Option<Edge>,
+    /// The image so far.
+    pub config: ImageConfig,
+    /// The image's environment and the declared arguments.
+    pub env: Environment,
+    /// Declared arguments, in order, those of the base stage first; a name may be there several times.
+    pub args: Vec<DeclaredArg>,
+    /// How many entries of the history came with the base image.
+    pub base_history_len: usize,
+    /// Where a CMD of this stage stands.
+    pub cmd: Option<Span>,
+    /// Where an ENTRYPOINT of this stage stands.
+    pub entrypoint: Option<Span>,
+    /// Where a HEALTHCHECK of this stage stands.
+    pub healthcheck: Option<Span>,
+    /// This Dockerfile has set a working directory, here or in the stage's base stage.
+    pub workdir_is_set: bool,
+    /// `--no-cache` applies to its steps.
+    pub ignore_cache: bool,
+    /// How many of its steps have got their number.
+    pub step_index: usize,
+    /// How many steps it has.
+    pub step_total: usize,
+}
+
+/// An argument that a stage has declared.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeclaredArg {
+    /// Its name.
+    pub name: String,
+    /// `None`: declared, but not set.
+    pub value: Option<String>,
+}
+
+/// What all stages of one target platform share.
+pub struct Settings<'a> {
+    /// What was asked for.
+    pub request: &'a CompileRequest,
+    /// Splits and expands words.
+    pub lexer: Lexer,
+    /// Predefined and global arguments.
+    pub globals: Environment,
+    /// The platform that is asked for.
+    pub target: Platform,
+    /// Progress names carry the platform.
+    pub platform_in_names: bool,
+    /// `SOURCE_DATE_EPOCH`, in seconds since 1970.
+    pub epoch: Option<i64>,
+}
+
+impl Settings<'_> {
+    /// Value of a `--build-arg`.
+    pub fn build_arg(&self, name: &str) -> Option<&str> {
+        // The epoch may have been symbolic; what it came to is among the globals.
+        if name == "SOURCE_DATE_EPOCH" {
+            return self.globals.get(name).filter(|_| self.request.build_args.contains_key(name));
+        }
+        self.request.build_args.get(name).map(String::as_str)
+    }
+
+    /// Whether `--no-cache` or `--no-cache-filter` covers a stage of that name.
+    pub fn ignores_cache(&self, stage: Option<&str>) -> bool {
+        match &self.request.no_cache {
+            NoCache::Use => false,
+            NoCache::IgnoreAll => true,
+            NoCache::IgnoreStages(names) => stage.is_some_and(|stage| names.contains(stage)),
+        }
+    }
+}
+
+/// A tree that an instruction reads, with `--from` or `from=`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tree {
+    /// `None` is an empty tree.
+    pub edge: Option<Edge>,
+    /// How messages call it, such as `stage "build"`.
+    pub label: String,
+    /// It is a directory of the client.
+    pub from_client: bool,
+}
+
+/// Whether a history entry has a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LayerOf {
+    /// A step made one.
+    Step,
+    /// There is none.
+    Nothing,
+}
+
+/// One instruction being applied to a stage.
+pub struct Lowering<'a> {
+    /// What it is applied to.
+    pub stage: &'a mut OpenStage,
+    /// The graph so far.
+    pub graph: &'a mut Graph<Step>,
+    /// Collects build checks that fire.
+    pub lints: &'a Lints,
+    /// What does not change.
+    pub settings: &'a Settings<'a>,
+    /// The instruction.
+    pub command: &'a Rc<Command>,
+    /// What it reads beside its stage: that of COPY --from, or for a RUN one entry for each mount.
+    pub trees: Vec<Option<Tree>>,
+}
+
+impl Lowering<'_> {
+    /// Expands one word in the stage's environment.
+    pub fn expand(&self, word: &str) -> Result<String, Diagnostic> {
+        let expansion = self.settings.lexer.expand(word, &self.stage.env.lookup());
+        let expansion = expansion.map_err(|error| self.error(error.to_string()))?;
+        self.report_unset(&expansion.unset);
+        Ok(expansion.text)
+    }
+
+    /// Fires the check `UndefinedVar` for names that an expansion did not find.
+    pub fn report_unset(&self, unset: &[String]) {
+        for name in unset {
+            crate::lint::undefined_var(self, name);
+        }
+    }
+
+    /// An error at the instruction.
+    pub fn error(&self, message: impl Into<String>) -> Diagnostic {
+        Diagnostic::error(message, self.command.span)
+    }
+
+    /// Adds a history entry.
+    pub fn history(&mut self, created_by: String, layer: LayerOf) {
+        self.stage.config.history.push(HistoryEntry {
+            created: None,
+            created_by,
+            author: String::new(),
+            comment: "buildkit.dockerfile.v0".to_string(),
+            empty_layer: layer == LayerOf::Nothing,
+        });
+    }
+
+    /// The stage's tree as first input of a vertex.
+    pub fn root_input(&self) -> (Option<InputIndex>, Vec<Edge>) {
+        match self.stage.root {
+            Some(edge) => (Some(0), vec![edge]),
+            None => (None, vec![]),
+        }
+    }
+
+    /// Adds a vertex to which `--no-cache` applies if it applies to the stage.
+    pub fn add(&mut self, op: Op, inputs: Vec<Edge>, name: String) -> Edge {
+        let step = Step { op, name, span: Some(self.command.span), ignore_cache: self.stage.ignore_cache };
+        add_step(self.graph, inputs, step)
+    }
+
+    /// Adds a vertex to which `--no-cache` does not apply.
+    pub fn add_cached(&mut self, op: Op, inputs: Vec<Edge>, name: String) -> Edge {
+        let step = Step { op, name, span: Some(self.command.span), ignore_cache: false };
+        add_step(self.graph, inputs, step)
+    }
+
+    /// The build context.
+    pub fn context(&mut self) -> Tree {
+        let op = Op::Source(Source::Local { name: "context".to_string() });
+        let name = "[internal] load build context".to_string();
+        let edge = add_step(self.graph, vec![], Step { op, name, span: None, ignore_cache: false });
+        Tree { edge: Some(edge), label: "the build context".to_string(), from_client: true }
+    }
+
+    /// The instruction's text with all variables replaced and quotes removed, as progress shows COPY, ADD and WORKDIR.
+    pub fn display_expanded(&self) -> String {
+        let expansion = self.settings.lexer.expand(&self.command.text, &self.stage.env.lookup());
+        with_upper_keyword(&expansion.map_or_else(|_| self.command.text.clone(), |expansion| expansion.text))
+    }
+
+    /// The progress name of the next step.
+    pub fn step_name(&mut self, text: &str) -> String {
+        self.stage.step_index += 1;
+        self.same_step_name(text)
+    }
+
+    /// Another progress name with the number of the last step.
+    pub fn same_step_name(&self, text: &str) -> String {
+        let arrow = match env_platform(self.settings, &self.stage.env) {
+            Some(target) => platform_arrow(&self.stage.platform, &target),
+            None => String::new(),
+        };
+        let onbuild = if self.command.is_trigger { "ONBUILD " } else { "" };
+        numbered(self.stage, self.settings, &arrow, &format!("{onbuild}{text}"))
+    }
+}
+
+impl OpenStage {
+    /// The shell of shell forms.
+    pub fn shell(&self) -> Vec<String> {
+        let words = |words: &[&str]| words.iter().map(|word| word.to_string()).collect();
+        match self.config.config.shell.as_slice() {
+            [] if self.config.os == "windows" => words(&["cmd", "/S", "/C"]),
+            [] => words(&["/bin/sh", "-c"]),
+            shell => shell.to_vec(),
+        }
+    }
+}
+
+/// Adds a vertex, or finds its equal.
+pub fn add_step(graph: &mut Graph<Step>, inputs: Vec<Edge>, step: Step) -> Edge {
+    let mut definition = step.op.definition();
+    if step.ignore_cache {
+        // A step that must run is not one with an equal step of a stage that may be cached.
+        definition = CacheKey::of(&[definition.0.as_slice(), b"ignore cache"].concat());
+    }
+    Edge { vertex: graph.add(definition, inputs, step), output: 0 }
+}
+
+/// `[linux/amd64 build 2/10] text`; a stage without steps has only the text.
+pub fn numbered(stage: &OpenStage, settings: &Settings<'_>, arrow: &str, text: &str) -> String {
+    if stage.step_total == 0 {
+        return text.to_string();
+    }
+    let mut prefix = String::new();
+    if settings.platform_in_names {
+        prefix.push_str(&format!("{}{arrow} ", stage.platform));
+    }
+    if !stage.name.is_empty() {
+        prefix.push_str(&format!("{} ", stage.name));
+    }
+    let width = stage.step_total.to_string().len();
+    format!("[{prefix}{:>width$}/{}] {text}", stage.step_index, stage.step_total)
+}
+
+/// The text with its first word in upper case.
+pub fn with_upper_keyword(text: &str) -> String {
+    match text.split_once(' ') {
+        Some((keyword, rest)) => format!("{} {rest}", keyword.to_uppercase()),
+        None => text.to_uppercase(),
+    }
+}
+
+/// `user[:group]` of --chown or USER: numbers, or names to be looked up. `root` needs no looking up.
+pub fn owner(text: &str) -> Owner {
+    let id = |text: &str| match text.parse() {
+        Ok(number) => Id::Number(number),
+        Err(_) if text.is_empty() || text == "root" => Id::Number(0),
+        Err(_) => Id::Name(text.to_string()),
+    };
+    match text.split_once(':') {
+        Some((user, "")) => Owner { user: id(user), group: None },
+        Some((user, group)) => Owner { user: id(user), group: Some(id(group)) },
+        None => Owner { user: id(text), group: None },
+    }
+}
+
+/// The platform that a stage says it builds for, through declared `TARGET*` arguments.
+fn env_platform(settings: &Settings<'_>, env: &Environment) -> Option<Platform> {
+    if let Some(text) = env.get("TARGETPLATFORM")
+        && let Ok(platform) = Platform::parse(text, &settings.request.build_platform)
+    {
+        return Some(platform);
+    }
+    let parts = ["TARGETOS", "TARGETARCH", "TARGETVARIANT"].map(|name| env.get(name));
+    if parts.iter().all(Option::is_none) {
+        return None;
+    }
+    let or_default = |part: Option<&str>, default: &str| part.filter(|p| !p.is_empty()).unwrap_or(default).to_string();
+    Some(Platform {
+        os: or_default(parts[0], ""),
+        architecture: or_default(parts[1], ""),
+        variant: or_default(parts[2], ""),
+        os_version: String::new(),
+    })
+}
+
+/// `->arm64` where a stage builds for something else than what it runs on.
+fn platform_arrow(runs_on: &Platform, builds_for: &Platform) -> String {
+    let os = if builds_for.os.is_empty() { &runs_on.os } else { &builds_for.os };
+    let arch = if builds_for.architecture.is_empty() { &runs_on.architecture } else { &builds_for.architecture };
+    let variant = if builds_for.variant.is_empty() { String::new() } else { format!("/{}", builds_for.variant) };
+    if *os != runs_on.os {
+        format!("->{os}/{arch}{variant}")
+    } else if *arch != runs_on.architecture {
+        format!("->{arch}{variant}")
+    } else {
+        String::new()
+    }
+}
