@@ -1,0 +1,382 @@
+//! Digests over what files are: kind, mode, owner, xattrs, link target, device, bytes; never times, never inodes
+//! (BuildKit's rule, contenthash).
+//!
+//! One rule for all: what a step changed ([`change_digest`]) and what a COPY selects (a [`TreeHasher`] that the copier
+//! feeds), so equal files have equal digests wherever they come from. Hard links count as equal files.
+
+use crate::error::FileError;
+use crate::walk::{self, CAPABILITY, Found, Walk, Xattr, XattrReader};
+use rustix::fs::{FileType, Mode, OFlags, Stat};
+use sha2::{Digest as _, Sha256};
+use std::collections::HashMap;
+use std::ffi::{CStr, OsStr};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+
+/// Files from this size on are worth handing to another thread.
+const LARGE_BYTES: u64 = 32 << 10;
+
+/// Kind of an entry. The numbers are part of every digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// Regular file; its data is a digest of its own.
+    File = b'0',
+    /// Symbolic link.
+    Symlink = b'2',
+    /// Character device.
+    CharDevice = b'3',
+    /// Block device.
+    BlockDevice = b'4',
+    /// Directory.
+    Directory = b'5',
+    /// Named pipe.
+    Fifo = b'6',
+    /// Unix socket.
+    Socket = b's',
+    /// overlayfs' whiteout: the name is removed.
+    Whiteout = b'w',
+}
+
+impl Kind {
+    /// Of a file's `stat`; `upper` says whether the tree is in upper form, where a device 0:0 is a whiteout.
+    pub fn of(stat: &Stat, upper: Form) -> Kind {
+        match walk::file_type(stat) {
+            FileType::Directory => Kind::Directory,
+            FileType::Symlink => Kind::Symlink,
+            FileType::CharacterDevice if upper == Form::Upper && walk::is_whiteout(stat) => Kind::Whiteout,
+            FileType::CharacterDevice => Kind::CharDevice,
+            FileType::BlockDevice => Kind::BlockDevice,
+            FileType::Fifo => Kind::Fifo,
+            FileType::Socket => Kind::Socket,
+            FileType::RegularFile | FileType::Unknown => Kind::File,
+        }
+    }
+}
+
+/// Whether a tree is a plain one or in overlayfs' upper form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// All files are what they seem.
+    Plain,
+    /// Devices 0:0 are whiteouts.
+    Upper,
+}
+
+/// What enters a digest of one file, beside its name and data.
+#[derive(Clone, Debug)]
+pub struct Entry<'a> {
+    /// Kind.
+    pub kind: Kind,
+    /// Permission bits with set-user-id, set-group-id and sticky. Those of symlinks do not count.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Bytes of data; 0 if not a regular file.
+    pub size: u64,
+    /// Target of a symlink; else empty.
+    pub target: &'a [u8],
+    /// Major and minor number of a device; else 0.
+    pub device: (u32, u32),
+    /// Name and value, sorted by name: those that [`is_content_xattr`] names.
+    pub xattrs: &'a [(Vec<u8>, Vec<u8>)],
+    /// Directory that hides what is below (upper form only).
+    pub opaque: bool,
+}
+
+impl<'a> Entry<'a> {
+    /// From a file's `stat` and what it does not tell.
+    pub fn of(stat: &Stat, form: Form, target: &'a [u8], xattrs: &'a [(Vec<u8>, Vec<u8>)], opaque: bool) -> Entry<'a> {
+        let kind = Kind::of(stat, form);
+        let size = if kind == Kind::File { stat.st_size as u64 } else { 0 };
+        let device = match kind {
+            Kind::CharDevice | Kind::BlockDevice => (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)),
+            _ => (0, 0),
+        };
+        Entry {
+            kind,
+            mode: stat.st_mode & 0o7777,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            size,
+            target,
+            device,
+            xattrs,
+            opaque,
+        }
+    }
+}
+
+/// Whether an xattr is part of a file's content: not those of the security modules and of the system, which differ
+/// between machines, but capabilities are.
+pub fn is_content_xattr(name: &[u8]) -> bool {
+    name == CAPABILITY
+        || !(name.starts_with(b"security.") || name.starts_with(b"system.") || walk::is_overlay_note(name))
+}
+
+/// The xattrs of `name` in `dir` that are part of its content, sorted by name. Symlinks are not followed.
+pub fn content_xattrs(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    Ok(XattrReader::new().all(dir, name, is_content_xattr)?)
+}
+
+/// Digests entries in the order in which they are added.
+#[derive(Clone, Default)]
+pub struct TreeHasher {
+    hasher: Sha256,
+    buffer: Vec<u8>,
+}
+
+impl TreeHasher {
+    /// Without entries.
+    pub fn new() -> TreeHasher {
+        TreeHasher::default()
+    }
+
+    /// Adds an entry. `name` is its path in what is digested (empty for an object that is digested without its
+    /// name); `data` is the [`file_digest`] of a regular file that is not empty.
+    pub fn add(&mut self, name: &[u8], entry: &Entry<'_>, data: Option<&[u8; 32]>) {
+        self.buffer.clear();
+        let mode = match entry.kind {
+            Kind::Symlink => 0o777,
+            Kind::Whiteout => 0,
+            _ => entry.mode,
+        };
+        let (uid, gid) = if entry.kind == Kind::Whiteout { (0, 0) } else { (entry.uid, entry.gid) };
+        self.buffer.extend([entry.kind as u8, u8::from(entry.opaque)]);
+        for number in [mode, uid, gid, entry.device.0, entry.device.1, entry.xattrs.len() as u32] {
+            self.buffer.extend(number.to_be_bytes());
+        }
+        self.buffer.extend(entry.size.to_be_bytes());
+        let xattrs = entry.xattrs.iter().flat_map(|(name, value)| [&name[..], &value[..]]);
+        // All of variable length is preceded by its length, so no two entries give the same bytes.
+        for text in [name, entry.target].into_iter().chain(xattrs) {
+            self.buffer.extend((text.len() as u64).to_be_bytes());
+            self.buffer.extend(text);
+        }
+        self.buffer.extend(data.unwrap_or(&[0; 32]));
+        self.hasher.update(&self.buffer);
+    }
+
+    /// 64 hex digits.
+    pub fn finish(self) -> String {
+        solver::key::CacheKey(self.hasher.finalize().into()).to_hex()
+    }
+}
+
+/// SHA-256 of a file's bytes from its current position.
+pub fn file_digest(file: &File) -> io::Result<[u8; 32]> {
+    let size = file.metadata().map_or(0, |meta| meta.len());
+    file_digest_with(file, &mut vec![0; size.clamp(4 << 10, 128 << 10) as usize])
+}
+
+/// As [`file_digest`], with a buffer that the caller keeps; 128 KiB are a good size.
+pub fn file_digest_with(mut file: &File, buffer: &mut [u8]) -> io::Result<[u8; 32]> {
+    let mut hasher = Sha256::new();
+    loop {
+        match file.read(buffer) {
+            Ok(0) => return Ok(hasher.finalize().into()),
+            Ok(length) => hasher.update(&buffer[..length]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Digest over the changes in the upper dir `upper`: 64 hex digits. Sockets count, though no tar can have them: the
+/// next step sees them. `hint` may know the [`file_digest`] of a regular file by its path relative to `upper`.
+pub fn change_digest(upper: &Path, hint: &(dyn Fn(&Path) -> Option<[u8; 32]> + Sync)) -> Result<String, FileError> {
+    let root = walk::open_root(upper)?;
+    let root_stat = rustix::fs::fstat(&root).map_err(FileError::at("look at", upper))?;
+    let root_xattrs = content_xattrs(root.as_fd(), c".").map_err(FileError::at("read the xattrs of", upper))?;
+    let mut walk = Walk::new(root, upper)?;
+    let mut items = Vec::new();
+    let (large, queue) = sync_channel::<(usize, File)>(8);
+    let from_worker = std::thread::scope(|scope| {
+        // One beside this thread: the walk itself keeps a core busy, and hashing outruns most disks.
+        let worker = scope.spawn(move || {
+            let mut buffer = vec![0; 128 << 10];
+            let mut digests = Vec::new();
+            for (index, file) in queue {
+                digests.push((index, file_digest_with(&file, &mut buffer)));
+            }
+            digests
+        });
+        let result = collect(&mut walk, &mut items, hint, large);
+        let digests = worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        result.map(|()| digests)
+    })?;
+    for (index, digest) in from_worker {
+        let item: &mut Item = &mut items[index];
+        let path = upper.join(OsStr::from_bytes(&item.path));
+        item.data = Data::Digest(digest.map_err(FileError::at("read", path))?);
+    }
+    let mut hasher = TreeHasher::new();
+    hasher.add(b"", &Entry::of(&root_stat, Form::Upper, b"", &root_xattrs, false), None);
+    for item in &items {
+        let entry = Entry::of(&item.stat, Form::Upper, &item.target, &item.xattrs, item.opaque);
+        hasher.add(&item.path, &entry, data_of(&items, item));
+    }
+    Ok(hasher.finish())
+}
+
+struct Item {
+    path: Vec<u8>,
+    stat: Stat,
+    target: Vec<u8>,
+    xattrs: Vec<Xattr>,
+    opaque: bool,
+    data: Data,
+}
+
+enum Data {
+    None,
+    Digest([u8; 32]),
+    /// That of an earlier item, a link to the same inode.
+    Same(usize),
+}
+
+fn data_of<'a>(items: &'a [Item], item: &'a Item) -> Option<&'a [u8; 32]> {
+    match &item.data {
+        Data::None => None,
+        Data::Digest(digest) => Some(digest),
+        // An earlier one is never itself a reference, so this ends.
+        Data::Same(index) => data_of(items, &items[*index]),
+    }
+}
+
+fn collect(
+    walk: &mut Walk,
+    items: &mut Vec<Item>,
+    hint: &dyn Fn(&Path) -> Option<[u8; 32]>,
+    large: SyncSender<(usize, File)>,
+) -> Result<(), FileError> {
+    let mut xattrs = XattrReader::new();
+    let mut buffer = vec![0; 128 << 10];
+    let mut links = HashMap::new();
+    while let Some(found) = walk.next()? {
+        let Some(stat) = found.stat else { continue };
+        let mut item = item(walk, &found, &stat, &mut xattrs)?;
+        let kind = Kind::of(&stat, Form::Upper);
+        if kind == Kind::Directory {
+            let dir = walk.open(&found)?;
+            item.opaque = walk::is_opaque(dir.as_fd()).map_err(|errno| walk.error("read", errno))?;
+            walk.enter(dir, Vec::new(), false)?;
+        } else if kind == Kind::File && stat.st_size > 0 {
+            let index = items.len();
+            let first = match stat.st_nlink {
+                1 => index,
+                _ => *links.entry((stat.st_dev, stat.st_ino)).or_insert(index),
+            };
+            item.data = if first != index {
+                Data::Same(first)
+            } else if let Some(digest) = hint(Path::new(OsStr::from_bytes(&item.path))) {
+                Data::Digest(digest)
+            } else {
+                digest_or_send(walk, &found, stat.st_size as u64, index, &large, &mut buffer)?
+            };
+        }
+        items.push(item);
+    }
+    Ok(())
+}
+
+fn item(walk: &Walk, found: &Found, stat: &Stat, xattrs: &mut XattrReader) -> Result<Item, FileError> {
+    let kind = Kind::of(stat, Form::Upper);
+    let target = match kind {
+        Kind::Symlink => rustix::fs::readlinkat(walk.dir(), &found.name, Vec::new())
+            .map_err(|errno| walk.error("read the link", errno))?
+            .into_bytes(),
+        _ => Vec::new(),
+    };
+    let xattrs = match kind {
+        Kind::Whiteout => Vec::new(),
+        _ => xattrs
+            .all(walk.dir(), &found.name, is_content_xattr)
+            .map_err(|errno| walk.error("read the xattrs of", errno))?,
+    };
+    Ok(Item { path: walk.path().to_vec(), stat: *stat, target, xattrs, opaque: false, data: Data::None })
+}
+
+/// Large files go to the other thread, unless it has enough to do.
+fn digest_or_send(
+    walk: &Walk,
+    found: &Found,
+    size: u64,
+    index: usize,
+    large: &SyncSender<(usize, File)>,
+    buffer: &mut [u8],
+) -> Result<Data, FileError> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(walk.dir(), &found.name, flags, Mode::empty())
+        .map(File::from)
+        .map_err(|errno| walk.error("open", errno))?;
+    let file = match size {
+        LARGE_BYTES.. => match large.try_send((index, file)) {
+            Ok(()) => return Ok(Data::None),
+            Err(TrySendError::Full((_, file)) | TrySendError::Disconnected((_, file))) => file,
+        },
+        _ => file,
+    };
+    file_digest_with(&file, buffer).map(Data::Digest).map_err(|error| walk.error("read", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_tree::{is_root, make};
+    use std::collections::HashSet;
+
+    fn digest(lines: &[&str]) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        make(dir.path(), lines);
+        change_digest(dir.path(), &|_| None).unwrap()
+    }
+
+    #[test]
+    fn all_but_times_and_inodes_counts() {
+        if !is_root() {
+            return;
+        }
+        let base = ["d a", "f a/f x", "l a/l f"];
+        assert_eq!(digest(&base), digest(&base));
+        assert_eq!(digest(&["f a x", "h b a"]), digest(&["f a x", "f b x"]));
+        let all = [
+            &base[..],
+            &["d a", "f a/f y", "l a/l f"],
+            &["d a", "f a/f x 600", "l a/l f"],
+            &["d a", "f a/f x 644 5", "l a/l f"],
+            &["d a", "f a/g x", "l a/l f"],
+            &["d a", "f a/f x", "l a/l g"],
+            &["d a 700", "f a/f x", "l a/l f"],
+            &["o a", "f a/f x", "l a/l f"],
+            &["d a", "w a/f", "l a/l f"],
+            &["d a", "p a/f", "l a/l f"],
+            &["d a", "f a/f x", "l a/l f", "x a/f user.n=v"],
+            &["d a", "f a/f x", "l a/l f", "x a user.overlay.origin=v", "w b"],
+            &[],
+        ];
+        let distinct: HashSet<String> = all.iter().map(|lines| digest(lines)).collect();
+        assert_eq!(distinct.len(), all.len());
+        assert_eq!(digest(&["d a", "x a user.overlay.origin=v"]), digest(&["d a"]));
+    }
+
+    #[test]
+    fn hints_stand_for_reading() {
+        let dir = tempfile::tempdir().unwrap();
+        make(dir.path(), &["d a", "f a/f hello", "h a/g a/f"]);
+        let large = "z".repeat(200_000);
+        for name in ["l1", "l2", "l3"] {
+            std::fs::write(dir.path().join(name), &large).unwrap();
+        }
+        let read = change_digest(dir.path(), &|_| None).unwrap();
+        let known = |path: &Path| Some(file_digest(&File::open(dir.path().join(path)).unwrap()).unwrap());
+        assert_eq!(change_digest(dir.path(), &known).unwrap(), read);
+        assert_ne!(change_digest(dir.path(), &|_| Some([1; 32])).unwrap(), read);
+    }
+}

@@ -1,0 +1,85 @@
+//! Across processes: one runs a key, the others wait. A claim is a file lock, so it dies with its holder.
+//!
+//! Claim files are removed by those who hold them. Whoever gets a lock therefore looks whether the file still has
+//! its name: if not, the lock is one on a file that nobody else will find, and worth nothing.
+
+use crate::error::{FileError, StoreError};
+use futures::channel::oneshot;
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+use solver::key::CacheKey;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// A key that this process holds. Dropped, or lost with its process, it is free.
+#[derive(Debug)]
+pub struct Claim {
+    path: PathBuf,
+    file: File,
+}
+
+/// Waits until nobody else, in any process, holds `key` in the folder `dir`, and takes it.
+pub(crate) async fn claim(dir: &Path, key: &CacheKey) -> Result<Claim, StoreError> {
+    let path = dir.join(key.to_hex());
+    if let Some(claim) = take(&path, FlockOperation::NonBlockingLockExclusive)? {
+        return Ok(claim);
+    }
+    // There is no lock to poll for, so a thread waits. If the caller loses interest, the thread gets the claim in
+    // the end and drops it.
+    let (sender, receiver) = oneshot::channel();
+    let waiting = path.clone();
+    std::thread::Builder::new()
+        .name("claim".into())
+        .spawn(move || {
+            let result = take(&waiting, FlockOperation::LockExclusive);
+            let _ = sender.send(result);
+        })
+        .map_err(FileError::at("start a thread to wait for", &path))?;
+    match receiver.await {
+        Ok(Ok(Some(claim))) => Ok(claim),
+        Ok(Err(error)) => Err(error.into()),
+        Ok(Ok(None)) | Err(oneshot::Canceled) => {
+            Err(FileError::at("wait for", &path)(io::Error::from(Errno::AGAIN)).into())
+        }
+    }
+}
+
+/// `None` if another holds it and the operation does not wait.
+fn take(path: &Path, operation: FlockOperation) -> Result<Option<Claim>, FileError> {
+    loop {
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)
+            .map_err(FileError::at("open the claim", path))?;
+        match rustix::fs::flock(&file, operation) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            Err(Errno::INTR) => continue,
+            Err(errno) => return Err(FileError::at("lock", path)(errno)),
+        }
+        if is_named(&file, path)? {
+            return Ok(Some(Claim { path: path.to_owned(), file }));
+        }
+    }
+}
+
+fn is_named(file: &File, path: &Path) -> Result<bool, FileError> {
+    let ours = file.metadata().map_err(FileError::at("look at", path))?;
+    match fs::symlink_metadata(path) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (ours.dev(), ours.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(FileError::at("look at", path)(error)),
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // While the lock is held; closing the file frees it afterwards.
+        let _ = fs::remove_file(&self.path);
+        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+    }
+}

@@ -1,0 +1,401 @@
+//! Layer blobs: compressed, with digest and diff_id from one pass.
+//!
+//! A tar is cut into blocks of a fixed size, each compressed on its own: to a gzip member (RFC 1952 2.2 lets members
+//! follow one another) or a zstd frame. So the bytes depend on the tar and the level, never on the number of threads.
+//! The writer hashes the tar, workers compress, the writer collects their blocks in order; the buffers go round.
+
+use super::LayerError;
+use crate::content::local::{BlobWriter, LocalContent};
+use crate::digest::{Descriptor, Digest};
+use libdeflater::{CompressionLvl, Compressor};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, BufReader, Cursor, Read, Write};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+/// Bytes of tar in a gzip member. Part of what a blob's bytes depend on, as are the versions of the compressors.
+const GZIP_BLOCK: usize = 1 << 20;
+/// Bytes of tar in a zstd frame: as much as zstd's window at its default level reaches back, twice.
+const ZSTD_BLOCK: usize = 4 << 20;
+
+/// libdeflate's 4 is as fast as zlib's 1 or 2 and smaller than Go's default.
+const GZIP_LEVEL: u32 = 4;
+const ZSTD_LEVEL: i32 = 3;
+
+/// How a layer's blob is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Compression {
+    /// The tar itself.
+    Uncompressed,
+    /// gzip; the default level is 4.
+    Gzip {
+        /// 0 to 9; what is above counts as 9.
+        level: Option<u32>,
+    },
+    /// zstd; the default level is 3.
+    Zstd {
+        /// 1 to 22; what is outside counts as the nearest.
+        level: Option<i32>,
+    },
+}
+
+/// Two families of media types that name the same bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MediaTypes {
+    /// `application/vnd.oci.image.*`
+    Oci,
+    /// `application/vnd.docker.*`, schema 2.
+    Docker,
+}
+
+/// A layer's blob.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerBlob {
+    /// Of the blob, with the OCI media type.
+    pub descriptor: Descriptor,
+    /// Digest of the uncompressed tar.
+    pub diff_id: Digest,
+}
+
+impl Compression {
+    /// Media type of a layer so compressed.
+    pub fn media_type(&self, family: MediaTypes) -> &'static str {
+        match (family, self) {
+            (MediaTypes::Oci, Compression::Uncompressed) => "application/vnd.oci.image.layer.v1.tar",
+            (MediaTypes::Oci, Compression::Gzip { .. }) => "application/vnd.oci.image.layer.v1.tar+gzip",
+            (MediaTypes::Oci, Compression::Zstd { .. }) => "application/vnd.oci.image.layer.v1.tar+zstd",
+            (MediaTypes::Docker, Compression::Uncompressed) => "application/vnd.docker.image.rootfs.diff.tar",
+            (MediaTypes::Docker, Compression::Gzip { .. }) => "application/vnd.docker.image.rootfs.diff.tar.gzip",
+            (MediaTypes::Docker, Compression::Zstd { .. }) => "application/vnd.docker.image.rootfs.diff.tar.zstd",
+        }
+    }
+
+    fn block_size(&self) -> usize {
+        match self {
+            Compression::Uncompressed => 256 << 10,
+            Compression::Gzip { .. } => GZIP_BLOCK,
+            Compression::Zstd { .. } => ZSTD_BLOCK,
+        }
+    }
+
+    fn encoder(&self) -> io::Result<Encoder> {
+        match self {
+            Compression::Uncompressed => Ok(Encoder::None),
+            Compression::Gzip { level } => {
+                let level = CompressionLvl::new(level.unwrap_or(GZIP_LEVEL).min(9) as i32)
+                    .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+                Ok(Encoder::Gzip(Compressor::new(level)))
+            }
+            Compression::Zstd { level } => {
+                let mut compressor = zstd::bulk::Compressor::new(level.unwrap_or(ZSTD_LEVEL).clamp(1, 22))?;
+                compressor.include_checksum(true)?;
+                Ok(Encoder::Zstd(compressor))
+            }
+        }
+    }
+}
+
+/// Algorithm and level, such as `gzip-4`: equal for settings that give equal bytes.
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Compression::Uncompressed => f.write_str("uncompressed"),
+            Compression::Gzip { level } => write!(f, "gzip-{}", level.unwrap_or(GZIP_LEVEL).min(9)),
+            Compression::Zstd { level } => write!(f, "zstd-{}", level.unwrap_or(ZSTD_LEVEL).clamp(1, 22)),
+        }
+    }
+}
+
+/// Stores the tar that `write` writes, compressed on `threads` threads (one at least) beside the caller's. A tar of
+/// one block is compressed on the caller's.
+pub fn write_blob(
+    content: &LocalContent,
+    compression: Compression,
+    threads: usize,
+    write: impl FnOnce(&mut LayerSink) -> Result<(), LayerError>,
+) -> Result<LayerBlob, LayerError> {
+    let mut sink = LayerSink {
+        compression,
+        threads: threads.max(1),
+        blob: content.writer()?,
+        diff_id: Sha256::new(),
+        block: Vec::with_capacity(compression.block_size()),
+        spare: Vec::new(),
+        running: VecDeque::new(),
+        workers: None,
+    };
+    write(&mut sink)?;
+    sink.finish()
+}
+
+/// What a layer's tar is written into. Holds some blocks for each thread, whatever the tar's size.
+pub struct LayerSink {
+    compression: Compression,
+    threads: usize,
+    blob: BlobWriter,
+    diff_id: Sha256,
+    block: Vec<u8>,
+    spare: Vec<Job>,
+    running: VecDeque<Receiver<io::Result<Job>>>,
+    workers: Option<Workers>,
+}
+
+/// A block and what it is compressed to.
+#[derive(Default)]
+struct Job {
+    input: Vec<u8>,
+    output: Vec<u8>,
+}
+
+impl Write for LayerSink {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let block_size = self.compression.block_size();
+        if self.block.len() == block_size {
+            self.start_block()?;
+        }
+        let length = buf.len().min(block_size - self.block.len());
+        self.block.extend_from_slice(&buf[..length]);
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl LayerSink {
+    /// Hands a full block to the workers, more of the tar being to come.
+    fn start_block(&mut self) -> io::Result<()> {
+        if self.compression == Compression::Uncompressed {
+            // The blob is the tar, and its writer hashes it.
+            self.blob.write_all(&self.block)?;
+            self.block.clear();
+            return Ok(());
+        }
+        self.diff_id.update(&self.block);
+        if self.running.len() >= 2 * self.threads {
+            self.collect_block()?;
+        }
+        let mut job = self.spare.pop().unwrap_or_default();
+        std::mem::swap(&mut job.input, &mut self.block);
+        self.block.clear();
+        self.block.reserve(self.compression.block_size());
+        if self.workers.is_none() {
+            self.workers = Some(Workers::start(self.compression, self.threads)?);
+        }
+        let (done, result) = channel();
+        let workers = self.workers.as_ref().expect("started just now");
+        workers.jobs.send((job, done)).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        self.running.push_back(result);
+        Ok(())
+    }
+
+    /// Waits for the oldest block and writes it.
+    fn collect_block(&mut self) -> io::Result<()> {
+        if let Some(result) = self.running.pop_front() {
+            let job = result.recv().map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))??;
+            self.blob.write_all(&job.output)?;
+            self.spare.push(job);
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<LayerBlob, LayerError> {
+        let mut last = || -> io::Result<()> {
+            while !self.running.is_empty() {
+                self.collect_block()?;
+            }
+            if self.compression != Compression::Uncompressed {
+                self.diff_id.update(&self.block);
+            }
+            let mut job = self.spare.pop().unwrap_or_default();
+            std::mem::swap(&mut job.input, &mut self.block);
+            self.compression.encoder()?.encode(&mut job)?;
+            self.blob.write_all(&job.output)
+        };
+        last().map_err(LayerError::Write)?;
+        let media_type = self.compression.media_type(MediaTypes::Oci).to_string();
+        let (digest, size) = self.blob.commit(None)?;
+        let diff_id = match self.compression {
+            Compression::Uncompressed => digest.clone(),
+            Compression::Gzip { .. } | Compression::Zstd { .. } => Digest::from_sha256(self.diff_id.finalize().into()),
+        };
+        Ok(LayerBlob { descriptor: Descriptor { media_type, digest, size }, diff_id })
+    }
+}
+
+enum Encoder {
+    None,
+    Gzip(Compressor),
+    Zstd(zstd::bulk::Compressor<'static>),
+}
+
+impl Encoder {
+    fn encode(&mut self, job: &mut Job) -> io::Result<()> {
+        match self {
+            Encoder::None => std::mem::swap(&mut job.input, &mut job.output),
+            Encoder::Gzip(compressor) => {
+                // Its header has no name and no time.
+                job.output.resize(compressor.gzip_compress_bound(job.input.len()), 0);
+                let length = compressor
+                    .gzip_compress(&job.input, &mut job.output)
+                    .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+                job.output.truncate(length);
+            }
+            Encoder::Zstd(compressor) => {
+                job.output.clear();
+                job.output.reserve(zstd::zstd_safe::compress_bound(job.input.len()));
+                compressor.compress_to_buffer(&job.input, &mut job.output)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+type Task = (Job, Sender<io::Result<Job>>);
+
+struct Workers {
+    jobs: Sender<Task>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Workers {
+    fn start(compression: Compression, count: usize) -> io::Result<Workers> {
+        let (jobs, queue) = channel::<Task>();
+        let queue = Arc::new(Mutex::new(queue));
+        let mut workers = Workers { jobs, threads: Vec::new() };
+        for _ in 0..count {
+            let (queue, mut encoder) = (queue.clone(), compression.encoder()?);
+            let work = move || {
+                loop {
+                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    let Ok((mut job, done)) = next else { return };
+                    let result = encoder.encode(&mut job).map(|()| job);
+                    // Nobody waits for it any more if the layer failed.
+                    let _ = done.send(result);
+                }
+            };
+            workers.threads.push(std::thread::Builder::new().name("compress".into()).spawn(work)?);
+        }
+        Ok(workers)
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        // Workers leave when the queue has no sender.
+        self.jobs = channel().0;
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Reads what is gzip (of any number of members), zstd (of any number of frames) or plain, told by its first bytes.
+pub fn decompressor<'a>(mut reader: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
+    let mut magic = Vec::with_capacity(4);
+    reader.by_ref().take(4).read_to_end(&mut magic)?;
+    let kind = magic.clone();
+    let whole = BufReader::with_capacity(128 << 10, Cursor::new(magic).chain(reader));
+    Ok(match kind[..] {
+        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(whole)),
+        // A frame, or a skippable frame before one (RFC 8878 3.1).
+        [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => Box::new(zstd::Decoder::with_buffer(whole)?),
+        _ => Box::new(whole),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    fn noise(length: usize) -> Vec<u8> {
+        let mut state = 1u64;
+        (0..length)
+            .map(|_| {
+                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                // Five bits, so that there is something to gain.
+                b'a' + (state >> 59) as u8
+            })
+            .collect()
+    }
+
+    #[test]
+    fn blobs_read_back_and_do_not_depend_on_threads() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let check = |compression: Compression, data: &[u8]| {
+            let write = |threads| {
+                write_blob(store.content(), compression, threads, |sink| {
+                    data.chunks(70_000).try_for_each(|piece| sink.write_all(piece)).map_err(LayerError::Write)
+                })
+                .unwrap()
+            };
+            let blob = write(1);
+            assert_eq!(blob, write(3), "{compression}");
+            assert_eq!(blob.diff_id, Digest::of(data));
+            assert_eq!(store.content().has(&blob.descriptor.digest).unwrap(), Some(blob.descriptor.size));
+            let mut back = Vec::new();
+            let file = store.content().open(&blob.descriptor.digest).unwrap();
+            decompressor(file).unwrap().read_to_end(&mut back).unwrap();
+            assert!(back == data, "{compression}: {} bytes became {}", data.len(), back.len());
+            if compression != Compression::Uncompressed && data.len() > 10_000 {
+                assert!(blob.descriptor.size < data.len() as u64 * 3 / 4, "{compression}");
+            }
+        };
+        let levels = [
+            Compression::Uncompressed,
+            Compression::Gzip { level: None },
+            Compression::Gzip { level: Some(1) },
+            Compression::Zstd { level: None },
+        ];
+        let data = noise((5 << 20) + 17);
+        for compression in levels {
+            for length in [1024, 1 << 20, data.len()] {
+                check(compression, &data[..length]);
+            }
+        }
+    }
+
+    #[test]
+    fn what_others_compress_is_read() {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(b"one").unwrap();
+        let one = encoder.finish().unwrap();
+        let frame = zstd::encode_all(&b"one"[..], 0).unwrap();
+        let skippable = [&b"\x50\x2a\x4d\x18\x02\0\0\0xx"[..], &frame].concat();
+        for (bytes, expect) in [
+            ([&one[..], &one].concat(), &b"oneone"[..]),
+            ([&frame[..], &frame].concat(), b"oneone"),
+            (skippable, b"one"),
+            (b"plain".to_vec(), b"plain"),
+            (b"pl".to_vec(), b"pl"),
+            (Vec::new(), b""),
+        ] {
+            let mut back = Vec::new();
+            decompressor(&bytes[..]).unwrap().read_to_end(&mut back).unwrap();
+            assert_eq!(back, expect);
+        }
+        let mut damaged = one.clone();
+        let middle = damaged.len() - 6;
+        damaged[middle] ^= 1;
+        assert!(decompressor(&damaged[..]).unwrap().read_to_end(&mut Vec::new()).is_err());
+    }
+
+    #[test]
+    fn a_failing_layer_leaves_no_blob() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let result = write_blob(store.content(), Compression::Gzip { level: None }, 2, |sink| {
+            sink.write_all(&noise(3 << 20)).map_err(LayerError::Write)?;
+            Err(LayerError::Malformed { offset: 0, what: "a test" })
+        });
+        assert!(result.is_err());
+        assert_eq!(std::fs::read_dir(dir.path().join("blobs/sha256")).unwrap().count(), 0);
+    }
+}

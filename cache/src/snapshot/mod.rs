@@ -1,0 +1,3 @@
+//! Trees to mount. Snapshotters keep and describe them; they make no mounts.
+
+pub mod overlay;

@@ -1,0 +1,131 @@
+//! Snapshots in overlayfs' upper form, `snapshots/<id>`: one folder a layer, stacked by whoever mounts them.
+
+use crate::db::Db;
+use crate::error::{FileError, StoreError};
+use crate::failpoint::fail_point;
+use crate::ingest::Ingest;
+use crate::tree::{SnapshotId, Tree};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, RenameFlags, Timestamps, Uid};
+use rustix::io::Errno;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Snapshots in a folder.
+pub struct Snapshots {
+    dir: PathBuf,
+    ingest: Arc<Ingest>,
+    db: Arc<Db>,
+}
+
+impl Snapshots {
+    pub(crate) fn new(root: &Path, ingest: Arc<Ingest>, db: Arc<Db>) -> Snapshots {
+        Snapshots { dir: root.join("snapshots"), ingest, db }
+    }
+
+    /// A new snapshot, empty so far; its root has mode 0755.
+    pub fn prepare(&self) -> Result<Draft, StoreError> {
+        let dir = self.ingest.fresh("draft");
+        let draft = Draft { upper: dir.join("upper"), work: dir.join("work"), dir, ingest: self.ingest.clone() };
+        for path in [&draft.dir, &draft.upper, &draft.work] {
+            fs::create_dir(path).map_err(FileError::at("make the folder", path))?;
+        }
+        // Whatever the umask is.
+        fs::set_permissions(&draft.upper, fs::Permissions::from_mode(0o755))
+            .map_err(FileError::at("set the mode of", &draft.upper))?;
+        Ok(draft)
+    }
+
+    /// Names a finished draft. If there is a snapshot of this name already, that one stays and the draft is dropped.
+    pub fn commit(&self, draft: Draft, id: &SnapshotId) -> Result<(), StoreError> {
+        if !is_name(&id.0) {
+            return Err(StoreError::BadSnapshotId { id: id.0.clone() });
+        }
+        let target = self.path(id);
+        fail_point!("snapshot.before_rename");
+        match rustix::fs::renameat_with(CWD, &draft.upper, CWD, &target, RenameFlags::NOREPLACE) {
+            Err(Errno::EXIST) => Ok(()),
+            result => Ok(result.map_err(FileError::at("rename", &draft.upper))?),
+        }
+    }
+
+    /// Where a snapshot is, or would be. For what is not a snapshot's name: a path where nothing ever is.
+    pub fn path(&self, id: &SnapshotId) -> PathBuf {
+        self.dir.join(if is_name(&id.0) { &id.0 } else { ".none" })
+    }
+
+    /// Whether there is one.
+    pub fn exists(&self, id: &SnapshotId) -> bool {
+        self.path(id).is_dir()
+    }
+
+    /// The folders to stack, lowest first; whether they exist or not.
+    pub fn lowers(&self, tree: &Tree) -> Vec<PathBuf> {
+        tree.layers.iter().map(|layer| self.path(&layer.snapshot)).collect()
+    }
+
+    /// Removes a snapshot; success if there was none. Its name is free at once, its files are deleted later.
+    pub fn remove(&self, id: &SnapshotId) -> Result<(), StoreError> {
+        // First the mark: one that outlives its snapshot would vouch for the next one of this name.
+        self.db.write("forget a snapshot", |db| {
+            db.prepare_cached("DELETE FROM synced_snapshots WHERE id = ?1")?.execute([&id.0]).map(drop)
+        })?;
+        Ok(self.ingest.discard(&self.path(id))?)
+    }
+}
+
+/// Names are hex digests; anything that could leave the folder, or hide in it, is none.
+fn is_name(id: &str) -> bool {
+    let harmless = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':');
+    !id.is_empty() && id.len() <= 128 && !id.starts_with('.') && id.bytes().all(harmless)
+}
+
+/// A snapshot that is being made. Dropped without commit, it goes to the trash.
+pub struct Draft {
+    dir: PathBuf,
+    upper: PathBuf,
+    work: PathBuf,
+    ingest: Arc<Ingest>,
+}
+
+impl Draft {
+    /// overlayfs' `upperdir`: what will be the snapshot.
+    pub fn upper(&self) -> &Path {
+        &self.upper
+    }
+
+    /// overlayfs' `workdir`.
+    pub fn work(&self) -> &Path {
+        &self.work
+    }
+
+    /// Gives the upper dir's root the mode, owner and mtime of `below`, the root of the topmost layer below:
+    /// overlayfs shows those of the upper dir, and a layer's tar has no entry for the root.
+    pub fn inherit_root(&self, below: &Path) -> Result<(), StoreError> {
+        let meta = fs::symlink_metadata(below).map_err(FileError::at("look at", below))?;
+        let owner = (Uid::from_raw(meta.uid()), Gid::from_raw(meta.gid()));
+        rustix::fs::chownat(CWD, &self.upper, Some(owner.0), Some(owner.1), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(FileError::at("set the owner of", &self.upper))?;
+        rustix::fs::chmodat(CWD, &self.upper, Mode::from_raw_mode(meta.mode() & 0o7777), AtFlags::empty())
+            .map_err(FileError::at("set the mode of", &self.upper))?;
+        let time = rustix::fs::Timespec { tv_sec: meta.mtime(), tv_nsec: meta.mtime_nsec() as _ };
+        let times = Timestamps { last_access: time, last_modification: time };
+        rustix::fs::utimensat(CWD, &self.upper, &times, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(FileError::at("set the time of", &self.upper))?;
+        Ok(())
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // An unused draft, or a committed one whose work dir nobody used, is cheaper to remove than to move.
+        let _ = fs::remove_dir(&self.upper);
+        let _ = fs::remove_dir(&self.work);
+        if fs::remove_dir(&self.dir).is_err()
+            && let Err(error) = self.ingest.discard(&self.dir)
+        {
+            tracing::warn!(%error, "a draft stays until this process ends");
+        }
+    }
+}

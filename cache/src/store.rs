@@ -1,0 +1,384 @@
+//! The store as a whole: its folders, its format version, and what is left in it by processes that died.
+//!
+//! What it is made of is drawn in `lib.rs`. Read `content/local.rs` and `snapshot/overlay.rs` next.
+
+use crate::content::local::LocalContent;
+use crate::db::Db;
+use crate::error::{FileError, StoreError};
+use crate::ingest::{self, Ingest};
+use crate::snapshot::overlay::Snapshots;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The format that this program writes, and the newest that it reads.
+pub const FORMAT: u32 = 1;
+
+/// An open store. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Store {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    root: PathBuf,
+    content: LocalContent,
+    snapshots: Snapshots,
+    ingest: Arc<Ingest>,
+    pub(crate) db: Arc<Db>,
+}
+
+impl Store {
+    /// Opens the store in `root`, creating it if there is none, and puts away what dead processes left unfinished.
+    ///
+    /// # Errors
+    /// [`StoreError::NewerFormat`] if a newer kiln made it; else what the file system or the database says.
+    pub fn open(root: &Path) -> Result<Store, StoreError> {
+        fs::create_dir_all(root).map_err(FileError::at("make the folder", root))?;
+        // Absolute, since the program may change its working directory, and mounts want absolute paths.
+        let root = std::path::absolute(root).map_err(FileError::at("find", root))?;
+        let lock_path = root.join("lock");
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&lock_path)
+            .map_err(FileError::at("open", &lock_path))?;
+        rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(FileError::at("lock", &lock_path))?;
+
+        check_format(&root)?;
+        for folder in ["blobs/sha256", "snapshots", "mounts", "ingest", "claims", "trash"] {
+            let path = root.join(folder);
+            fs::create_dir_all(&path).map_err(FileError::at("make the folder", &path))?;
+        }
+        let db = Arc::new(Db::open(&root.join("db"))?);
+        ingest::discard_abandoned(&root)?;
+        let ingest = Arc::new(Ingest::create(&root)?);
+        let snapshots = Snapshots::new(&root, ingest.clone(), db.clone());
+        let content = LocalContent::new(&root, ingest.clone());
+        let store = Store { inner: Arc::new(Inner { root, content, snapshots, ingest, db }) };
+        store.distrust_after_reboot()?;
+        drop(lock);
+        store.empty_trash_aside();
+        Ok(store)
+    }
+
+    /// The store's folder, absolute.
+    pub fn root(&self) -> &Path {
+        &self.inner.root
+    }
+
+    /// Blobs.
+    pub fn content(&self) -> &LocalContent {
+        &self.inner.content
+    }
+
+    /// Trees.
+    pub fn snapshots(&self) -> &Snapshots {
+        &self.inner.snapshots
+    }
+
+    /// Where cache mounts are: `mounts/<id>`.
+    pub fn mounts_dir(&self) -> PathBuf {
+        self.inner.root.join("mounts")
+    }
+
+    /// Where claims are: `claims/<key>`.
+    pub(crate) fn claims_dir(&self) -> PathBuf {
+        self.inner.root.join("claims")
+    }
+
+    /// An empty folder below `ingest/`, on the filesystem of all else. It is removed when this process is gone, at
+    /// the latest; who is done with it earlier hands it to [`Store::discard`].
+    pub fn scratch_dir(&self) -> Result<PathBuf, StoreError> {
+        let path = self.inner.ingest.fresh("scratch");
+        fs::create_dir(&path).map_err(FileError::at("make the folder", &path))?;
+        Ok(path)
+    }
+
+    /// Puts a file or a tree of this store away, to be deleted when there is time. Success if it is gone already.
+    pub fn discard(&self, path: &Path) -> Result<(), StoreError> {
+        Ok(self.inner.ingest.discard(path)?)
+    }
+
+    /// Deletes what was put away. Returns at once if another process is at it.
+    pub fn empty_trash(&self) -> Result<(), StoreError> {
+        Ok(ingest::empty_trash(&self.inner.root)?)
+    }
+
+    /// Writes to disk what was committed so far, so that it survives a loss of power. Takes up to some tenths of a
+    /// second, so it belongs to the end of a build or beside it. Snapshots that were never synced are dropped when
+    /// the store is first opened after a reboot.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        let unsynced: Vec<String> = self.unsynced_snapshots()?;
+        if unsynced.is_empty() {
+            return Ok(());
+        }
+        let root = &self.inner.root;
+        let dir = rustix::fs::open(root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(FileError::at("open", root))?;
+        rustix::fs::syncfs(&dir).map_err(FileError::at("sync", root))?;
+        self.inner.db.write("mark snapshots as synced", |db| {
+            let mut insert = db.prepare_cached("INSERT OR IGNORE INTO synced_snapshots (id) VALUES (?1)")?;
+            unsynced.iter().try_for_each(|id| insert.execute([id]).map(drop))
+        })
+    }
+
+    fn unsynced_snapshots(&self) -> Result<Vec<String>, StoreError> {
+        let dir = self.inner.root.join("snapshots");
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&dir).map_err(FileError::at("list", &dir))? {
+            let name = entry.map_err(FileError::at("list", &dir))?.file_name();
+            found.extend(name.into_string());
+        }
+        if found.is_empty() {
+            return Ok(found);
+        }
+        let synced: HashSet<String> = self.inner.db.read("read which snapshots are synced", |db| {
+            db.prepare_cached("SELECT id FROM synced_snapshots")?.query_map([], |row| row.get(0))?.collect()
+        })?;
+        found.retain(|id| !synced.contains(id));
+        Ok(found)
+    }
+
+    /// A snapshot is renamed in without its files being synced, which would take longer than many steps. As long as
+    /// the kernel runs that is as good; after it stopped, names may be there and bytes not, so what [`Store::sync`]
+    /// has not confirmed is not trusted any more.
+    fn distrust_after_reboot(&self) -> Result<(), StoreError> {
+        let Ok(boot) = fs::read("/proc/sys/kernel/random/boot_id") else { return Ok(()) };
+        let known = self.note("store", "boot_id")?;
+        if known.as_deref() == Some(&boot) {
+            return Ok(());
+        }
+        if known.is_some() {
+            for id in self.unsynced_snapshots()? {
+                self.inner.ingest.discard(&self.inner.root.join("snapshots").join(id))?;
+            }
+        }
+        self.put_note("store", "boot_id", &boot)
+    }
+
+    fn empty_trash_aside(&self) {
+        let root = self.inner.root.clone();
+        // Nobody waits for it: whatever this process does not get done is left for the next one.
+        let thread = std::thread::Builder::new().name("empty-trash".into());
+        let spawned = thread.spawn(move || {
+            if let Err(error) = ingest::empty_trash(&root) {
+                tracing::warn!(%error, "the trash could not be emptied");
+            }
+        });
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "no thread to empty the trash");
+        }
+    }
+}
+
+fn check_format(root: &Path) -> Result<(), StoreError> {
+    let path = root.join("version");
+    match fs::read_to_string(&path) {
+        Ok(text) => match text.trim().parse::<u32>() {
+            Ok(found) if found > FORMAT => {
+                Err(StoreError::NewerFormat { root: root.to_owned(), found, supported: FORMAT })
+            }
+            Ok(1..) => Ok(()),
+            _ => Err(StoreError::BadVersion { path }),
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let aside = root.join("version.new");
+            fs::write(&aside, format!("{FORMAT}\n")).map_err(FileError::at("write", &aside))?;
+            File::open(&aside).and_then(|file| file.sync_all()).map_err(FileError::at("sync", &aside))?;
+            fs::rename(&aside, &path).map_err(FileError::at("rename", &aside))?;
+            Ok(())
+        }
+        Err(error) => Err(FileError::at("read", &path)(error).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+    use crate::test_tree::make;
+    use crate::tree::SnapshotId;
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+
+    fn entries(path: PathBuf) -> usize {
+        fs::read_dir(path).unwrap().count()
+    }
+
+    #[test]
+    fn a_newer_format_is_refused() {
+        let check = |text: &str, expect: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join("version"), text).unwrap();
+            let error = Store::open(dir.path()).err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(error.contains(expect), "{text}: {error}");
+            assert!(!expect.is_empty() || error.is_empty(), "{text}: {error}");
+        };
+        check("2\n", "has format 2, but this kiln knows formats up to 1");
+        check("1\n", "");
+        check("hello", "is not a format version");
+        check("0", "is not a format version");
+    }
+
+    #[test]
+    fn what_dead_processes_left_is_put_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Store::open(dir.path()).unwrap();
+        let scratch = first.scratch_dir().unwrap();
+        fs::create_dir(dir.path().join("ingest/1-dead")).unwrap();
+        fs::write(dir.path().join("ingest/1-dead/lock"), "").unwrap();
+        let second = Store::open(dir.path()).unwrap();
+        assert!(!dir.path().join("ingest/1-dead").exists());
+        assert!(scratch.exists());
+        assert_eq!(entries(dir.path().join("ingest")), 2);
+        drop((first, second));
+        assert_eq!(entries(dir.path().join("ingest")), 0);
+    }
+
+    #[test]
+    fn unsynced_snapshots_do_not_outlive_the_kernel() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let commit = |id: &str| {
+            let id = SnapshotId(id.into());
+            store.snapshots().commit(store.snapshots().prepare().unwrap(), &id).unwrap();
+            id
+        };
+        let synced = commit("a");
+        store.sync().unwrap();
+        let unsynced = commit("b");
+        assert!(Store::open(dir.path()).unwrap().snapshots().exists(&unsynced));
+        store.put_note("store", "boot_id", b"an earlier one").unwrap();
+        let later = Store::open(dir.path()).unwrap();
+        assert!(later.snapshots().exists(&synced));
+        assert!(!later.snapshots().exists(&unsynced));
+    }
+
+    #[test]
+    fn the_first_snapshot_of_a_name_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let id = SnapshotId("ab12".into());
+        for content in ["first", "second"] {
+            let draft = store.snapshots().prepare().unwrap();
+            make(draft.upper(), &[&format!("f file {content}")]);
+            store.snapshots().commit(draft, &id).unwrap();
+        }
+        assert_eq!(fs::read_to_string(store.snapshots().path(&id).join("file")).unwrap(), "first");
+        store.empty_trash().unwrap();
+        store.snapshots().remove(&id).unwrap();
+        store.snapshots().remove(&id).unwrap();
+        assert!(!store.snapshots().exists(&id));
+        for bad in ["", ".", "../x", "a/b", ".hidden"] {
+            let draft = store.snapshots().prepare().unwrap();
+            assert!(store.snapshots().commit(draft, &SnapshotId(bad.into())).is_err(), "{bad}");
+            assert!(!store.snapshots().exists(&SnapshotId(bad.into())), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_draft_takes_after_what_is_below() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store")).unwrap();
+        make(dir.path(), &["d below 1711"]);
+        let draft = store.snapshots().prepare().unwrap();
+        draft.inherit_root(&dir.path().join("below")).unwrap();
+        let meta = fs::metadata(draft.upper()).unwrap();
+        use std::os::unix::fs::MetadataExt;
+        assert_eq!((meta.mode() & 0o7777, meta.mtime()), (0o1711, 1000));
+    }
+
+    /// Runs in a process of its own, for the tests below.
+    #[test]
+    fn child() {
+        let Some(root) = std::env::var_os("KILN_TEST_STORE") else { return };
+        let store = Store::open(Path::new(&root)).unwrap();
+        let mut writer = store.content().writer().unwrap();
+        writer.write_all(b"half a blob").unwrap();
+        let draft = store.snapshots().prepare().unwrap();
+        make(draft.upper(), &["f file x"]);
+        println!("ready");
+        if std::env::var_os("KILN_FAILPOINT").is_some() {
+            store.content().put(b"a blob").unwrap();
+            store.snapshots().commit(draft, &SnapshotId("a".into())).unwrap();
+            unreachable!("the fail point is not on the way");
+        }
+        let _held =
+            futures::executor::block_on(solver::record::RecordStore::claim(&store, &solver::key::CacheKey([7; 32])));
+        println!("holding");
+        std::thread::sleep(std::time::Duration::from_secs(60));
+    }
+
+    fn spawn_child(root: &Path) -> Command {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "store::tests::child", "--nocapture"]).env("KILN_TEST_STORE", root);
+        command.stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+    }
+
+    #[test]
+    fn a_killed_process_leaves_nothing_and_frees_its_claims() {
+        use std::io::BufRead;
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = spawn_child(dir.path()).spawn().unwrap();
+        let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().contains("holding")));
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(entries(dir.path().join("ingest")), 2);
+        let claim = std::thread::spawn(move || {
+            let key = solver::key::CacheKey([7; 32]);
+            futures::executor::block_on(solver::record::RecordStore::claim(&store, &key)).unwrap()
+        });
+        assert!(!claim.is_finished());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        drop(claim.join().unwrap());
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(entries(dir.path().join("ingest")), 1);
+        assert_eq!(entries(dir.path().join("claims")), 0);
+        assert_eq!(entries(dir.path().join("blobs/sha256")), 0);
+        drop(store);
+    }
+
+    #[cfg(feature = "failpoints")]
+    #[test]
+    fn death_at_any_point_leaves_a_sound_store() {
+        let blob = Digest::of(b"a blob");
+        let check = |point: &str, blob_is_there: bool| {
+            let dir = tempfile::tempdir().unwrap();
+            let status = spawn_child(dir.path()).env("KILN_FAILPOINT", point).output().unwrap().status;
+            assert!(!status.success(), "{point}");
+            let store = Store::open(dir.path()).unwrap();
+            assert_eq!(store.content().has(&blob).unwrap().is_some(), blob_is_there, "{point}");
+            assert_eq!(entries(dir.path().join("ingest")), 1, "{point}");
+            store.content().put(b"a blob").unwrap();
+            assert_eq!(store.content().read_small(&blob).unwrap(), b"a blob");
+            store.snapshots().commit(store.snapshots().prepare().unwrap(), &SnapshotId("a".into())).unwrap();
+        };
+        check("content.before_rename", false);
+        check("content.after_rename", true);
+        check("snapshot.before_rename", true);
+    }
+
+    #[test]
+    fn many_processes_open_one_store() {
+        let dir = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for index in 0..4u8 {
+                let root = dir.path();
+                scope.spawn(move || {
+                    let store = Store::open(root).unwrap();
+                    let digest = store.content().put(&[index / 2]).unwrap();
+                    assert_eq!(digest, Digest::of(&[index / 2]));
+                    store.put_note("test", &index.to_string(), &[index]).unwrap();
+                });
+            }
+        });
+        let store = Store::open(dir.path()).unwrap();
+        assert!((0..4u8).all(|index| store.note("test", &index.to_string()).unwrap() == Some(vec![index])));
+    }
+}
