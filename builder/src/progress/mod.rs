@@ -1,6 +1,14 @@
 //! The event stream that every build makes, and handles to write to it. Renderers (`tty.rs`, `plain.rs`,
 //! `rawjson.rs`) read it; nothing else prints while a build runs. Model and names: reference/engine.md 9.1.
 
+pub mod plain;
+pub mod rawjson;
+pub mod render;
+pub mod track;
+pub mod tty;
+
+pub use render::{FailedVertex, Mode, Summary, spawn};
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
@@ -76,6 +84,12 @@ impl Progress {
         };
         self.send(Event::Announced { vertex: vertex.name.clone(), inputs });
         vertex
+    }
+
+    /// A vertex that nobody hears of, since no result needs it.
+    pub fn unseen(&self, key: &str, name: &str) -> Vertex {
+        let (nobody, _) = std::sync::mpsc::channel();
+        Progress::new(nobody).vertex(key, name, vec![])
     }
 
     /// A vertex that is not in the build graph, such as `[internal] load build context`; started at once.
