@@ -1,0 +1,198 @@
+//! The child between clone and exec. It shares its parent's memory, so here is a straight line of system calls on what
+//! the plan has ready: nothing is allocated, locked or dropped, and nothing panics.
+
+use super::plan::{MountPoint, Operation, Otherwise, Plan, Slot};
+use super::syscall;
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{self, FsMountFlags, FsOpenFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
+use std::ffi::CStr;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Walks the plan and executes its command. Returns only on failure: the position of the operation (their number for
+/// the command itself), and why.
+pub(super) fn run(plan: &Plan) -> (usize, Errno) {
+    if let Err(error) = syscall::reset_signals() {
+        return (0, error);
+    }
+    for (position, operation) in plan.operations.iter().enumerate() {
+        if let Err(error) = perform(operation, &plan.fds) {
+            return (position, error);
+        }
+    }
+    // What the program holds open is not for the command.
+    if let Err(error) = syscall::close_on_exec_from(3) {
+        return (plan.operations.len(), error);
+    }
+    (plan.operations.len(), plan.command.execute())
+}
+
+fn perform(operation: &Operation, fds: &[OwnedFd]) -> Result<(), Errno> {
+    match operation {
+        Operation::PrivateMounts => syscall::make_private(c"/"),
+        Operation::Session => rustix::process::setsid().map(drop),
+        Operation::Unshare(flags) => syscall::unshare(*flags),
+        Operation::LoopbackUp => syscall::loopback_up(),
+        Operation::Hostname(name) => rustix::system::sethostname(name.to_bytes()),
+        Operation::Pivot { root, anchor } => pivot(slot(fds, *root)?, anchor),
+        // Here `.` leads to the highest mount at the root, which is the host's (pivot_root(2)).
+        Operation::LeaveHost => mount::unmount(c".", UnmountFlags::DETACH),
+        Operation::Attach { mount, target } => {
+            let mount = slot(fds, *mount)?;
+            prepare(target)?;
+            attach(mount, &target.path)
+        }
+        Operation::AttachPart { mount, path, attributes, target, otherwise } => {
+            match (attach_part(slot(fds, *mount)?, path, *attributes, target), otherwise) {
+                (Err(_), Otherwise::Skip) => Ok(()),
+                (result, _) => result,
+            }
+        }
+        Operation::Mount { fs, options, attributes, target, otherwise } => {
+            match (mount_new(fs, options, *attributes, target), otherwise) {
+                (Err(_), Otherwise::Skip) => Ok(()),
+                (Err(_), Otherwise::Attach(instead)) => attach(slot(fds, *instead)?, target),
+                (result, _) => result,
+            }
+        }
+        Operation::Mask { path, empty } => mask(path, slot(fds, *empty)?),
+        Operation::ReadOnly(path) => read_only(path),
+        Operation::Folders(paths) => paths.iter().try_for_each(|path| folder(path)),
+        Operation::Limit(resource, limit) => rustix::process::setrlimit(*resource, *limit),
+        Operation::Umask(mask) => {
+            rustix::process::umask(Mode::from_raw_mode(*mask));
+            Ok(())
+        }
+        Operation::UserNamespace(namespace) => rustix::thread::move_into_link_name_space(
+            slot(fds, *namespace)?,
+            Some(rustix::thread::LinkNameSpaceType::User),
+        ),
+        Operation::Seccomp(program) => syscall::set_seccomp(program),
+        Operation::Bounding(keep) => bounding(*keep),
+        Operation::Capabilities(set) => syscall::set_capabilities(*set),
+        Operation::Ids { uid, gid, groups } => {
+            if let Some(groups) = groups {
+                rustix::thread::set_thread_groups(groups)?;
+            }
+            rustix::thread::set_thread_res_gid(*gid, *gid, *gid)?;
+            rustix::thread::set_thread_res_uid(*uid, *uid, *uid)
+        }
+        Operation::Folder(path) => rustix::process::chdir(path.as_c_str()),
+        Operation::Streams([stdin, stdout, stderr]) => {
+            syscall::replace_stream(slot(fds, *stdin)?, 0)?;
+            syscall::replace_stream(slot(fds, *stdout)?, 1)?;
+            syscall::replace_stream(slot(fds, *stderr)?, 2)
+        }
+        Operation::DieWithParent => syscall::die_with_parent(),
+    }
+}
+
+fn slot(fds: &[OwnedFd], slot: Slot) -> Result<BorrowedFd<'_>, Errno> {
+    fds.get(slot).map(|fd| fd.as_fd()).ok_or(Errno::BADF)
+}
+
+fn pivot(root: BorrowedFd<'_>, anchor: &CStr) -> Result<(), Errno> {
+    attach(root, anchor)?;
+    rustix::process::fchdir(root)?;
+    // The old root ends up on top of the new one, where `LeaveHost` finds it; absolute paths start below it.
+    rustix::process::pivot_root(c".", c".")
+}
+
+fn attach(mount: BorrowedFd<'_>, target: &CStr) -> Result<(), Errno> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
+    mount::move_mount(mount, c"", CWD, target, flags)
+}
+
+fn attach_part(mount: BorrowedFd<'_>, path: &CStr, attributes: u64, target: &MountPoint) -> Result<(), Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    // Descriptors are left to exec or exit to close: dropping an OwnedFd is harmless, but one rule is simpler.
+    let part = ManuallyDrop::new(mount::open_tree(mount, path, flags | OpenTreeFlags::AT_SYMLINK_NOFOLLOW)?);
+    if attributes != 0 {
+        syscall::mount_setattr(part.as_fd(), c"", false, attributes)?;
+    }
+    prepare(target)?;
+    attach(part.as_fd(), &target.path)
+}
+
+/// Makes a mount point that is missing in another mount.
+fn prepare(target: &MountPoint) -> Result<(), Errno> {
+    if target.parents.is_empty() || rustix::fs::statat(CWD, target.path.as_c_str(), AtFlags::empty()).is_ok() {
+        return Ok(());
+    }
+    target.parents.iter().try_for_each(|path| folder(path))?;
+    if target.folder {
+        return folder(&target.path);
+    }
+    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(target.path.as_c_str(), flags, Mode::from_raw_mode(0o644))?;
+    let _ = ManuallyDrop::new(file);
+    Ok(())
+}
+
+fn folder(path: &CStr) -> Result<(), Errno> {
+    match rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)) {
+        Err(Errno::EXIST) => Ok(()),
+        // Such as one that is there, on a file system that is read-only.
+        Err(_) if rustix::fs::statat(CWD, path, AtFlags::empty()).is_ok() => Ok(()),
+        result => result,
+    }
+}
+
+fn mount_new(
+    fs: &CStr,
+    options: &[(std::ffi::CString, std::ffi::CString)],
+    attributes: mount::MountAttrFlags,
+    target: &CStr,
+) -> Result<(), Errno> {
+    let context = ManuallyDrop::new(mount::fsopen(fs, FsOpenFlags::FSOPEN_CLOEXEC)?);
+    for (key, value) in options {
+        if value.is_empty() {
+            mount::fsconfig_set_flag(context.as_fd(), key.as_c_str())?;
+        } else {
+            mount::fsconfig_set_string(context.as_fd(), key.as_c_str(), value.as_c_str())?;
+        }
+    }
+    mount::fsconfig_create(context.as_fd())?;
+    let mount = ManuallyDrop::new(mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?);
+    attach(mount.as_fd(), target)
+}
+
+fn mask(path: &CStr, empty: BorrowedFd<'_>) -> Result<(), Errno> {
+    let kind = match rustix::fs::statat(CWD, path, AtFlags::empty()) {
+        // Not there, or not to be seen by anybody in here.
+        Err(_) => return Ok(()),
+        Ok(stat) => FileType::from_raw_mode(stat.st_mode),
+    };
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let cover = match kind {
+        FileType::Directory => mount::open_tree(empty, c"empty", flags)?,
+        _ => mount::open_tree(CWD, c"/dev/null", flags)?,
+    };
+    let cover = ManuallyDrop::new(cover);
+    if kind == FileType::Directory {
+        syscall::mount_setattr(cover.as_fd(), c"", false, syscall::MOUNT_ATTR_RDONLY)?;
+    }
+    attach(cover.as_fd(), path)
+}
+
+fn read_only(path: &CStr) -> Result<(), Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let part = match mount::open_tree(CWD, path, flags) {
+        Err(Errno::NOENT) => return Ok(()),
+        result => ManuallyDrop::new(result?),
+    };
+    syscall::mount_setattr(part.as_fd(), c"", true, syscall::MOUNT_ATTR_RDONLY)?;
+    attach(part.as_fd(), path)
+}
+
+fn bounding(keep: u64) -> Result<(), Errno> {
+    for capability in (0..64).filter(|capability| keep & (1 << capability) == 0) {
+        match syscall::drop_bounding(capability) {
+            // The kernel has no more of them.
+            Err(Errno::INVAL) => return Ok(()),
+            result => result?,
+        }
+    }
+    Ok(())
+}

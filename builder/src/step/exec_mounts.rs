@@ -1,0 +1,178 @@
+//! The mounts of a RUN, made ready: each as a detached mount, or as a part of one.
+
+use super::cache_mount::{self, CacheIdentity, CacheMount};
+use super::copy_tree::copy_tree;
+use super::exec::{ExecError, ExecInput};
+use super::mount_point::{self, Resolved};
+use crate::sandbox::devices::{own, write_file};
+use crate::sandbox::rootfs::{self, Access};
+use crate::sandbox::{SandboxError, syscall};
+use crate::ssh::AgentProxy;
+use frontend::op::{Exec, Mount, MountKind};
+use rustix::fs::{FileType, OFlags};
+use rustix::mount::MountAttrFlags;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// What is mounted on one target.
+pub(super) struct Prepared {
+    /// As in the op.
+    pub target: PathBuf,
+    /// Whether it is a folder.
+    pub folder: bool,
+    pub content: Content,
+    /// The step goes without if it cannot be mounted.
+    pub optional: bool,
+}
+
+/// Where it comes from.
+pub(super) enum Content {
+    /// A detached mount.
+    Whole(OwnedFd),
+    /// A path in a detached mount of its own, with `MOUNT_ATTR_*` to add.
+    Part { of: OwnedFd, path: PathBuf, attributes: u64 },
+    /// A file in [`Mounts::files`], with `MOUNT_ATTR_*` to add.
+    File { name: String, attributes: u64 },
+}
+
+/// All mounts of a step, and what keeps them alive.
+pub(super) struct Mounts {
+    /// Detached tmpfs with the files that are mounted by themselves, and an empty folder `empty`.
+    pub files: OwnedFd,
+    pub prepared: Vec<Prepared>,
+    /// Target of the first ssh mount.
+    pub ssh_auth_sock: Option<String>,
+    pub caches: Vec<CacheMount>,
+    pub proxies: Vec<AgentProxy>,
+}
+
+const FILE_ATTRIBUTES: u64 =
+    syscall::MOUNT_ATTR_RDONLY | syscall::MOUNT_ATTR_NOSUID | syscall::MOUNT_ATTR_NODEV | syscall::MOUNT_ATTR_NOEXEC;
+
+/// Makes the mounts of `exec` ready, and a tmpfs for the files among them.
+pub(super) async fn prepare(exec: &Exec, input: &ExecInput) -> Result<Mounts, ExecError> {
+    let files = rootfs::tmpfs(&[("mode", "700")], MountAttrFlags::MOUNT_ATTR_NOSUID)?;
+    crate::sandbox::devices::make_folder(&files, "empty")?;
+    let mut mounts = Mounts { files, prepared: vec![], ssh_auth_sock: None, caches: vec![], proxies: vec![] };
+    for (position, mount) in exec.mounts.iter().enumerate() {
+        let prepared = mounts.prepare_one(position, mount, input).await?;
+        mounts.prepared.extend(prepared);
+    }
+    Ok(mounts)
+}
+
+impl Mounts {
+    /// Adds a file that the step only reads, if it can be mounted.
+    pub(super) fn add_file(&mut self, name: &str, target: &str, content: &str) -> Result<(), ExecError> {
+        write_file(&self.files, name, content.as_bytes(), 0o644, (0, 0))?;
+        let content = Content::File { name: name.to_string(), attributes: FILE_ATTRIBUTES };
+        self.prepared.push(Prepared { target: target.into(), folder: false, content, optional: true });
+        Ok(())
+    }
+
+    async fn prepare_one(
+        &mut self,
+        position: usize,
+        mount: &Mount,
+        input: &ExecInput,
+    ) -> Result<Option<Prepared>, ExecError> {
+        let target = PathBuf::from(&mount.target);
+        let (folder, content) = match &mount.kind {
+            MountKind::Bind { source, readonly, .. } => {
+                let tree = source_of(position, input);
+                bind(tree, source, *readonly, &input.work.join(format!("bind{position}")))?
+            }
+            MountKind::Cache { .. } => (true, Content::Whole(self.cache(position, &mount.kind, input).await?)),
+            MountKind::Tmpfs { size_bytes } => {
+                let size = size_bytes.map(|size| size.to_string());
+                let options: Vec<(&str, &str)> = size.iter().map(|size| ("size", size.as_str())).collect();
+                (true, Content::Whole(rootfs::tmpfs(&options, MountAttrFlags::MOUNT_ATTR_NOSUID)?))
+            }
+            MountKind::Secret { id, required, mode, uid, gid } => {
+                let Some(value) = input.secrets.get_for(id, *required)? else { return Ok(None) };
+                let name = format!("secret{position}");
+                write_file(&self.files, &name, &value, *mode, (*uid, *gid))?;
+                let executable = if mode & 0o111 == 0 { 0 } else { syscall::MOUNT_ATTR_NOEXEC };
+                (false, Content::File { name, attributes: FILE_ATTRIBUTES & !executable })
+            }
+            MountKind::Ssh { id, required, mode, uid, gid } => {
+                let name = format!("ssh{position}");
+                let path = PathBuf::from(format!("/proc/self/fd/{}/{name}", self.files.as_raw_fd()));
+                match input.ssh.listen(id, &path)? {
+                    Some(proxy) => self.proxies.push(proxy),
+                    None if *required => {
+                        let id = if id == "default" { "" } else { id };
+                        return Err(crate::ssh::SshError::NotFound(id.to_string()).into());
+                    }
+                    None => return Ok(None),
+                }
+                own(&self.files, &name, *mode, (*uid, *gid))?;
+                self.ssh_auth_sock.get_or_insert_with(|| mount.target.clone());
+                (false, Content::File { name, attributes: 0 })
+            }
+        };
+        Ok(Some(Prepared { target, folder, content, optional: false }))
+    }
+
+    async fn cache(&mut self, position: usize, kind: &MountKind, input: &ExecInput) -> Result<OwnedFd, ExecError> {
+        let MountKind::Cache { id, sharing, source, mode, uid, gid, readonly, .. } = kind else {
+            return Ok(rootfs::overlay(&[], None)?);
+        };
+        let from = input.sources.iter().find(|(at, _)| *at == position).map(|(_, source)| source);
+        let lowers = source_of(position, input);
+        let (part, seed) = match lowers {
+            [] => (String::new(), None),
+            lowers => {
+                let root = rootfs::overlay(lowers, None)?;
+                let found = find(&root, source)?;
+                let part = mount_point::open(root.as_fd(), &found.path, OFlags::RDONLY | OFlags::DIRECTORY)
+                    .map_err(SandboxError::path("open", source))?;
+                (found.path.to_string_lossy().into_owned(), Some(part))
+            }
+        };
+        let from = from.map_or("", |from| from.identity.as_str());
+        let key = CacheIdentity { id, from, source: &part, mode: *mode, uid: *uid, gid: *gid };
+        let fill = |to: &Path| seed.as_ref().map_or(Ok(()), |seed| copy_tree(seed.as_fd(), to));
+        let mount = cache_mount::acquire(&input.cache_root, &key, *sharing, input.anew.as_deref(), fill).await?;
+        let access = if *readonly { Access::ReadOnly } else { Access::ReadWrite };
+        let fd = rootfs::bind(&mount.tree, access)?;
+        self.caches.push(mount);
+        Ok(fd)
+    }
+}
+
+/// Folders of what the mount at that position shows.
+fn source_of(position: usize, input: &ExecInput) -> &[PathBuf] {
+    input.sources.iter().find(|(at, _)| *at == position).map_or(&[], |(_, source)| &source.lowers)
+}
+
+/// The part `source` of a tree, for a bind mount. `scratch` takes what is written where that is allowed.
+fn bind(lowers: &[PathBuf], source: &str, readonly: bool, scratch: &Path) -> Result<(bool, Content), ExecError> {
+    let of = if readonly {
+        rootfs::overlay(lowers, None)?
+    } else {
+        let (upper, work) = (scratch.join("upper"), scratch.join("work"));
+        for folder in [&upper, &work] {
+            std::fs::create_dir_all(folder).map_err(SandboxError::path("create", folder))?;
+        }
+        let view = rootfs::overlay(lowers, None)?;
+        mount_point::mirror(view.as_fd(), Path::new(""), &upper)?;
+        rootfs::overlay(lowers, Some((&upper, &work)))?
+    };
+    let found = find(&of, source)?;
+    let folder = found.kind == Some(FileType::Directory);
+    if found.path.as_os_str().is_empty() {
+        return Ok((true, Content::Whole(of)));
+    }
+    let attributes = if readonly { syscall::MOUNT_ATTR_RDONLY } else { 0 };
+    Ok((folder, Content::Part { of, path: found.path, attributes }))
+}
+
+/// Where `source` is in a tree.
+fn find(tree: &OwnedFd, source: &str) -> Result<Resolved, ExecError> {
+    let found = mount_point::resolve(tree.as_fd(), Path::new(source))?;
+    match found.kind {
+        Some(_) => Ok(found),
+        None => Err(ExecError::MountSource { path: source.to_string() }),
+    }
+}
