@@ -1,0 +1,3 @@
+//! Image documents: choosing among them, and making them.
+
+pub mod select;

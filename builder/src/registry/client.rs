@@ -1,0 +1,265 @@
+//! Sends one request until it succeeds or cannot: authorization, retries, limits, timeouts. Knows nothing of what is
+//! asked for; see `pull.rs` and `push.rs`.
+
+use super::auth::{Authorization, Scopes, Tokens};
+use super::credentials::Credentials;
+use super::error::{Login, RegistryError, message, plain, transport};
+use super::hosts::{Endpoint, Hosts};
+use super::retry::{RetryPolicy, retry_after};
+use crate::config::Config;
+use bytes::Bytes;
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
+use reqwest::{Method, Response, StatusCode, Url};
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+
+/// Longest without a byte.
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest between the last byte of an upload and its answer: registries move the blob to its place meanwhile.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(300);
+/// What is read of the body of an error.
+const ERROR_BODY_LIMIT: u64 = 64 << 10;
+const UPLOAD_CHUNK: usize = 256 << 10;
+
+/// What all requests share.
+pub(super) struct Client {
+    pub hosts: Hosts,
+    pub policy: RetryPolicy,
+    tokens: Tokens,
+}
+
+/// A request as it is meant; it may be sent several times.
+pub(super) struct Ask<'a> {
+    pub method: Method,
+    pub endpoint: &'a Endpoint,
+    pub target: Target<'a>,
+    pub scopes: &'a Scopes,
+    pub headers: &'a [(HeaderName, &'a str)],
+    pub body: Body<'a>,
+    pub effort: Effort,
+}
+
+/// How much is done to get an answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effort {
+    /// Retry as the policy says.
+    Retry,
+    /// Once: the caller knows another way, or starts again itself.
+    Once,
+}
+
+/// Where a request goes.
+pub(super) enum Target<'a> {
+    /// Into the endpoint's repository.
+    Repository(&'a str),
+    /// To a place that the registry named.
+    Location(&'a Url),
+}
+
+/// What is sent along.
+pub(super) enum Body<'a> {
+    Empty,
+    Document {
+        media_type: &'a str,
+        bytes: &'a [u8],
+    },
+    /// `sent` is told how many bytes of the file have left, from 0 for each attempt.
+    File {
+        path: &'a Path,
+        size: u64,
+        sent: &'a Arc<AtomicU64>,
+    },
+}
+
+/// A failure and the answer's `Retry-After`.
+type Failure = (RegistryError, Option<Duration>);
+
+impl Client {
+    pub fn new(config: &Config, credentials: Credentials, policy: RetryPolicy) -> Client {
+        Client { hosts: Hosts::new(config), policy, tokens: Tokens::new(credentials, policy) }
+    }
+
+    /// Gives the answer if it is a success, and else an error.
+    pub async fn send(&self, ask: &Ask<'_>) -> Result<Response, RegistryError> {
+        let mut failed = 0;
+        loop {
+            let (error, asked) = match self.attempt(ask).await {
+                Ok(response) => return Ok(response),
+                Err(failure) => failure,
+            };
+            failed += 1;
+            let wait = self.policy.wait(failed, &error, asked).filter(|_| ask.effort == Effort::Retry);
+            let Some(wait) = wait else { return Err(error) };
+            tracing::debug!(%error, ?wait, "registry request will be sent again");
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Once, but for what logging in and falling back to plain HTTP take.
+    async fn attempt(&self, ask: &Ask<'_>) -> Result<Response, Failure> {
+        let host = &ask.endpoint.host;
+        let slot = self.tokens.slot(host, ask.scopes);
+        let mut authorization = slot.present().await;
+        let mut logins = 0;
+        loop {
+            let url = ask.url().map_err(|error| (error, None))?;
+            let response = match self.send_once(ask, &url, authorization.as_ref()).await {
+                Err(RegistryError::PlainHttp { .. } | RegistryError::Connect { .. })
+                    if url.scheme() == "https" && host.fall_back() =>
+                {
+                    continue;
+                }
+                result => result.map_err(|error| (error, None))?,
+            };
+            let status = response.status();
+            if status.is_success() {
+                return Ok(response);
+            }
+            let refused = status == StatusCode::UNAUTHORIZED;
+            // The second login is for a kept token that ran out, or that another process of ours saw revoked.
+            if refused && logins < 2 && self.is_ours(ask, &response) {
+                logins += 1;
+                let headers = response.headers().clone();
+                let refusal = (&headers, &url);
+                let repository = &ask.endpoint.repository;
+                let used = authorization.as_ref();
+                let answer = self.tokens.answer(host, ask.scopes, &slot, used, repository, refusal).await;
+                match answer.map_err(|error| (error, None))? {
+                    Ok(answered) => {
+                        authorization = Some(answered);
+                        continue;
+                    }
+                    Err(login) => return Err(failure(ask, response, login).await),
+                }
+            }
+            let login = authorization.map(|authorization| authorization.login).unwrap_or_default();
+            return Err(failure(ask, response, login).await);
+        }
+    }
+
+    /// Whether the answer is the registry's own: one that it redirected to must not make us log in.
+    fn is_ours(&self, ask: &Ask<'_>, response: &Response) -> bool {
+        ask.url().is_ok_and(|url| url.host_str() == response.url().host_str())
+    }
+
+    async fn send_once(
+        &self,
+        ask: &Ask<'_>,
+        url: &Url,
+        authorization: Option<&Authorization>,
+    ) -> Result<Response, RegistryError> {
+        let host = &ask.endpoint.host;
+        let mut request = host.client().request(ask.method.clone(), url.clone());
+        // An upload's location may be on another host, which must not see our token.
+        let is_registry = ask.endpoint.url("").is_ok_and(|own| own.origin() == url.origin());
+        if let Some(authorization) = authorization.filter(|_| is_registry) {
+            request = request.header(AUTHORIZATION, authorization.header.clone());
+        }
+        for (name, value) in ask.headers {
+            request = request.header(name, *value);
+        }
+        let progress = match &ask.body {
+            Body::Empty => {
+                if matches!(ask.method, Method::POST | Method::PUT) {
+                    request = request.header(CONTENT_LENGTH, 0);
+                }
+                None
+            }
+            Body::Document { media_type, bytes } => {
+                request = request.header(CONTENT_TYPE, *media_type).body(Bytes::copy_from_slice(bytes));
+                None
+            }
+            Body::File { path, size, sent } => {
+                sent.store(0, Ordering::Relaxed);
+                let body = file_body(path, *size, (*sent).clone()).await?;
+                request =
+                    request.header(CONTENT_TYPE, "application/octet-stream").header(CONTENT_LENGTH, *size).body(body);
+                Some((*size, *sent))
+            }
+        };
+        let failed = |error| transport(&ask.method, url, error);
+        let stalled = |after| RegistryError::Stalled { method: ask.method.clone(), url: plain(url), after };
+        match progress {
+            None => match tokio::time::timeout(STALL_TIMEOUT, request.send()).await {
+                Ok(result) => result.map_err(failed),
+                Err(_) => Err(stalled(STALL_TIMEOUT)),
+            },
+            Some((size, sent)) => match while_moving(request.send(), size, sent).await {
+                Ok(result) => result.map_err(failed),
+                Err(after) => Err(stalled(after)),
+            },
+        }
+    }
+}
+
+impl Ask<'_> {
+    fn url(&self) -> Result<Url, RegistryError> {
+        match self.target {
+            Target::Repository(path) => self.endpoint.url(path),
+            Target::Location(url) => Ok(url.clone()),
+        }
+    }
+}
+
+/// Waits for `work` as long as `sent` grows. The error is how long it did not.
+async fn while_moving<T>(work: impl Future<Output = T>, size: u64, sent: &AtomicU64) -> Result<T, Duration> {
+    let mut work = std::pin::pin!(work);
+    let mut before = None;
+    loop {
+        let limit = if sent.load(Ordering::Relaxed) >= size { COMMIT_TIMEOUT } else { STALL_TIMEOUT };
+        if let Ok(done) = tokio::time::timeout(limit, &mut work).await {
+            return Ok(done);
+        }
+        let now = Some(sent.load(Ordering::Relaxed));
+        if now == before {
+            return Err(limit);
+        }
+        before = now;
+    }
+}
+
+/// The first `size` bytes of a file, read as they are sent.
+async fn file_body(path: &Path, size: u64, sent: Arc<AtomicU64>) -> Result<reqwest::Body, RegistryError> {
+    let file = tokio::fs::File::open(path)
+        .await
+        .map_err(|source| RegistryError::ReadBlob { path: path.to_owned(), source })?;
+    let stream = futures::stream::try_unfold((file.take(size), sent), |(mut file, sent)| async move {
+        let mut chunk = bytes::BytesMut::with_capacity(UPLOAD_CHUNK);
+        let read = file.read_buf(&mut chunk).await?;
+        sent.fetch_add(read as u64, Ordering::Relaxed);
+        Ok::<_, std::io::Error>((read > 0).then(|| (chunk.freeze(), (file, sent))))
+    });
+    Ok(reqwest::Body::wrap_stream(stream))
+}
+
+async fn failure(ask: &Ask<'_>, response: Response, login: Login) -> Failure {
+    let (status, url, asked) = (response.status(), plain(response.url()), retry_after(response.headers()));
+    let body = read_limited(response, ERROR_BODY_LIMIT).await.unwrap_or_default();
+    let error = RegistryError::Status { method: ask.method.clone(), url, status, message: message(&body), login };
+    (error, asked)
+}
+
+/// Reads a body of at most `limit` bytes.
+pub(super) async fn read_limited(mut response: Response, limit: u64) -> Result<Vec<u8>, RegistryError> {
+    let url = response.url().clone();
+    let mut body = Vec::new();
+    while let Some(chunk) = next_chunk(&mut response, &url).await? {
+        if body.len() as u64 + chunk.len() as u64 > limit {
+            return Err(RegistryError::TooLarge { url: plain(&url), limit });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// The next bytes of a body, `None` at its end.
+pub(super) async fn next_chunk(response: &mut Response, url: &Url) -> Result<Option<Bytes>, RegistryError> {
+    match tokio::time::timeout(STALL_TIMEOUT, response.chunk()).await {
+        Ok(result) => result.map_err(|error| transport(&Method::GET, url, error)),
+        Err(_) => Err(RegistryError::Stalled { method: Method::GET, url: plain(url), after: STALL_TIMEOUT }),
+    }
+}

@@ -1,0 +1,431 @@
+//! Images of registries and layouts as sources: name -> pinned manifest -> config -> layers, each fetched when needed.
+//! Every document that was ever read is in the content store, so a pinned image needs no network a second time. The
+//! layers themselves are `layers.rs`.
+
+use super::oci_layout::{self, Layout, LayoutError};
+use crate::image::select::{self, Document, DocumentError, Manifest};
+use crate::progress::Vertex;
+use crate::registry::push::{self, Opened, PushError, PushImage};
+use crate::registry::{Registry, RegistryError};
+use cache::digest::{BadDigest, Descriptor, Digest};
+use cache::layer::LayerError;
+use cache::tree::{Layer, RemoteLayer, SnapshotId, Tree, stack};
+use cache::{Store, StoreError};
+use frontend::compile::{ImageInfo, ImageLocation, ImageRequest};
+use frontend::image_config::ImageConfig;
+use frontend::platform::Platform;
+use frontend::reference::{Reference, ReferenceError};
+use solver::key::CacheKey;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::OnceCell;
+
+/// Why an image cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// There is no such image.
+    #[error("{reference}: not found")]
+    NotFound {
+        /// As asked for.
+        reference: String,
+        /// What the registry said.
+        source: Box<RegistryError>,
+    },
+    /// There may be, but not for us.
+    #[error("pull access denied for {reference}, repository does not exist or may require authorization")]
+    Denied {
+        /// As asked for.
+        reference: String,
+        /// What the registry said.
+        source: Box<RegistryError>,
+    },
+    /// Another answer of the registry.
+    #[error("cannot pull {reference}")]
+    Pull {
+        /// As asked for.
+        reference: String,
+        /// What happened.
+        source: Box<RegistryError>,
+    },
+    /// Pushing failed.
+    #[error("failed to push {reference}")]
+    Push {
+        /// As asked for.
+        reference: String,
+        /// What happened.
+        source: Box<RegistryError>,
+    },
+    /// An image without a manifest.
+    #[error("nothing to push to {0}")]
+    NothingToPush(String),
+    /// A document cannot be used.
+    #[error("{reference}")]
+    Document {
+        /// As asked for.
+        reference: String,
+        /// What is wrong with it.
+        source: DocumentError,
+    },
+    /// The config is not one.
+    #[error("the image config {digest} of {reference} cannot be read")]
+    Config {
+        /// As asked for.
+        reference: String,
+        /// Of the config.
+        digest: Digest,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// Something is named by what cannot be checked.
+    #[error("{reference}")]
+    Digest {
+        /// As asked for.
+        reference: String,
+        /// What was found.
+        source: BadDigest,
+    },
+    /// The plan names a context that this build was not given.
+    #[error("there is no OCI layout of the name `{0}`")]
+    NoLayout(String),
+    /// A layout cannot be read.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// A record's layer names a place that is none.
+    #[error("layer origin `{origin}` cannot be read")]
+    Origin {
+        /// As in the record.
+        origin: String,
+        /// What is wrong with it.
+        source: ReferenceError,
+    },
+    /// A layer's tar is not what the config says.
+    #[error("layer {digest}: the files are {actual}, but the image config says {expected}")]
+    DiffId {
+        /// Of the blob.
+        digest: Digest,
+        /// `rootfs.diff_ids`.
+        expected: Digest,
+        /// Of what came.
+        actual: Digest,
+    },
+    /// A layer cannot be unpacked.
+    #[error("cannot unpack layer {digest}")]
+    Unpack {
+        /// Of the blob.
+        digest: Digest,
+        /// What is wrong.
+        source: LayerError,
+    },
+    /// The layers below could not be seen together.
+    #[error("cannot mount the layers below {digest}")]
+    Mount {
+        /// Of the blob whose unpacking needs them.
+        digest: Digest,
+        /// What the kernel says.
+        source: crate::sandbox::error::SandboxError,
+    },
+    /// A layer was made by a step, and is no longer there.
+    #[error("snapshot {0} is missing from the store and no blob is known to make it from")]
+    SnapshotLost(String),
+    /// A thread that unpacked died.
+    #[error("unpacking layer {0} was interrupted")]
+    Interrupted(Digest),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Another task of this build asked first, and failed.
+    #[error(transparent)]
+    Shared(Arc<ImageError>),
+}
+
+impl ImageError {
+    /// What the user can do about it.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            ImageError::NotFound { source, .. }
+            | ImageError::Denied { source, .. }
+            | ImageError::Pull { source, .. }
+            | ImageError::Push { source, .. } => source.help(),
+            ImageError::Shared(error) => error.help(),
+            _ => None,
+        }
+    }
+
+    fn pull(reference: &Reference, source: RegistryError) -> ImageError {
+        let (reference, source) = (reference.to_string(), Box::new(source));
+        match source.status().map(|status| status.as_u16()) {
+            Some(404) => ImageError::NotFound { reference, source },
+            Some(401 | 403) => ImageError::Denied { reference, source },
+            _ => ImageError::Pull { reference, source },
+        }
+    }
+}
+
+/// The images of one build. Cheap to clone. What is asked twice is answered from the first time.
+#[derive(Clone)]
+pub struct ImageSource {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub registry: Registry,
+    pub store: Store,
+    layouts: BTreeMap<String, Layout>,
+    tops: Once<ImageLocation, Descriptor>,
+    infos: Once<(ImageLocation, Platform), ImageInfo>,
+    trees: Once<(ImageLocation, Digest), Tree>,
+}
+
+/// Answers that are computed once each; errors too.
+type Once<K, V> = Mutex<BTreeMap<K, Arc<OnceCell<Result<V, Arc<ImageError>>>>>>;
+
+impl ImageSource {
+    /// `layouts` are the named contexts of kind `oci-layout://`, by name.
+    pub fn new(registry: Registry, store: Store, layouts: BTreeMap<String, Layout>) -> ImageSource {
+        let (tops, infos, trees) = Default::default();
+        ImageSource { inner: Arc::new(Inner { registry, store, layouts, tops, infos, trees }) }
+    }
+
+    /// Resolves a name, picks the platform's manifest, and reads its config.
+    pub async fn info(&self, request: &ImageRequest) -> Result<ImageInfo, ImageError> {
+        let key = (request.source.clone(), request.platform.clone());
+        once(&self.inner.infos, key, self.find_info(&request.source, &request.platform)).await
+    }
+
+    /// The layers of an image by the digest of its platform's manifest. Only manifest and config are fetched, if they
+    /// are not there from resolving.
+    pub async fn tree(&self, location: &ImageLocation, manifest: &str) -> Result<Tree, ImageError> {
+        let digest: Digest =
+            manifest.parse().map_err(|source| ImageError::Digest { reference: display(location), source })?;
+        once(&self.inner.trees, (location.clone(), digest.clone()), self.find_tree(location, &digest)).await
+    }
+
+    /// What a name means in this build: the descriptor of the index or manifest that it named when first asked for.
+    pub async fn resolve(&self, location: &ImageLocation) -> Result<Descriptor, ImageError> {
+        once(&self.inner.tops, location.clone(), self.find_top(location)).await
+    }
+
+    /// Pushes an image whose new blobs are in the store; those of base images are mounted where the registry has them,
+    /// and else fetched. Gives the digest of the last manifest.
+    pub async fn push(&self, to: &Reference, image: &PushImage, vertex: &Vertex) -> Result<Digest, ImageError> {
+        let open = |blob: Descriptor| -> Opened<'_, ImageError> {
+            Box::pin(async move {
+                if self.inner.store.content().has(&blob.digest)?.is_none() {
+                    let known = image.blobs.iter().find(|known| known.descriptor.digest == blob.digest);
+                    let origins = known.map(|known| known.origins.as_slice()).unwrap_or_default();
+                    self.fetch_from_any(&blob, origins, vertex).await?;
+                }
+                Ok(self.inner.store.content().path(&blob.digest))
+            })
+        };
+        push::push(&self.inner.registry, to, image, &open, vertex).await.map_err(|error| match error {
+            PushError::Registry(error) => ImageError::Push { reference: to.to_string(), source: Box::new(error) },
+            PushError::Open(error) => error,
+            PushError::Empty => ImageError::NothingToPush(to.to_string()),
+        })
+    }
+
+    async fn find_top(&self, location: &ImageLocation) -> Result<Descriptor, ImageError> {
+        match location {
+            ImageLocation::Registry(reference) => match &reference.digest {
+                Some(digest) => {
+                    let digest: Digest = digest
+                        .parse()
+                        .map_err(|source| ImageError::Digest { reference: reference.to_string(), source })?;
+                    let bytes = self.document(location, &digest).await?;
+                    Ok(described(digest, &bytes, ""))
+                }
+                None => {
+                    let resolved = self.inner.registry.resolve(reference).await;
+                    let resolved = resolved.map_err(|error| ImageError::pull(reference, error))?;
+                    if let Some(bytes) = &resolved.document {
+                        self.inner.store.content().put(bytes)?;
+                    }
+                    Ok(resolved.descriptor)
+                }
+            },
+            ImageLocation::OciLayout(name) => {
+                let layout = self.layout(name)?.clone();
+                Ok(blocking(move || oci_layout::resolve(&layout)).await?)
+            }
+        }
+    }
+
+    async fn find_info(&self, location: &ImageLocation, platform: &Platform) -> Result<ImageInfo, ImageError> {
+        let top = self.resolve(location).await?;
+        let manifest = self.manifest_for(location, &top.digest, platform).await?;
+        let config = self.config(location, &manifest).await?;
+        Ok(ImageInfo { digest: manifest.digest.to_string(), top_digest: top.digest.to_string(), config })
+    }
+
+    /// Follows indexes, which may name indexes, to the platform's manifest.
+    async fn manifest_for(
+        &self,
+        location: &ImageLocation,
+        top: &Digest,
+        platform: &Platform,
+    ) -> Result<Manifest, ImageError> {
+        let failed = |source| ImageError::Document { reference: display(location), source };
+        let mut digest = top.clone();
+        for _ in 0..8 {
+            let bytes = self.document(location, &digest).await?;
+            match select::parse(&bytes, &digest).map_err(failed)? {
+                Document::Manifest(manifest) => return Ok(manifest),
+                Document::Index(mut index) => {
+                    self.fill_platforms(location, &mut index).await?;
+                    digest = index.choose(platform).map_err(failed)?.digest;
+                }
+            }
+        }
+        Err(failed(DocumentError::NotAnImage { digest, media_type: select::INDEX_TYPES[0].into() }))
+    }
+
+    /// Entries that do not say their platform have it in their configs.
+    async fn fill_platforms(&self, location: &ImageLocation, index: &mut select::Index) -> Result<(), ImageError> {
+        for entry in index.images.iter_mut().filter(|entry| entry.platform.is_none()) {
+            let Ok(digest) = entry.digest.parse::<Digest>() else { continue };
+            let bytes = self.document(location, &digest).await?;
+            // What is not an image has no platform either, and is not chosen.
+            let Ok(Document::Manifest(manifest)) = select::parse(&bytes, &digest) else { continue };
+            let config = self.config(location, &manifest).await?;
+            entry.platform =
+                Some(Platform::from_parts(&config.os, &config.architecture, &config.variant, &config.os_version));
+        }
+        Ok(())
+    }
+
+    async fn find_tree(&self, location: &ImageLocation, digest: &Digest) -> Result<Tree, ImageError> {
+        let bytes = self.document(location, digest).await?;
+        let failed = |source| ImageError::Document { reference: display(location), source };
+        let manifest = match select::parse(&bytes, digest).map_err(failed)? {
+            Document::Manifest(manifest) => manifest,
+            Document::Index(index) => {
+                let media_type = select::INDEX_TYPES[0].to_string();
+                return Err(failed(DocumentError::NotAnImage { digest: index.digest, media_type }));
+            }
+        };
+        let config = self.config(location, &manifest).await?;
+        let origin = match location {
+            ImageLocation::Registry(reference) => reference.with_digest(digest.as_str()).to_string(),
+            ImageLocation::OciLayout(name) => self.layout(name)?.path.to_string_lossy().into_owned(),
+        };
+        let mut below = CacheKey([0; 32]);
+        let mut layers = vec![];
+        for (descriptor, diff_id) in manifest.layers.iter().zip(config.rootfs.diff_ids.unwrap_or_default()) {
+            let diff_id: Digest =
+                diff_id.parse().map_err(|source| ImageError::Digest { reference: display(location), source })?;
+            below = stack(&below, diff_id.hex());
+            layers.push(Layer {
+                snapshot: SnapshotId(below.to_string()),
+                change: diff_id.hex().to_string(),
+                created_ms: None,
+                remote: Some(RemoteLayer { descriptor: descriptor.clone(), diff_id, origin: origin.clone() }),
+            });
+        }
+        Ok(Tree { layers })
+    }
+
+    /// The config of a manifest, with as many diff_ids as the manifest has layers.
+    async fn config(&self, location: &ImageLocation, manifest: &Manifest) -> Result<ImageConfig, ImageError> {
+        let digest = &manifest.config.digest;
+        let bytes = match self.stored(digest)? {
+            Some(bytes) => bytes,
+            None => {
+                let bytes = match location {
+                    ImageLocation::Registry(reference) => {
+                        let bytes = self.inner.registry.small_blob(reference, &manifest.config).await;
+                        bytes.map_err(|error| ImageError::pull(reference, error))?
+                    }
+                    ImageLocation::OciLayout(name) => self.layout_blob(name, digest).await?,
+                };
+                self.inner.store.content().put(&bytes)?;
+                bytes
+            }
+        };
+        let config: ImageConfig = serde_json::from_slice(&bytes).map_err(|source| ImageError::Config {
+            reference: display(location),
+            digest: digest.clone(),
+            source,
+        })?;
+        let (layers, diff_ids) = (manifest.layers.len(), config.rootfs.diff_ids.as_ref().map_or(0, Vec::len));
+        if layers != diff_ids {
+            let source = DocumentError::LayerCount { digest: manifest.digest.clone(), layers, diff_ids };
+            return Err(ImageError::Document { reference: display(location), source });
+        }
+        Ok(config)
+    }
+
+    /// A manifest or index: from the store, else from where it is, and then in the store.
+    async fn document(&self, location: &ImageLocation, digest: &Digest) -> Result<Vec<u8>, ImageError> {
+        if let Some(bytes) = self.stored(digest)? {
+            return Ok(bytes);
+        }
+        let bytes = match location {
+            ImageLocation::Registry(reference) => {
+                let document = self.inner.registry.manifest(reference, digest).await;
+                document.map_err(|error| ImageError::pull(reference, error))?.bytes
+            }
+            ImageLocation::OciLayout(name) => self.layout_blob(name, digest).await?,
+        };
+        self.inner.store.content().put(&bytes)?;
+        Ok(bytes)
+    }
+
+    /// A document of the store. One that is damaged there is as good as missing: it will be written again.
+    fn stored(&self, digest: &Digest) -> Result<Option<Vec<u8>>, ImageError> {
+        let content = self.inner.store.content();
+        match content.read_small(digest) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(StoreError::Missing { .. }) => Ok(None),
+            Err(StoreError::Mismatch { .. }) => {
+                content.delete(digest)?;
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn layout_blob(&self, name: &str, digest: &Digest) -> Result<Vec<u8>, ImageError> {
+        let (path, digest) = (self.layout(name)?.path.clone(), digest.clone());
+        Ok(blocking(move || oci_layout::read_small(&path, &digest)).await?)
+    }
+
+    fn layout(&self, name: &str) -> Result<&Layout, ImageError> {
+        self.inner.layouts.get(name).ok_or_else(|| ImageError::NoLayout(name.to_string()))
+    }
+}
+
+/// Computes a value for a key once, for all who ask, while they wait.
+async fn once<K: Ord, V: Clone>(
+    answers: &Once<K, V>,
+    key: K,
+    compute: impl Future<Output = Result<V, ImageError>>,
+) -> Result<V, ImageError> {
+    let cell = answers.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().clone();
+    let answer = cell.get_or_init(|| async { compute.await.map_err(Arc::new) }).await;
+    answer.clone().map_err(ImageError::Shared)
+}
+
+/// Runs what reads files where waiting for a disk stops no one else.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Blocking tasks are not cancelled once they run, and ours is awaited at once; only a runtime that is
+            // being shut down refuses it, and then nothing polls us again.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+fn described(digest: Digest, bytes: &[u8], told: &str) -> Descriptor {
+    Descriptor { media_type: select::media_type(bytes, told), digest, size: bytes.len() as u64 }
+}
+
+fn display(location: &ImageLocation) -> String {
+    match location {
+        ImageLocation::Registry(reference) => reference.to_string(),
+        ImageLocation::OciLayout(name) => format!("oci-layout://{name}"),
+    }
+}

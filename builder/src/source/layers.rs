@@ -1,0 +1,355 @@
+//! Layers of images: blobs fetched and unpacked when they are needed. A blob goes from the network into its file, its
+//! digest, its decompressor and its snapshot in one pass, several layers at a time; what depends on the layers below is
+//! done when those are there. One process, and in it one task, fetches a layer; the others wait for it.
+
+use super::image::{ImageError, ImageSource, blocking};
+use super::oci_layout;
+use crate::progress::Vertex;
+use crate::registry::RegistryError;
+use crate::registry::pull::BlobReader;
+use bytes::{Buf, Bytes};
+use cache::content::local::BlobWriter;
+use cache::digest::{Descriptor, Digest};
+use cache::layer::LayerError;
+use cache::layer::apply::{Deferred, apply, finish_deferred};
+use cache::layer::compression::decompressor;
+use cache::snapshot::overlay::Draft;
+use cache::tree::{Layer, RemoteLayer, SnapshotId, Tree};
+use cache::{Store, StoreError};
+use frontend::reference::Reference;
+use futures::future::try_join_all;
+use solver::key::CacheKey;
+use solver::record::RecordStore;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+
+/// Pieces of a blob between the network and the thread that unpacks it. Each is some 16 KiB or less.
+const PIECES_AHEAD: usize = 64;
+/// Between two progress reports of a transfer.
+const REPORT_INTERVAL: Duration = Duration::from_millis(100);
+const COPY_BUFFER: usize = 128 << 10;
+
+/// A layer whose files are there, but for what depends on those below.
+struct Prepared {
+    draft: Draft,
+    deferred: Deferred,
+}
+
+impl ImageSource {
+    /// Has all layers on disk as snapshots, and gives their folders, lowest first.
+    pub async fn ensure_unpacked(&self, tree: &Tree, vertex: &Vertex) -> Result<Vec<PathBuf>, ImageError> {
+        let snapshots = self.inner.store.snapshots();
+        let lowers = snapshots.lowers(tree);
+        if tree.layers.iter().all(|layer| snapshots.exists(&layer.snapshot)) {
+            return Ok(lowers);
+        }
+        let mut below = None;
+        let layers = tree.layers.iter().enumerate().map(|(index, layer)| {
+            let (done, is_done) = oneshot::channel();
+            let below = below.replace(is_done);
+            let lowers = &lowers[..index];
+            async move {
+                self.ensure_layer(layer, lowers, below, vertex).await?;
+                // Nobody waits for the topmost layer.
+                let _ = done.send(());
+                Ok::<(), ImageError>(())
+            }
+        });
+        try_join_all(layers.collect::<Vec<_>>()).await?;
+        Ok(lowers)
+    }
+
+    /// Has the blobs of all remote layers of the tree in the store, without unpacking them.
+    pub async fn ensure_blobs(&self, tree: &Tree, vertex: &Vertex) -> Result<(), ImageError> {
+        let remotes = tree.layers.iter().filter_map(|layer| layer.remote.as_ref());
+        let fetches = remotes.map(|remote| self.fetch_blob(&remote.descriptor, &remote.origin, vertex));
+        try_join_all(fetches.collect::<Vec<_>>()).await.map(drop)
+    }
+
+    /// Has a blob in the store, from the first of the origins that gives it.
+    pub(super) async fn fetch_from_any(
+        &self,
+        descriptor: &Descriptor,
+        origins: &[String],
+        vertex: &Vertex,
+    ) -> Result<(), ImageError> {
+        let mut failure = ImageError::Store(StoreError::Missing { digest: descriptor.digest.clone() });
+        for origin in origins {
+            match self.fetch_blob(descriptor, origin, vertex).await {
+                Ok(()) => return Ok(()),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    /// Has one layer's snapshot. `below` tells when those below are there.
+    async fn ensure_layer(
+        &self,
+        layer: &Layer,
+        lowers: &[PathBuf],
+        below: Option<oneshot::Receiver<()>>,
+        vertex: &Vertex,
+    ) -> Result<(), ImageError> {
+        let store = &self.inner.store;
+        if store.snapshots().exists(&layer.snapshot) {
+            return Ok(());
+        }
+        let Some(remote) = &layer.remote else {
+            return Err(ImageError::SnapshotLost(layer.snapshot.0.clone()));
+        };
+        let _claim = store.claim(&CacheKey::of(format!("unpack {}", layer.snapshot.0).as_bytes())).await?;
+        if store.snapshots().exists(&layer.snapshot) {
+            return Ok(());
+        }
+        let prepared = self.unpack(remote, vertex).await?;
+        let digest = remote.descriptor.digest.clone();
+        if let Some(below) = below {
+            below.await.map_err(|_| ImageError::Interrupted(digest.clone()))?;
+        }
+        let (store, id, lowers) = (store.clone(), layer.snapshot.clone(), lowers.to_vec());
+        blocking(move || finish(&store, prepared, &id, &lowers, &digest)).await
+    }
+
+    /// Unpacks a layer from the store's blob; without one, while fetching it into the store.
+    async fn unpack(&self, remote: &RemoteLayer, vertex: &Vertex) -> Result<Prepared, ImageError> {
+        let digest = &remote.descriptor.digest;
+        let _claim = self.claim_blob(digest).await?;
+        let status = format!("extracting {digest}");
+        if self.inner.store.content().has(digest)?.is_some() {
+            vertex.status(&status, 0, 0);
+            let (store, remote) = (self.inner.store.clone(), remote.clone());
+            let unpacked = blocking(move || {
+                let file = store.content().open(&remote.descriptor.digest)?;
+                unpack_from(&store, &remote, file, None)
+            });
+            match unpacked.await {
+                // A blob that was damaged in the store is fetched again; one that was bad from the start fails again.
+                Err(error @ (ImageError::Unpack { .. } | ImageError::DiffId { .. })) => {
+                    tracing::warn!(%error, "stored blob will be fetched again");
+                    self.inner.store.content().delete(digest)?;
+                }
+                result => {
+                    vertex.status_done(&status, 0, 0);
+                    return result;
+                }
+            }
+        }
+        let input = self.open(&remote.descriptor, &remote.origin).await?;
+        vertex.status(&status, 0, 0);
+        let (store, remote_of_thread) = (self.inner.store.clone(), remote.clone());
+        let prepared = feed(input, &remote.descriptor, &remote.origin, vertex, move |input| {
+            let writer = store.content().writer()?;
+            unpack_from(&store, &remote_of_thread, input, Some(writer))
+        });
+        let prepared = prepared.await?;
+        vertex.status_done(&status, 0, 0);
+        Ok(prepared)
+    }
+
+    /// Has one blob in the store.
+    async fn fetch_blob(&self, descriptor: &Descriptor, origin: &str, vertex: &Vertex) -> Result<(), ImageError> {
+        let store = &self.inner.store;
+        if store.content().has(&descriptor.digest)?.is_some() {
+            return Ok(());
+        }
+        let _claim = self.claim_blob(&descriptor.digest).await?;
+        if store.content().has(&descriptor.digest)?.is_some() {
+            return Ok(());
+        }
+        let input = self.open(descriptor, origin).await?;
+        let (store, digest) = (store.clone(), descriptor.digest.clone());
+        let stored = feed(input, descriptor, origin, vertex, move |mut input| {
+            let mut writer = store.content().writer()?;
+            let mut buffer = vec![0; COPY_BUFFER];
+            loop {
+                match input.read(&mut buffer) {
+                    Ok(0) => break,
+                    Ok(read) => writer.write_all(&buffer[..read]).map_err(|error| store_write(&store, error))?,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(source) => {
+                        return Err(ImageError::Unpack { digest: digest.clone(), source: LayerError::Read(source) });
+                    }
+                }
+            }
+            writer.commit(Some(&digest))?;
+            Ok(())
+        });
+        stored.await
+    }
+
+    async fn claim_blob(&self, digest: &Digest) -> Result<cache::claim::Claim, ImageError> {
+        Ok(self.inner.store.claim(&CacheKey::of(format!("blob {digest}").as_bytes())).await?)
+    }
+
+    /// Opens a blob where it comes from.
+    async fn open(&self, descriptor: &Descriptor, origin: &str) -> Result<Input, ImageError> {
+        if origin.starts_with('/') {
+            return Ok(Input::File(oci_layout::open(Path::new(origin), &descriptor.digest)?));
+        }
+        let reference =
+            Reference::parse(origin).map_err(|source| ImageError::Origin { origin: origin.to_string(), source })?;
+        match self.inner.registry.blob(&reference, descriptor).await {
+            Ok(reader) => Ok(Input::Network(Box::new(reader))),
+            Err(source) => Err(pull_error(origin, source)),
+        }
+    }
+}
+
+/// Where the bytes of a blob come from.
+enum Input {
+    Network(Box<BlobReader>),
+    /// Of a layout.
+    File(File),
+}
+
+/// Runs `work` on a thread that may block, on the bytes of `input`, which come from this task as long as it runs.
+async fn feed<T: Send + 'static>(
+    input: Input,
+    descriptor: &Descriptor,
+    origin: &str,
+    vertex: &Vertex,
+    work: impl FnOnce(Box<dyn Read + Send>) -> Result<T, ImageError> + Send + 'static,
+) -> Result<T, ImageError> {
+    let mut reader = match input {
+        Input::File(file) => return blocking(move || work(Box::new(file))).await,
+        Input::Network(reader) => reader,
+    };
+    let (sender, pieces) = mpsc::channel(PIECES_AHEAD);
+    let working = blocking(move || work(Box::new(Pieces { pieces, current: Bytes::new() })));
+    let (id, total) = (descriptor.digest.as_str(), descriptor.size);
+    let pumping = async move {
+        let mut reported = Instant::now();
+        vertex.status(id, 0, total);
+        while let Some(piece) = reader.chunk().await? {
+            if reported.elapsed() >= REPORT_INTERVAL {
+                reported = Instant::now();
+                vertex.status(id, reader.offset(), total);
+            }
+            // The thread has failed, and says why itself.
+            if sender.send(piece).await.is_err() {
+                return Ok(());
+            }
+        }
+        vertex.status_done(id, total, total);
+        Ok(())
+    };
+    let (pumped, worked) = tokio::join!(pumping, working);
+    pumped.map_err(|source: RegistryError| pull_error(origin, source))?;
+    worked
+}
+
+fn pull_error(origin: &str, source: RegistryError) -> ImageError {
+    ImageError::Pull { reference: origin.to_string(), source: Box::new(source) }
+}
+
+/// What was sent through the channel, as a stream. It ends when the sender is gone, be it for a failure: whether all has
+/// come is seen by the digest.
+struct Pieces {
+    pieces: mpsc::Receiver<Bytes>,
+    current: Bytes,
+}
+
+impl Read for Pieces {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            match self.pieces.blocking_recv() {
+                Some(piece) => self.current = piece,
+                None => return Ok(0),
+            }
+        }
+        let length = self.current.len().min(buffer.len());
+        self.current.copy_to_slice(&mut buffer[..length]);
+        Ok(length)
+    }
+}
+
+/// Reads a blob, and keeps what was read.
+struct Tee<R> {
+    input: R,
+    writer: Option<BlobWriter>,
+    /// The store failed; the blob cannot be kept.
+    failure: Option<io::Error>,
+}
+
+impl<R: Read> Read for Tee<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.input.read(buffer)?;
+        if let Some(writer) = &mut self.writer
+            && let Err(error) = writer.write_all(&buffer[..read])
+        {
+            let kind = error.kind();
+            self.failure = Some(error);
+            return Err(kind.into());
+        }
+        Ok(read)
+    }
+}
+
+/// Unpacks a compressed layer into a draft, while writing it down if there is a `writer`.
+fn unpack_from(
+    store: &Store,
+    remote: &RemoteLayer,
+    input: impl Read + Send,
+    writer: Option<BlobWriter>,
+) -> Result<Prepared, ImageError> {
+    let digest = &remote.descriptor.digest;
+    let failed = |source| ImageError::Unpack { digest: digest.clone(), source };
+    let draft = store.snapshots().prepare()?;
+    let mut tee = Tee { input, writer, failure: None };
+    let applied = match decompressor(&mut tee) {
+        Ok(tar) => apply(tar, draft.upper()),
+        Err(source) => Err(LayerError::Read(source)),
+    };
+    if tee.failure.is_none() && tee.writer.is_some() {
+        // What follows the tar belongs to the blob. And if unpacking failed, the digest may well say why.
+        let drained = io::copy(&mut tee, &mut io::sink());
+        if tee.failure.is_none() {
+            drained.map_err(|source| failed(LayerError::Read(source)))?;
+        }
+    }
+    if let Some(error) = tee.failure {
+        return Err(store_write(store, error));
+    }
+    if let Some(writer) = tee.writer {
+        writer.commit(Some(digest))?;
+    }
+    let applied = applied.map_err(failed)?;
+    if applied.diff_id != remote.diff_id {
+        let (expected, actual) = (remote.diff_id.clone(), applied.diff_id);
+        return Err(ImageError::DiffId { digest: digest.clone(), expected, actual });
+    }
+    Ok(Prepared { draft, deferred: applied.deferred })
+}
+
+/// Does what was left until the layers below were there, and names the snapshot.
+fn finish(
+    store: &Store,
+    prepared: Prepared,
+    id: &SnapshotId,
+    lowers: &[PathBuf],
+    digest: &Digest,
+) -> Result<(), ImageError> {
+    let Prepared { draft, deferred } = prepared;
+    if deferred != Deferred::default() {
+        let failed = |source| ImageError::Unpack { digest: digest.clone(), source };
+        let lower = match lowers {
+            [] => None,
+            lowers => {
+                let mounted = crate::sandbox::rootfs::overlay(lowers, None);
+                Some(mounted.map_err(|source| ImageError::Mount { digest: digest.clone(), source })?)
+            }
+        };
+        let lower = lower.as_ref().map(AsFd::as_fd);
+        finish_deferred(draft.upper(), &deferred, lower).map_err(failed)?;
+    }
+    Ok(store.snapshots().commit(draft, id)?)
+}
+
+fn store_write(store: &Store, error: io::Error) -> ImageError {
+    StoreError::File(cache::FileError::at("write a blob in", store.root())(error)).into()
+}

@@ -1,0 +1,7 @@
+//! Where trees come from: resolve (name -> pinned), fetch (-> snapshot).
+
+pub mod image;
+mod layers;
+pub mod oci_layout;
+#[cfg(test)]
+mod tests;
