@@ -7,5 +7,6 @@ mod exec_files;
 mod exec_log;
 mod exec_mounts;
 mod exec_plan;
+pub mod file;
 mod mount_point;
 mod user;

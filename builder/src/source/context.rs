@@ -1,0 +1,192 @@
+//! Local build contexts: a directory of the client seen through its `.dockerignore`, or a tar that comes on stdin.
+
+use super::dir::{self, Entry, Listing, Meta};
+use crate::step::file::{FileError, looks_like_archive, unpack_stream};
+use frontend::ignore::Ignore;
+use rustix::fs::{Mode, OFlags};
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Why a build context cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ContextError {
+    /// There is no such directory.
+    #[error("unable to prepare context: path \"{}\" not found", path.display())]
+    Missing {
+        /// As given.
+        path: PathBuf,
+    },
+    /// It is not a directory.
+    #[error("unable to prepare context: path \"{}\" is not a directory", path.display())]
+    NotDirectory {
+        /// As given.
+        path: PathBuf,
+    },
+    /// A system call failed.
+    #[error("cannot {verb} `{}`", path.display())]
+    Io {
+        /// What was tried, as it follows "cannot".
+        verb: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The errno.
+        source: io::Error,
+    },
+}
+
+/// A directory of the client, seen through its `.dockerignore`. Each directory in it is read at most once, when it is
+/// first asked for, so that all steps of a build see the same files.
+#[derive(Debug)]
+pub struct ContextDir {
+    path: PathBuf,
+    ignore: Ignore,
+    root: OwnedFd,
+    listed: Mutex<HashMap<Vec<u8>, Listing>>,
+}
+
+impl ContextDir {
+    /// Opens a directory. Reads nothing below it yet.
+    pub fn open(path: &Path, ignore: Ignore) -> Result<ContextDir, ContextError> {
+        let root = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let root = root.map_err(|errno| match errno {
+            rustix::io::Errno::NOENT => ContextError::Missing { path: path.to_owned() },
+            rustix::io::Errno::NOTDIR => ContextError::NotDirectory { path: path.to_owned() },
+            errno => ContextError::Io { verb: "open", path: path.to_owned(), source: errno.into() },
+        })?;
+        Ok(ContextDir { path: path.to_owned(), ignore, root, listed: Mutex::default() })
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is left out of it.
+    pub fn ignore(&self) -> &Ignore {
+        &self.ignore
+    }
+
+    /// The opened directory, to be read with [`dir`].
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// The entries of a directory that are not left out. `path` is relative to the context and has no links in it.
+    pub fn list(&self, path: &[u8]) -> Result<Listing, ContextError> {
+        if let Some(listing) = self.listed().get(path) {
+            return Ok(listing.clone());
+        }
+        let entries = dir::list(self.root(), path).map_err(|errno| ContextError::Io {
+            verb: "read directory",
+            path: self.path.join(OsStr::from_bytes(path)),
+            source: errno.into(),
+        })?;
+        let mut kept: Vec<Entry> = Vec::with_capacity(entries.len());
+        for entry in entries {
+            if self.ignore.is_empty() || self.visible(&dir::join(path, &entry.name), &entry.meta)? {
+                kept.push(entry);
+            }
+        }
+        let listing = Arc::new(kept);
+        // Two threads may have read it at once; all go on with the same.
+        Ok(self.listed().entry(path.to_vec()).or_insert(listing).clone())
+    }
+
+    /// Whether a file is left: not excluded, or a directory in which something is left.
+    pub fn visible(&self, path: &[u8], meta: &Meta) -> Result<bool, ContextError> {
+        if path.is_empty() || self.ignore.is_empty() {
+            return Ok(true);
+        }
+        let text = String::from_utf8_lossy(path);
+        if !self.ignore.excluded(&text) {
+            return Ok(true);
+        }
+        Ok(meta.is_dir() && self.ignore.may_include_below(&text) && !self.list(path)?.is_empty())
+    }
+
+    fn listed(&self) -> std::sync::MutexGuard<'_, HashMap<Vec<u8>, Listing>> {
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Finds and reads the ignore file: `<dockerfile>.dockerignore` if there is one, even empty, else `.dockerignore` at
+/// the root of the context (reference 6.3). Returns its path and text.
+pub fn load_ignore_file(context: &Path, dockerfile: &Path) -> Result<Option<(PathBuf, String)>, ContextError> {
+    let mut own = dockerfile.as_os_str().to_owned();
+    own.push(".dockerignore");
+    for path in [PathBuf::from(own), context.join(".dockerignore")] {
+        match std::fs::read(&path) {
+            Ok(bytes) => return Ok(Some((path, String::from_utf8_lossy(&bytes).into_owned()))),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+            Err(source) => return Err(ContextError::Io { verb: "read", path, source }),
+        }
+    }
+    Ok(None)
+}
+
+/// Whether what comes on stdin, of which `start` are the first 1024 bytes, is a context and not a Dockerfile: gzip,
+/// bzip2, xz, or a valid tar header. zstd does not count, as for BuildKit.
+pub fn is_context_archive(start: &[u8]) -> bool {
+    !start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) && looks_like_archive(start)
+}
+
+/// Unpacks a context that is a tar, plain or compressed, into the existing directory `into`. Files get the owners that
+/// the tar gives them where this process may give them away.
+pub fn unpack_context(reader: impl Read, into: &Path) -> Result<(), FileError> {
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    let owner = (!uid.is_root()).then(|| (uid.as_raw(), gid.as_raw()));
+    unpack_stream(reader, "the build context", into, owner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_dockerfiles_own_ignore_file_comes_first() {
+        let temp = tempfile::tempdir().unwrap();
+        let (context, dockerfile) = (temp.path().join("c"), temp.path().join("sub/app.Dockerfile"));
+        std::fs::create_dir_all(&context).unwrap();
+        std::fs::create_dir_all(temp.path().join("sub")).unwrap();
+        let text = || load_ignore_file(&context, &dockerfile).unwrap().map(|(_, text)| text);
+        assert_eq!(text(), None);
+        std::fs::write(context.join(".dockerignore"), "a").unwrap();
+        assert_eq!(text().as_deref(), Some("a"));
+        std::fs::write(temp.path().join("sub/app.Dockerfile.dockerignore"), "").unwrap();
+        assert_eq!(text().as_deref(), Some(""));
+    }
+
+    #[test]
+    fn what_is_no_directory_is_no_context() {
+        let temp = tempfile::NamedTempFile::new().unwrap();
+        let error = ContextDir::open(temp.path(), Ignore::default()).unwrap_err();
+        assert!(matches!(error, ContextError::NotDirectory { .. }), "{error}");
+        let error = ContextDir::open(&temp.path().with_extension("gone"), Ignore::default()).unwrap_err();
+        assert!(error.to_string().ends_with("not found"), "{error}");
+    }
+
+    #[test]
+    fn a_tar_is_a_context_and_a_dockerfile_is_not() {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_path("d/Dockerfile").unwrap();
+        header.set_size(5);
+        header.set_mode(0o640);
+        header.set_cksum();
+        builder.append(&header, b"FROM ".as_slice()).unwrap();
+        let plain = builder.into_inner().unwrap();
+        assert!(is_context_archive(&plain[..1024]));
+        assert!(is_context_archive(&[0x1f, 0x8b, 8, 0]));
+        assert!(!is_context_archive(b"FROM scratch\nCOPY a /\n"));
+        assert!(!is_context_archive(b""));
+        assert!(!is_context_archive(&zstd::encode_all(plain.as_slice(), 1).unwrap()));
+        let temp = tempfile::tempdir().unwrap();
+        unpack_context(plain.as_slice(), temp.path()).unwrap();
+        assert_eq!(std::fs::read(temp.path().join("d/Dockerfile")).unwrap(), b"FROM ");
+    }
+}
