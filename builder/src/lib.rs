@@ -1,8 +1,17 @@
 //! kiln's program: all that touches kernel, network or person.
+//!
+//! Start with [`pipeline`], the build from top to bottom. [`step`] implements what the solver asks of steps, with
+//! [`sandbox`] to run commands and [`source`] to bring trees in; [`image`] and [`export`] turn results into images and
+//! files; [`registry`] talks to registries; [`progress`] and [`report`] talk to people.
+//!
+//! Invariant: nothing but `report` and `progress` writes to the terminal, and only `sandbox::syscall` is `unsafe`.
 
+pub mod cancel;
 pub mod cli;
 pub mod config;
+pub mod export;
 pub mod image;
+pub mod pipeline;
 pub mod progress;
 pub mod registry;
 pub mod report;
@@ -12,3 +21,25 @@ pub mod source;
 pub mod ssh;
 pub mod step;
 pub mod time;
+
+use anyhow::{Context, Result};
+use frontend::platform::Platform;
+use sandbox::userns::Identity;
+use std::path::PathBuf;
+
+/// The platform of the machine that kiln runs on.
+pub fn host_platform() -> Platform {
+    Platform::host_default(std::env::consts::ARCH)
+}
+
+/// Where the store is if nothing else is said: /var/lib/kiln for root, the user's data folder for others.
+pub fn default_root(identity: &Identity) -> Result<PathBuf> {
+    if *identity == Identity::Root {
+        return Ok("/var/lib/kiln".into());
+    }
+    let data = std::env::var_os("XDG_DATA_HOME").filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
+    let data =
+        data.or_else(home).context("neither $XDG_DATA_HOME nor $HOME is set; say where the store is with --root")?;
+    Ok(data.join("kiln"))
+}

@@ -1,6 +1,10 @@
-//! What each op does to the world.
+//! Implements [`solver::step::Steps`]: what the ops of a build graph do, and what they depend on.
+//!
+//! One match from [`Op`] to the files beside this one. The result of a vertex is a [`StepOutput`]: a stack of layers,
+//! of which those of images may not have been fetched yet, or a folder of the client.
 
 pub mod cache_mount;
+pub mod commit;
 mod copy_tree;
 pub mod exec;
 mod exec_files;
@@ -8,5 +12,280 @@ mod exec_log;
 mod exec_mounts;
 mod exec_plan;
 pub mod file;
+pub mod inputs;
 mod mount_point;
+pub mod plan;
 mod user;
+
+use crate::cancel::Cancel;
+use crate::image::layers::{LayerBlobs, LayerOptions};
+use crate::progress::{Outcome, Vertex};
+use crate::sandbox::userns::Identity;
+use crate::secret::Secrets;
+use crate::source::context::ContextDir;
+use crate::source::image::{ImageError, ImageSource};
+use crate::ssh::SshAgents;
+use cache::store::Store;
+use cache::tree::{Layer, Tree};
+use cache_mount::BegunAnew;
+use file::{FileError, SourceTree};
+use frontend::op::{Exec, FileAction, FileOp, Op, Step};
+use solver::graph::{Graph, VertexId};
+use solver::progress::{Event, Observer};
+use solver::record::Record;
+use solver::step::{Plan, Steps};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The result of a vertex.
+#[derive(Clone)]
+pub enum StepOutput {
+    /// A folder of the client, seen through its .dockerignore.
+    Client(Arc<ContextDir>),
+    /// Layers.
+    Tree(Arc<Tree>),
+}
+
+/// All that steps work with.
+pub struct BuildSteps {
+    pub graph: Graph<Step>,
+    pub store: Store,
+    pub images: ImageSource,
+    pub blobs: LayerBlobs,
+    /// By name; the main one is `context`.
+    pub contexts: BTreeMap<String, Arc<ContextDir>>,
+    pub secrets: Arc<Secrets>,
+    pub ssh: Arc<SshAgents>,
+    /// As what kiln runs.
+    pub identity: Identity,
+    /// Progress of each vertex, in graph order.
+    pub vertices: Vec<Vertex>,
+    /// Vertices whose layers the result consists of, and how exporters want those.
+    pub exported: BTreeSet<VertexId>,
+    pub layer_options: Vec<LayerOptions>,
+    pub cancel: Cancel,
+    /// Cache mounts that `--no-cache` has emptied.
+    pub begun_anew: Arc<BegunAnew>,
+    /// Folders of the client that some stage or the result is based on.
+    pub rooted: BTreeSet<VertexId>,
+}
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Exec(#[from] exec::ExecError),
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    #[error(transparent)]
+    Store(#[from] cache::error::StoreError),
+    #[error(transparent)]
+    Commit(#[from] commit::CommitError),
+    #[error("kiln does not fetch {0} yet: copy the file into the build context")]
+    Unsupported(String),
+    #[error("{0} is a folder of the client, where layers were expected: a bug of kiln")]
+    ClientRoot(String),
+    #[error("Canceled: context canceled")]
+    Canceled,
+    #[error("a thread of the build died")]
+    Join(#[from] tokio::task::JoinError),
+}
+
+impl StepError {
+    /// What to do next, one sentence each.
+    pub fn help(&self) -> Vec<String> {
+        match self {
+            StepError::File(error) => error.help(),
+            StepError::Image(error) => error.help().into_iter().collect(),
+            _ => vec![],
+        }
+    }
+}
+
+impl Steps for BuildSteps {
+    type Output = StepOutput;
+    type Error = StepError;
+
+    async fn plan(&self, vertex: VertexId, inputs: &[StepOutput]) -> Result<Plan<StepOutput>, StepError> {
+        self.check_canceled()?;
+        plan::plan(self, vertex, inputs).await
+    }
+
+    fn load(&self, vertex: VertexId, inputs: &[StepOutput], record: &Record) -> Result<Option<StepOutput>, StepError> {
+        let Ok(layer) = serde_json::from_slice::<Layer>(&record.output) else { return Ok(None) };
+        if !self.store.snapshots().exists(&layer.snapshot) {
+            return Ok(None);
+        }
+        let output = self.base(vertex, inputs)?.with(layer);
+        self.start_blob(vertex, &output);
+        Ok(Some(StepOutput::Tree(Arc::new(output))))
+    }
+
+    async fn run(&self, vertex: VertexId, inputs: &[StepOutput]) -> Result<(StepOutput, Record), StepError> {
+        self.check_canceled()?;
+        let started = Instant::now();
+        let base = self.base(vertex, inputs)?;
+        let step = self.graph.value(vertex);
+        let layer = match &step.op {
+            Op::File(op) => self.run_file(vertex, op, &base, inputs).await?,
+            Op::Exec(op) => self.run_exec(vertex, op, &base, inputs).await?,
+            Op::Source(_) | Op::Merge => unreachable!("planning these gives their output"),
+        };
+        let record = Record {
+            name: step.name.clone(),
+            recipe: solver::key::KeyRecipe::new(),
+            output: serde_json::to_vec(&layer).expect("a layer is plain data"),
+            cost_ms: started.elapsed().as_millis() as u64,
+            observed: vec![],
+        };
+        let output = base.with(layer);
+        self.start_blob(vertex, &output);
+        Ok((StepOutput::Tree(Arc::new(output)), record))
+    }
+
+    fn cancel(&self) {
+        self.cancel.cancel();
+    }
+
+    fn ignores_cache(&self, vertex: VertexId) -> bool {
+        self.graph.value(vertex).ignore_cache
+    }
+}
+
+impl BuildSteps {
+    async fn run_file(
+        &self,
+        vertex: VertexId,
+        op: &FileOp,
+        base: &Tree,
+        inputs: &[StepOutput],
+    ) -> Result<Layer, StepError> {
+        let lowers = self.unpacked(vertex, base).await?;
+        let mut sources = vec![];
+        for (position, input) in inputs.iter().enumerate() {
+            // The base is already there as layers; mounting or fetching it twice would gain nothing.
+            let is_base = op.base == Some(position) && !inputs::is_copied_from(op, position);
+            sources.push(if is_base { SourceTree::Empty } else { self.source_tree(vertex, input).await? });
+        }
+        let (store, op, base) = (self.store.clone(), op.clone(), base.clone());
+        // A folder that was there already was only copied up on the way, and is no change.
+        let writer = match op.actions.iter().any(|action| matches!(action, FileAction::MkDir { .. })) {
+            true => commit::Writer::Overlay,
+            false => commit::Writer::Copier,
+        };
+        tokio::task::spawn_blocking(move || {
+            let draft = store.snapshots().prepare()?;
+            if let Some(top) = lowers.last() {
+                draft.inherit_root(top)?;
+            }
+            file::apply(&op, &lowers, &sources, draft.upper())?;
+            Ok(commit::commit(&store, draft, &base, &lowers, writer)?)
+        })
+        .await?
+    }
+
+    async fn run_exec(
+        &self,
+        vertex: VertexId,
+        op: &Exec,
+        base: &Tree,
+        inputs: &[StepOutput],
+    ) -> Result<Layer, StepError> {
+        let lowers = self.unpacked(vertex, base).await?;
+        let draft = self.store.snapshots().prepare()?;
+        if let Some(top) = lowers.last() {
+            draft.inherit_root(top)?;
+        }
+        let mut sources = vec![];
+        for (position, mount) in op.mounts.iter().enumerate() {
+            if let Some(source) = self.mount_source(vertex, mount, inputs).await? {
+                sources.push((position, source));
+            }
+        }
+        let input = exec::ExecInput {
+            lowers: lowers.clone(),
+            upper: draft.upper().to_path_buf(),
+            work: draft.work().to_path_buf(),
+            sources,
+            cache_root: self.store.mounts_dir(),
+            anew: self.graph.value(vertex).ignore_cache.then(|| self.begun_anew.clone()),
+            secrets: self.secrets.clone(),
+            ssh: self.ssh.clone(),
+            identity: self.identity.clone(),
+            id: format!("{}-{}", std::process::id(), vertex.0),
+        };
+        let vertex = &self.vertices[vertex.0 as usize];
+        match exec::run(op, input, vertex, self.cancel.canceled()).await {
+            Err(exec::ExecError::Canceled) => return Err(StepError::Canceled),
+            ran => ran?,
+        };
+        let (store, base) = (self.store.clone(), base.clone());
+        tokio::task::spawn_blocking(move || Ok(commit::commit(&store, draft, &base, &lowers, commit::Writer::Overlay)?))
+            .await?
+    }
+
+    /// The tree that a vertex changes.
+    fn base(&self, vertex: VertexId, inputs: &[StepOutput]) -> Result<Tree, StepError> {
+        let position = match &self.graph.value(vertex).op {
+            Op::File(op) => op.base,
+            Op::Exec(op) => op.root,
+            Op::Source(_) | Op::Merge => None,
+        };
+        match position.map(|position| &inputs[position]) {
+            None => Ok(Tree::default()),
+            Some(StepOutput::Tree(tree)) => Ok(Tree::clone(tree)),
+            Some(StepOutput::Client(context)) => Err(StepError::ClientRoot(context.path().display().to_string())),
+        }
+    }
+
+    /// The folders of a tree's layers, lowest first; what is missing is fetched, shown on the FROM it belongs to.
+    async fn unpacked(&self, vertex: VertexId, tree: &Tree) -> Result<Vec<PathBuf>, StepError> {
+        let from = self.image_below(vertex).unwrap_or(vertex);
+        Ok(self.images.ensure_unpacked(tree, &self.vertices[from.0 as usize]).await?)
+    }
+
+    /// The image source at the bottom of a vertex's chain of bases.
+    fn image_below(&self, vertex: VertexId) -> Option<VertexId> {
+        let mut at = vertex;
+        loop {
+            let base = match &self.graph.value(at).op {
+                Op::Source(_) => return Some(at),
+                Op::File(op) => op.base?,
+                Op::Exec(op) => op.root?,
+                Op::Merge => 0,
+            };
+            at = self.graph.inputs(at)[base].vertex;
+        }
+    }
+
+    /// Starts to make the layer's blob, if the result needs it, while later steps run.
+    fn start_blob(&self, vertex: VertexId, output: &Tree) {
+        if self.exported.contains(&vertex) {
+            for options in &self.layer_options {
+                self.blobs.start(output.clone(), *options);
+            }
+        }
+    }
+
+    fn check_canceled(&self) -> Result<(), StepError> {
+        if self.cancel.is_canceled() { Err(StepError::Canceled) } else { Ok(()) }
+    }
+}
+
+impl Observer for BuildSteps {
+    fn event(&self, event: Event) {
+        let of = |vertex: VertexId| &self.vertices[vertex.0 as usize];
+        match event {
+            Event::Started(vertex) => of(vertex).start(),
+            Event::Cached(vertex) => of(vertex).end(Outcome::Cached),
+            Event::Done(vertex) => of(vertex).end(Outcome::Done),
+            Event::Canceled(vertex) => of(vertex).end(Outcome::Canceled),
+            // Ended by whoever reports the error, with its message.
+            Event::Failed(_) => {}
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! `kiln build`: opens the store, runs the pipeline, and tells how it went.
+
+use super::options::{BuildArgs, BuildOptions};
+use super::{Cli, exit, failure};
+use crate::cancel::Cancel;
+use crate::config::Config;
+use crate::pipeline::{self, BuildError, Built, World};
+use crate::progress::Progress;
+use crate::progress::render::{self, Mode, Summary};
+use crate::registry::Registry;
+use crate::registry::credentials::Credentials;
+use crate::report::{self, Detail};
+use crate::sandbox::userns::Identity;
+use anyhow::{Context, Result};
+use cache::store::Store;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+/// Runs the command; gives the program's exit code.
+pub fn run(cli: &Cli, args: &BuildArgs, identity: Identity) -> Result<u8> {
+    let host = crate::host_platform();
+    let environment = |name: &str| std::env::var(name).ok();
+    let options = match args.options(&host, &environment) {
+        Ok(options) => options,
+        Err(error) => {
+            eprintln!("ERROR: {}", crate::progress::chain(&error));
+            return Ok(exit::FAILURE);
+        }
+    };
+    // A stale digest must not outlive a failed build.
+    if let Some(iidfile) = &options.iidfile {
+        let _ = std::fs::remove_file(iidfile);
+    }
+    let config = Config::load(cli.config.as_deref(), |name| std::env::var_os(name))?;
+    config.warnings.iter().for_each(|warning| eprintln!("WARNING: {warning}"));
+    let root = cli.root.clone().map_or_else(|| crate::default_root(&identity), Ok)?;
+    let store = Store::open(&root)?;
+    let registry = Registry::new(&config, Credentials::from_environment(|name| std::env::var_os(name)));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start threads")?;
+
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let renderer = render::spawn(options.progress.parse().unwrap_or(Mode::Auto), receiver);
+    let result = runtime.block_on(async {
+        let world = World {
+            store: store.clone(),
+            registry,
+            progress: Progress::new(sender),
+            cancel: Cancel::default(),
+            host,
+            identity,
+        };
+        tokio::spawn(cancel_on_signals(world.cancel.clone()));
+        pipeline::build(&options, &world).await
+    });
+    // What a dropped build left running must not write to the store after this process has said its last word.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    let summary = renderer.join().unwrap_or_default();
+    store.sync()?;
+    conclude(&options, result, &summary)
+}
+
+/// Writes the files that were asked for, and says what happened.
+fn conclude(options: &BuildOptions, result: Result<Built, BuildError>, summary: &Summary) -> Result<u8> {
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let built = match result {
+        Ok(built) => built,
+        Err(error) => {
+            eprint!("{}", failure::text(&error, summary, colour));
+            return Ok(match error {
+                BuildError::Canceled => exit::CANCELED,
+                _ => exit::FAILURE,
+            });
+        }
+    };
+    let digest = |key: &str| built.response.get(key).and_then(|value| value.as_str()).map(str::to_string);
+    let image_id = digest("containerimage.config.digest").or_else(|| digest("containerimage.digest"));
+    if let (Some(iidfile), Some(id)) = (&options.iidfile, &image_id) {
+        write_aside(iidfile, id.as_bytes())?;
+    }
+    if let Some(path) = &options.metadata_file {
+        let text = serde_json::to_string_pretty(&built.response).context("write metadata")?;
+        write_aside(path, text.as_bytes())?;
+    }
+    let quiet = matches!(options.progress.as_str(), "quiet" | "none" | "rawjson");
+    if options.progress == "quiet" {
+        println!("{}", image_id.unwrap_or_default());
+    }
+    if !quiet {
+        eprint!("{}", report::warnings(&built.source, &built.warnings, Detail::Full, colour));
+        if built.nothing_exported {
+            eprintln!(
+                "WARNING: No output specified: the result stays in kiln's cache. Add --push, --load, \
+                 -o FOLDER, or -o type=oci,dest=FILE"
+            );
+        }
+    }
+    Ok(exit::SUCCESS)
+}
+
+/// Writes a file whole or not at all, mode 0644.
+fn write_aside(path: &Path, bytes: &[u8]) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let parent = path.parent().filter(|parent| *parent != Path::new("")).map_or(PathBuf::from("."), Path::to_path_buf);
+    let mut aside = tempfile::Builder::new()
+        .permissions(std::fs::Permissions::from_mode(0o644))
+        .tempfile_in(&parent)
+        .with_context(|| format!("create a file in {}", parent.display()))?;
+    std::io::Write::write_all(aside.as_file_mut(), bytes).with_context(|| format!("write {}", path.display()))?;
+    aside.persist(path).with_context(|| format!("write {}", path.display()))?;
+    Ok(())
+}
+
+/// The first signal stops the build and lets it clean up, the third ends the program at once.
+async fn cancel_on_signals(cancel: Cancel) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return;
+    };
+    for count in 1.. {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        cancel.cancel();
+        if count == 3 {
+            std::process::exit(i32::from(exit::FAILURE));
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! Exit codes, one for each class of failure (reference/engine.md 1.6).
+
+/// The build succeeded.
+pub const SUCCESS: u8 = 0;
+/// The build failed: a failing step, a bad Dockerfile, a registry that refuses, a full disk.
+pub const FAILURE: u8 = 1;
+/// The command line could not be understood.
+pub const USAGE: u8 = 2;
+/// A bug of kiln.
+pub const INTERNAL: u8 = 100;
+/// Stopped by SIGINT or SIGTERM.
+pub const CANCELED: u8 = 130;

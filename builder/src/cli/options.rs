@@ -1,0 +1,440 @@
+//! `kiln build`: the flags of `docker buildx build`, read into [`BuildOptions`].
+
+use super::csv;
+use super::output::{self, OutputSpec};
+use clap::Args;
+use frontend::platform::Platform;
+use frontend::reference::Reference;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+/// As clap reads them; see reference/engine.md 1.1.
+#[derive(Args, Debug)]
+pub struct BuildArgs {
+    /// Build context: a folder, or `-` for a tar archive or Dockerfile on standard input
+    #[arg(value_name = "PATH")]
+    context: String,
+    /// Dockerfile (default: PATH/Dockerfile); `-` reads standard input
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<String>,
+    /// Name of the image, as name or name:tag; may be given more than once
+    #[arg(short, long = "tag", value_name = "NAME")]
+    tags: Vec<String>,
+    /// Value of an ARG; without `=VALUE` the environment's
+    #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
+    build_args: Vec<String>,
+    /// Stage to build (default: the last one)
+    #[arg(long, value_name = "STAGE")]
+    target: Option<String>,
+    /// Platforms to build for, such as linux/amd64,linux/arm64
+    #[arg(long = "platform", value_name = "PLATFORM")]
+    platforms: Vec<String>,
+    /// Run every step, whatever the cache holds
+    #[arg(long, conflicts_with = "no_cache_filter")]
+    no_cache: bool,
+    /// Run the steps of these stages, whatever the cache holds
+    #[arg(long, value_name = "STAGE")]
+    no_cache_filter: Vec<String>,
+    /// Where the result goes: a folder, or type=oci|docker|image|registry|local|tar,dest=…
+    #[arg(short, long = "output", value_name = "SPEC")]
+    outputs: Vec<String>,
+    /// Push the image to the registry of its name: --output type=registry
+    #[arg(long)]
+    push: bool,
+    /// Load the image into docker: --output type=docker
+    #[arg(long)]
+    load: bool,
+    /// How progress is shown
+    #[arg(long, value_name = "MODE", default_value = "auto", env = "BUILDKIT_PROGRESS")]
+    #[arg(value_parser = ["auto", "none", "plain", "quiet", "rawjson", "tty"])]
+    progress: String,
+    /// No progress; print the image's digest
+    #[arg(short, long)]
+    quiet: bool,
+    /// Write the image's digest to this file
+    #[arg(long, value_name = "FILE")]
+    iidfile: Option<PathBuf>,
+    /// Write what was built to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    metadata_file: Option<PathBuf>,
+    /// Label of the image
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    labels: Vec<String>,
+    /// Annotation of the image
+    #[arg(long = "annotation", value_name = "[TYPE:]NAME=VALUE")]
+    annotations: Vec<String>,
+    /// Further context: NAME=folder, NAME=docker-image://…, NAME=oci-layout://…
+    #[arg(long = "build-context", value_name = "NAME=VALUE")]
+    build_contexts: Vec<String>,
+    /// Secret for RUN --mount=type=secret: id=NAME[,src=FILE|,env=VARIABLE]
+    #[arg(long = "secret", value_name = "SPEC")]
+    secrets: Vec<String>,
+    /// Agent for RUN --mount=type=ssh: default, or NAME=SOCKET
+    #[arg(long = "ssh", value_name = "SPEC")]
+    ssh: Vec<String>,
+    /// Line of /etc/hosts in RUN, as host:ip
+    #[arg(long = "add-host", value_name = "HOST:IP")]
+    add_hosts: Vec<String>,
+    /// Network of RUN: default, none or host
+    #[arg(long, value_name = "MODE", default_value = "default")]
+    network: String,
+    /// Size of /dev/shm in RUN, such as 128m
+    #[arg(long, value_name = "BYTES")]
+    shm_size: Option<String>,
+    /// Limit in RUN, such as nofile=1024:2048
+    #[arg(long = "ulimit", value_name = "TYPE=SOFT[:HARD]")]
+    ulimits: Vec<String>,
+    /// Parent cgroup of RUN
+    #[arg(long, value_name = "PATH")]
+    cgroup_parent: Option<String>,
+    /// Grant what a Dockerfile asks for: network.host, security.insecure
+    #[arg(long = "allow", value_name = "ENTITLEMENT")]
+    allow: Vec<String>,
+    /// Look up every tag anew (kiln always does)
+    #[arg(long)]
+    pull: bool,
+    /// Provenance attestation; kiln makes none yet, so only `false` is accepted
+    #[arg(long, value_name = "false")]
+    provenance: Option<String>,
+    /// SBOM attestation; kiln makes none yet, so only `false` is accepted
+    #[arg(long, value_name = "false", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    sbom: Option<String>,
+}
+
+/// What `kiln build` is asked to do, checked and typed.
+#[derive(Clone, Debug)]
+pub struct BuildOptions {
+    pub context: ContextArg,
+    /// `-f`; `None` for the default.
+    pub file: Option<FileArg>,
+    pub tags: Vec<Reference>,
+    pub build_args: BTreeMap<String, String>,
+    pub target: Option<String>,
+    pub platforms: Vec<Platform>,
+    pub no_cache: frontend::compile::NoCache,
+    pub outputs: Vec<OutputSpec>,
+    pub progress: String,
+    pub iidfile: Option<PathBuf>,
+    pub metadata_file: Option<PathBuf>,
+    pub labels: BTreeMap<String, String>,
+    /// Name as given, value as given.
+    pub build_contexts: BTreeMap<String, String>,
+    pub secrets: Vec<String>,
+    pub ssh: Vec<String>,
+    /// Host, address.
+    pub extra_hosts: Vec<(String, String)>,
+    pub network: frontend::op::Network,
+    pub shm_size_bytes: Option<u64>,
+    /// Name, soft, hard; -1 is unlimited.
+    pub ulimits: Vec<(String, i64, i64)>,
+    pub cgroup_parent: Option<String>,
+    pub entitlements: BTreeSet<String>,
+}
+
+/// The positional argument.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContextArg {
+    Directory(PathBuf),
+    Stdin,
+}
+
+/// `-f`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FileArg {
+    Path(PathBuf),
+    Stdin,
+}
+
+/// An option whose value kiln refuses.
+#[derive(Debug, thiserror::Error)]
+pub enum OptionError {
+    #[error("invalid tag \"{tag}\"")]
+    Tag { tag: String, source: frontend::reference::ReferenceError },
+    #[error("invalid --platform")]
+    Platform(#[from] frontend::platform::PlatformError),
+    #[error(transparent)]
+    Output(#[from] output::OutputError),
+    #[error("unable to prepare context: path \"{0}\" not found")]
+    NoContext(String),
+    #[error("unable to prepare context: {0} is neither a folder nor `-`: kiln does not fetch contexts from URLs yet")]
+    RemoteContext(String),
+    #[error("invalid argument: can't use stdin for both build context and dockerfile")]
+    StdinTwice,
+    #[error("invalid value \"{value}\" for --{flag}: {problem}")]
+    Value { flag: &'static str, value: String, problem: String },
+    #[error("tag is needed when pushing to registry")]
+    PushWithoutTag,
+    #[error("kiln makes no {0} attestations yet; leave --{1} out or set it to false")]
+    Attestation(&'static str, &'static str),
+}
+
+fn bad(flag: &'static str, value: &str, problem: impl Into<String>) -> OptionError {
+    OptionError::Value { flag, value: value.into(), problem: problem.into() }
+}
+
+impl BuildArgs {
+    /// Checks and types the flags. `environment` answers for variables of kiln's own environment, `host` is the
+    /// machine's platform.
+    pub fn options(
+        &self,
+        host: &Platform,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<BuildOptions, OptionError> {
+        self.refuse_attestations()?;
+        let (context, file) = self.sources()?;
+        let tags = self.tags.iter().map(|tag| parse_tag(tag)).collect::<Result<Vec<_>, _>>()?;
+        let mut build_args = assignments(&self.build_args, "build-arg", environment)?;
+        if let (false, Some(epoch)) = (build_args.contains_key("SOURCE_DATE_EPOCH"), environment("SOURCE_DATE_EPOCH")) {
+            build_args.insert("SOURCE_DATE_EPOCH".into(), epoch);
+        }
+        Ok(BuildOptions {
+            context,
+            file,
+            outputs: self.outputs(&tags)?,
+            tags,
+            build_args,
+            target: self.target.clone(),
+            platforms: self.platforms(host, environment)?,
+            no_cache: self.no_cache(),
+            progress: if self.quiet { "quiet".into() } else { self.progress.clone() },
+            iidfile: self.iidfile.clone(),
+            metadata_file: self.metadata_file.clone(),
+            labels: assignments(&self.labels, "label", environment)?,
+            build_contexts: contexts(&self.build_contexts)?,
+            secrets: self.secrets.clone(),
+            ssh: self.ssh.clone(),
+            extra_hosts: extra_hosts(&self.add_hosts)?,
+            network: network(&self.network)?,
+            shm_size_bytes: self.shm_size.as_deref().map(|text| bytes("shm-size", text)).transpose()?,
+            ulimits: self.ulimits.iter().map(|text| ulimit(text)).collect::<Result<_, _>>()?,
+            cgroup_parent: self.cgroup_parent.clone(),
+            entitlements: self.entitlements()?,
+        })
+    }
+
+    fn refuse_attestations(&self) -> Result<(), OptionError> {
+        let off = |value: &str| {
+            csv::boolean(value) == Some(false)
+                || csv::pairs(value).is_ok_and(|pairs| {
+                    pairs
+                        .iter()
+                        .any(|(key, on)| key == "disabled" && on.as_deref().and_then(csv::boolean) == Some(true))
+                })
+        };
+        match (&self.provenance, &self.sbom) {
+            (Some(value), _) if !off(value) => Err(OptionError::Attestation("provenance", "provenance")),
+            (_, Some(value)) if !off(value) => Err(OptionError::Attestation("SBOM", "sbom")),
+            _ => Ok(()),
+        }
+    }
+
+    fn sources(&self) -> Result<(ContextArg, Option<FileArg>), OptionError> {
+        let file = self.file.as_ref().map(|file| match file.as_str() {
+            "-" => FileArg::Stdin,
+            path => FileArg::Path(path.into()),
+        });
+        if self.context == "-" {
+            return match file {
+                Some(FileArg::Stdin) => Err(OptionError::StdinTwice),
+                file => Ok((ContextArg::Stdin, file)),
+            };
+        }
+        let path = PathBuf::from(&self.context);
+        if path.is_dir() {
+            return Ok((ContextArg::Directory(path), file));
+        }
+        let remote = ["://", "git@"].iter().any(|mark| self.context.contains(mark));
+        Err(match remote || self.context.starts_with("github.com/") {
+            true => OptionError::RemoteContext(self.context.clone()),
+            false => OptionError::NoContext(self.context.clone()),
+        })
+    }
+
+    fn outputs(&self, tags: &[Reference]) -> Result<Vec<OutputSpec>, OptionError> {
+        let mut outputs = self.outputs.iter().map(|value| output::parse(value)).collect::<Result<Vec<_>, _>>()?;
+        for output in &mut outputs {
+            if output.kind == "registry" {
+                output.kind = "image".into();
+                output.attributes.insert("push".into(), "true".into());
+            }
+        }
+        let plain = |kind: &str| OutputSpec { kind: kind.into(), attributes: BTreeMap::new() };
+        if self.load && !outputs.iter().any(|output| output.kind == "docker") {
+            outputs.push(plain("docker"));
+        }
+        if self.push {
+            if !outputs.iter().any(|output| output.kind == "image") {
+                outputs.push(plain("image"));
+            }
+            for output in outputs.iter_mut().filter(|output| output.kind == "image") {
+                output.attributes.insert("push".into(), "true".into());
+            }
+        }
+        for output in outputs.iter_mut().filter(|output| matches!(output.kind.as_str(), "image" | "oci" | "docker")) {
+            if !tags.is_empty() && !output.attributes.contains_key("name") {
+                let names: Vec<String> = tags.iter().map(|tag| tag.to_string()).collect();
+                output.attributes.insert("name".into(), names.join(","));
+            }
+            for annotation in &self.annotations {
+                let (kind, pair) = match annotation.split_once(':') {
+                    Some((kind, pair)) if is_annotation_kind(kind) && pair.contains('=') => (format!("-{kind}"), pair),
+                    _ => (String::new(), annotation.as_str()),
+                };
+                let Some((name, value)) = pair.split_once('=') else {
+                    return Err(bad("annotation", annotation, "it must be a key=value pair"));
+                };
+                let kind = if kind == "-manifest" { String::new() } else { kind };
+                output.attributes.insert(format!("annotation{kind}.{name}"), value.into());
+            }
+            let push = output.attributes.get("push").is_some_and(|push| push.is_empty() || push == "true");
+            if push && !output.attributes.contains_key("name") {
+                return Err(OptionError::PushWithoutTag);
+            }
+        }
+        Ok(outputs)
+    }
+
+    fn platforms(
+        &self,
+        host: &Platform,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Vec<Platform>, OptionError> {
+        let mut given = self.platforms.join(",");
+        if given.is_empty() {
+            given = environment("DOCKER_DEFAULT_PLATFORM").unwrap_or_default();
+        }
+        let mut platforms: Vec<Platform> = vec![];
+        for text in given.split(',').map(str::trim).filter(|text| !text.is_empty()) {
+            platforms.push(if text == "local" { host.clone() } else { Platform::parse(text, host)? });
+        }
+        Ok(platforms)
+    }
+
+    fn no_cache(&self) -> frontend::compile::NoCache {
+        use frontend::compile::NoCache;
+        let stages: BTreeSet<String> = self
+            .no_cache_filter
+            .iter()
+            .flat_map(|list| list.split(','))
+            .map(|name| name.trim().to_lowercase())
+            .collect();
+        match (self.no_cache, stages.is_empty()) {
+            (true, _) => NoCache::IgnoreAll,
+            (false, true) => NoCache::Use,
+            (false, false) => NoCache::IgnoreStages(stages),
+        }
+    }
+
+    fn entitlements(&self) -> Result<BTreeSet<String>, OptionError> {
+        let mut granted = BTreeSet::new();
+        for name in self.allow.iter().flat_map(|list| list.split(',')).map(str::trim) {
+            match name {
+                "network.host" | "security.insecure" => granted.insert(name.to_string()),
+                _ => return Err(bad("allow", name, "kiln knows network.host and security.insecure")),
+            };
+        }
+        if self.network == "host" {
+            granted.insert("network.host".into());
+        }
+        Ok(granted)
+    }
+}
+
+/// `TYPE` or `TYPE[PLATFORM]` of `--annotation`.
+fn is_annotation_kind(text: &str) -> bool {
+    let kind = text.split('[').next().unwrap_or_default();
+    matches!(kind, "index" | "index-descriptor" | "manifest" | "manifest-descriptor")
+}
+
+fn parse_tag(tag: &str) -> Result<Reference, OptionError> {
+    Reference::parse(tag).map_err(|source| OptionError::Tag { tag: tag.into(), source })
+}
+
+/// `NAME=VALUE` flags; a bare `NAME` takes its value from the environment and is dropped where that has none.
+fn assignments(
+    flags: &[String],
+    flag: &'static str,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<BTreeMap<String, String>, OptionError> {
+    let mut values = BTreeMap::new();
+    for text in flags {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_string())),
+            None => (text.as_str(), environment(text)),
+        };
+        if name.is_empty() {
+            return Err(bad(flag, text, "the name is missing"));
+        }
+        match (value, flag) {
+            (Some(value), _) => values.insert(name.to_string(), value),
+            (None, "label") => values.insert(name.to_string(), String::new()),
+            (None, _) => None,
+        };
+    }
+    Ok(values)
+}
+
+fn contexts(flags: &[String]) -> Result<BTreeMap<String, String>, OptionError> {
+    flags
+        .iter()
+        .map(|text| match text.split_once('=') {
+            Some((name, value)) if !name.is_empty() && !value.is_empty() => Ok((name.to_string(), value.to_string())),
+            _ => Err(bad("build-context", text, "it must be NAME=VALUE")),
+        })
+        .collect()
+}
+
+fn extra_hosts(flags: &[String]) -> Result<Vec<(String, String)>, OptionError> {
+    let mut hosts = vec![];
+    for text in flags {
+        let Some((name, addresses)) = text.split_once('=').or_else(|| text.split_once(':')) else {
+            return Err(bad("add-host", text, "it must be HOST:IP"));
+        };
+        for address in addresses.split(',') {
+            let address = address.trim_start_matches('[').trim_end_matches(']');
+            if address.parse::<std::net::IpAddr>().is_err() {
+                return Err(bad("add-host", text, format!("`{address}` is not an IP address")));
+            }
+            hosts.push((name.to_string(), address.to_string()));
+        }
+    }
+    Ok(hosts)
+}
+
+fn network(text: &str) -> Result<frontend::op::Network, OptionError> {
+    match text {
+        "" | "default" => Ok(frontend::op::Network::Default),
+        "none" => Ok(frontend::op::Network::None),
+        "host" => Ok(frontend::op::Network::Host),
+        _ => Err(bad("network", text, format!("network mode \"{text}\" not supported by buildkit, nor by kiln"))),
+    }
+}
+
+/// A number of bytes with a suffix of docker's: `b k m g t p`, powers of 1024.
+fn bytes(flag: &'static str, text: &str) -> Result<u64, OptionError> {
+    let lower = text.to_lowercase();
+    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match lower[digits.len()..].trim_end_matches('b').trim_end_matches('i') {
+        "" => 1u64,
+        "k" => 1 << 10,
+        "m" => 1 << 20,
+        "g" => 1 << 30,
+        "t" => 1 << 40,
+        "p" => 1 << 50,
+        _ => return Err(bad(flag, text, "it must be a number of bytes, such as 64m")),
+    };
+    let number: f64 =
+        digits.trim().parse().map_err(|_| bad(flag, text, "it must be a number of bytes, such as 64m"))?;
+    if !(number >= 0.0 && number * factor as f64 <= i64::MAX as f64) {
+        return Err(bad(flag, text, "it is out of range"));
+    }
+    Ok((number * factor as f64) as u64)
+}
+
+fn ulimit(text: &str) -> Result<(String, i64, i64), OptionError> {
+    let problem = || bad("ulimit", text, "it must be TYPE=SOFT[:HARD], such as nofile=1024:2048");
+    let (name, limits) = text.split_once('=').ok_or_else(problem)?;
+    let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+    let number = |text: &str| text.parse::<i64>().ok().filter(|n| *n >= -1).ok_or_else(problem);
+    Ok((name.to_string(), number(soft)?, number(hard)?))
+}

@@ -1,0 +1,123 @@
+//! The archive that `oci` and `docker` write: an OCI layout in a tar, entries in bytewise order of name, uid, gid and
+//! times 0 (reference/engine.md 2.9 and 2.10). Blobs are streamed from the store.
+
+use super::{Export, ExportError};
+use crate::image::assemble::{Assembled, AssembledImage};
+use crate::image::config::go_escape;
+use crate::image::manifest::{Annotations, Entry};
+use cache::digest::Digest;
+use cache::tree::{Layer, SnapshotId, Tree};
+use frontend::reference::Reference;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::io::Write;
+
+/// A file of the layout, beside the blobs.
+pub struct Extra {
+    pub name: &'static str,
+    pub mode: u32,
+    pub content: Vec<u8>,
+}
+
+/// `oci-layout` (image-spec image-layout.md).
+pub fn oci_layout_file() -> Extra {
+    Extra { name: "oci-layout", mode: 0o444, content: br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec() }
+}
+
+/// Digests and sizes of all blobs that the documents name, in order of digest, each once.
+pub fn blobs<'a>(assembled: &'a Assembled) -> BTreeMap<Digest, u64> {
+    let of_image = |image: &'a AssembledImage| {
+        [&image.manifest, &image.config].into_iter().chain(image.layers.iter().map(|layer| &layer.entry))
+    };
+    let entries = assembled.index.iter().chain(assembled.images.iter().flat_map(of_image));
+    entries.map(|entry| (entry.digest.clone(), entry.size)).collect()
+}
+
+/// Fetches the layers of base images whose blobs are not in the store yet.
+pub async fn fetch_blobs(assembled: &Assembled, export: &Export<'_>) -> Result<(), ExportError> {
+    let layers = assembled.images.iter().flat_map(|image| &image.layers).filter_map(|layer| layer.remote.clone());
+    let tree = Tree {
+        layers: layers
+            .map(|remote| Layer {
+                snapshot: SnapshotId(String::new()),
+                change: remote.diff_id.hex().to_string(),
+                created_ms: None,
+                remote: Some(remote),
+            })
+            .collect(),
+    };
+    Ok(export.sources.ensure_blobs(&tree, export.vertex).await?)
+}
+
+/// Entries of `index.json`: one for each name, or a single one without.
+pub fn index_entries(assembled: &Assembled, names: &[Reference]) -> Vec<Entry> {
+    let mut top = assembled.top().clone();
+    let created = assembled.images[0].created.clone().filter(|_| assembled.index.is_none());
+    if let Some(created) = created {
+        top.annotations.insert("org.opencontainers.image.created".into(), created);
+    }
+    if names.is_empty() {
+        return vec![top];
+    }
+    let named = |name: &Reference| {
+        let mut entry = top.clone();
+        entry.annotations.extend(Annotations::from([
+            ("io.containerd.image.name".to_string(), name.to_string()),
+            ("org.opencontainers.image.ref.name".to_string(), name.tag.clone().unwrap_or_else(|| "latest".into())),
+        ]));
+        entry
+    };
+    names.iter().map(named).collect()
+}
+
+/// `index.json` of the layout.
+pub fn index_file(entries: &[Entry]) -> Extra {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Index<'a> {
+        schema_version: u32,
+        media_type: &'a str,
+        manifests: &'a [Entry],
+    }
+    let media_type = "application/vnd.oci.image.index.v1+json";
+    let index = Index { schema_version: 2, media_type, manifests: entries };
+    let text = serde_json::to_string(&index).expect("an index is plain data");
+    Extra { name: "index.json", mode: 0o644, content: go_escape(&text).into_bytes() }
+}
+
+/// Writes the archive. `extras` come after the blobs; their names must sort after `blobs/`.
+pub fn write(
+    out: &mut dyn Write,
+    store: &cache::store::Store,
+    blobs: &BTreeMap<Digest, u64>,
+    extras: &[Extra],
+) -> Result<(), ExportError> {
+    let mut archive = tar::Builder::new(out);
+    for name in ["blobs/", "blobs/sha256/"] {
+        let mut header = header(tar::EntryType::Directory, 0o755, 0);
+        archive.append_data(&mut header, name, std::io::empty()).map_err(ExportError::Archive)?;
+    }
+    for (digest, size) in blobs {
+        let mut header = header(tar::EntryType::Regular, 0o444, *size);
+        let file = store.content().open(digest)?;
+        archive
+            .append_data(&mut header, format!("blobs/sha256/{}", digest.hex()), file)
+            .map_err(ExportError::Archive)?;
+    }
+    for extra in extras {
+        let mut header = header(tar::EntryType::Regular, extra.mode, extra.content.len() as u64);
+        archive.append_data(&mut header, extra.name, extra.content.as_slice()).map_err(ExportError::Archive)?;
+    }
+    archive.finish().map_err(ExportError::Archive)
+}
+
+fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_size(size);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header
+}

@@ -1,0 +1,188 @@
+//! Attributes of an `--output`: taken one by one, and none may be left over.
+
+use super::{ExportError, ImageAttributes};
+use crate::cli::csv;
+use crate::image::assemble::{AnnotationSet, AssembleOptions};
+use crate::image::layers::LayerOptions;
+use cache::layer::compression::{Compression, MediaTypes};
+use frontend::platform::Platform;
+use frontend::reference::Reference;
+use std::collections::BTreeMap;
+
+/// Attributes that have not been taken yet.
+pub struct Attributes {
+    exporter: &'static str,
+    values: BTreeMap<String, String>,
+}
+
+impl Attributes {
+    /// Of an exporter of that type.
+    pub fn new(exporter: &'static str, values: BTreeMap<String, String>) -> Attributes {
+        Attributes { exporter, values }
+    }
+
+    /// The value of a key.
+    pub fn take(&mut self, key: &str) -> Option<String> {
+        self.values.remove(key)
+    }
+
+    /// A boolean; an empty value is true.
+    pub fn boolean(&mut self, key: &'static str) -> Result<Option<bool>, ExportError> {
+        match self.take(key).as_deref() {
+            None => Ok(None),
+            Some("") => Ok(Some(true)),
+            Some(text) => match csv::boolean(text) {
+                Some(value) => Ok(Some(value)),
+                None => Err(self.bad(key, text, "it must be true or false")),
+            },
+        }
+    }
+
+    /// An error about a value.
+    pub fn bad(&self, key: impl Into<String>, value: &str, problem: impl Into<String>) -> ExportError {
+        ExportError::Attribute {
+            exporter: self.exporter,
+            key: key.into(),
+            value: value.into(),
+            problem: problem.into(),
+        }
+    }
+
+    /// An error about a missing value.
+    pub fn missing(&self, key: &'static str) -> ExportError {
+        ExportError::Missing { exporter: self.exporter, key }
+    }
+
+    /// Fails if something was not taken: it would be ignored otherwise.
+    pub fn finish(self) -> Result<(), ExportError> {
+        match self.values.into_keys().next() {
+            Some(key) => Err(ExportError::UnknownAttribute { exporter: self.exporter, key }),
+            None => Ok(()),
+        }
+    }
+
+    /// What image-like exporters have in common.
+    pub fn image(&mut self) -> Result<ImageAttributes, ExportError> {
+        let mut names = vec![];
+        for name in self.take("name").iter().flat_map(|names| names.split(',')).filter(|name| !name.is_empty()) {
+            names.push(Reference::parse(name).map_err(|error| self.bad("name", name, error.to_string()))?);
+        }
+        let types = match self.boolean("oci-mediatypes")? {
+            Some(false) => MediaTypes::Docker,
+            _ => MediaTypes::Oci,
+        };
+        let annotations = self.annotations()?;
+        Ok(ImageAttributes {
+            names,
+            options: AssembleOptions {
+                types,
+                layer: LayerOptions { compression: self.compression()?, clamp: None },
+                force_compression: self.boolean("force-compression")?.unwrap_or(false),
+                epoch: None,
+                annotations,
+                multi_platform: false,
+            },
+            rewrite_timestamp: self.boolean("rewrite-timestamp")?.unwrap_or(false),
+            epoch: self.epoch()?,
+        })
+    }
+
+    /// `source-date-epoch`, in seconds; an empty value switches it off.
+    pub fn epoch(&mut self) -> Result<Option<Option<i64>>, ExportError> {
+        match self.take("source-date-epoch").as_deref() {
+            None => Ok(None),
+            Some("") => Ok(Some(None)),
+            Some(text) => match text.parse() {
+                Ok(seconds) => Ok(Some(Some(seconds))),
+                Err(_) => Err(self.bad("source-date-epoch", text, "it must be seconds since 1970")),
+            },
+        }
+    }
+
+    fn compression(&mut self) -> Result<Compression, ExportError> {
+        let level_text = self.take("compression-level");
+        let level = match level_text.as_deref().map(str::parse::<i32>) {
+            None => None,
+            Some(Ok(level)) => Some(level),
+            Some(Err(_)) => return Err(self.bad("compression-level", &level_text.unwrap_or_default(), "not a number")),
+        };
+        let out_of_range = |bounds: &str| {
+            let text = level.unwrap_or_default().to_string();
+            ExportError::Attribute {
+                exporter: self.exporter,
+                key: "compression-level".into(),
+                value: text,
+                problem: format!("it must be {bounds}"),
+            }
+        };
+        let compression = self.values.remove("compression");
+        match compression.as_deref() {
+            None | Some("gzip") => match level {
+                Some(level) if !(0..=9).contains(&level) => Err(out_of_range("0 to 9")),
+                level => Ok(Compression::Gzip { level: level.map(|level| level as u32) }),
+            },
+            Some("zstd") => match level {
+                Some(level) if !(0..=22).contains(&level) => Err(out_of_range("0 to 22")),
+                level => Ok(Compression::Zstd { level }),
+            },
+            Some("uncompressed") => Ok(Compression::Uncompressed),
+            Some(other) => Err(self.bad("compression", other, "kiln knows gzip, zstd and uncompressed")),
+        }
+    }
+
+    /// `annotation[-TYPE][[PLATFORM]].NAME` attributes.
+    fn annotations(&mut self) -> Result<AnnotationSet, ExportError> {
+        let mut set = AnnotationSet::default();
+        let keys: Vec<String> = self.values.keys().filter(|key| key.starts_with("annotation")).cloned().collect();
+        for key in keys {
+            let value = self.values.remove(&key).expect("the key was just listed");
+            let Some((place, name)) = split_annotation(&key) else {
+                return Err(self.bad(&key, &value, "it must be annotation[-type].name"));
+            };
+            let (place, platform) = match place.split_once('[') {
+                None => (place, None),
+                Some((place, platform)) => (place, Some(platform.trim_end_matches(']'))),
+            };
+            let platform = platform.map(|text| Platform::parse(text, &crate::host_platform())).transpose();
+            let platform = platform.map_err(|error| self.bad(&key, &value, error.to_string()))?;
+            let name = name.to_string();
+            match (place, &platform) {
+                ("", _) | ("-manifest", _) => set.manifest.push((platform, name, value)),
+                ("-manifest-descriptor", _) => set.manifest_descriptor.push((platform, name, value)),
+                ("-index", None) => drop(set.index.insert(name, value)),
+                ("-index-descriptor", None) => drop(set.index_descriptor.insert(name, value)),
+                _ => return Err(self.bad(&key, &value, "it must be annotation[-type[platform]].name")),
+            }
+        }
+        Ok(set)
+    }
+}
+
+/// Splits the key of an annotation attribute at the first dot outside of brackets, `annotation` dropped.
+fn split_annotation(key: &str) -> Option<(&str, &str)> {
+    let rest = key.strip_prefix("annotation")?;
+    let after_platform = rest.find(']').map_or(0, |bracket| bracket + 1);
+    let dot = after_platform + rest[after_platform..].find('.')?;
+    Some((&rest[..dot], &rest[dot + 1..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn annotation_keys() {
+        let check = |key: &str, want: Option<(&str, &str)>| assert_eq!(split_annotation(key), want, "{key}");
+        check("annotation.org.x", Some(("", "org.x")));
+        check("annotation-index.a", Some(("-index", "a")));
+        check("annotation-manifest[linux/arm/v7].a.b", Some(("-manifest[linux/arm/v7]", "a.b")));
+        check("annotation", None);
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused() {
+        let mut attributes = Attributes::new("oci", BTreeMap::from([("compresion".into(), "zstd".into())]));
+        attributes.image().unwrap();
+        assert!(matches!(attributes.finish(), Err(ExportError::UnknownAttribute { .. })));
+    }
+}

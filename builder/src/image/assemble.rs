@@ -1,0 +1,194 @@
+//! A built file system and its planned config -> layers, config, manifest and index, as blobs in the store.
+
+use super::config::{self, LayerFacts};
+use super::layers::{BlobError, LayerBlobs, LayerOptions};
+use super::manifest::{self, Annotations, Entry};
+use crate::progress::Vertex;
+use crate::source::image::{ImageError, ImageSource};
+use cache::digest::{Descriptor, Digest};
+use cache::layer::compression::{LayerBlob, MediaTypes};
+use cache::store::Store;
+use cache::tree::{Layer, RemoteLayer, Tree};
+use frontend::image_config::ImageConfig;
+use frontend::platform::Platform;
+
+/// One platform's result of a build.
+#[derive(Clone, Debug)]
+pub struct BuiltImage {
+    pub platform: Platform,
+    pub tree: Tree,
+    /// As planned: without `rootfs` and the times of new history entries.
+    pub config: ImageConfig,
+    /// Entries at the start of the history that came with the base.
+    pub base_history_len: usize,
+}
+
+/// What exporters decide about the documents.
+#[derive(Clone, Debug)]
+pub struct AssembleOptions {
+    pub types: MediaTypes,
+    pub layer: LayerOptions,
+    /// Also layers of the base image get `layer.compression`.
+    pub force_compression: bool,
+    /// `SOURCE_DATE_EPOCH`, seconds since 1970.
+    pub epoch: Option<i64>,
+    pub annotations: AnnotationSet,
+    /// An index even for one platform.
+    pub multi_platform: bool,
+}
+
+/// `--annotation` and `annotation…` attributes, by where they go.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AnnotationSet {
+    /// Platform (`None`: all), annotations.
+    pub manifest: Vec<(Option<Platform>, String, String)>,
+    pub manifest_descriptor: Vec<(Option<Platform>, String, String)>,
+    pub index: Annotations,
+    pub index_descriptor: Annotations,
+}
+
+impl AnnotationSet {
+    fn select(list: &[(Option<Platform>, String, String)], platform: &Platform) -> Annotations {
+        let applies = |of: &Option<Platform>| of.as_ref().is_none_or(|of| of == platform);
+        list.iter().filter(|(of, ..)| applies(of)).map(|(_, name, value)| (name.clone(), value.clone())).collect()
+    }
+}
+
+/// A layer as it stands in a manifest, and where its blob can be fetched if it is not in the store.
+#[derive(Clone, Debug)]
+pub struct AssembledLayer {
+    pub entry: Entry,
+    pub remote: Option<RemoteLayer>,
+}
+
+/// One platform's documents.
+#[derive(Clone, Debug)]
+pub struct AssembledImage {
+    pub platform: Platform,
+    pub layers: Vec<AssembledLayer>,
+    pub config: Entry,
+    /// With platform and descriptor annotations.
+    pub manifest: Entry,
+    /// The config's `created`.
+    pub created: Option<String>,
+}
+
+/// All documents of a build's result. They are in the store; layers of base images may not be.
+#[derive(Clone, Debug)]
+pub struct Assembled {
+    pub images: Vec<AssembledImage>,
+    /// Present for several platforms.
+    pub index: Option<Entry>,
+}
+
+impl Assembled {
+    /// What the image's name stands for: the index, else the only manifest.
+    pub fn top(&self) -> &Entry {
+        self.index.as_ref().unwrap_or(&self.images[0].manifest)
+    }
+}
+
+/// Why the documents could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum AssembleError {
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    #[error(transparent)]
+    Fetch(#[from] ImageError),
+    #[error(transparent)]
+    Store(#[from] cache::error::StoreError),
+    #[error("index annotations need an image index: build for several platforms")]
+    IndexAnnotations,
+}
+
+/// What the documents are made with.
+#[derive(Clone, Copy)]
+pub struct Workshop<'a> {
+    pub store: &'a Store,
+    pub blobs: &'a LayerBlobs,
+    pub images: &'a ImageSource,
+    /// Where transfers are shown.
+    pub vertex: &'a Vertex,
+}
+
+/// Makes the documents of all platforms.
+pub async fn assemble(
+    built: &[BuiltImage],
+    options: &AssembleOptions,
+    workshop: Workshop<'_>,
+) -> Result<Assembled, AssembleError> {
+    let mut assembled = vec![];
+    for image in built {
+        assembled.push(assemble_one(image, options, workshop).await?);
+    }
+    let index = match built.len() > 1 || options.multi_platform {
+        false if !options.annotations.index.is_empty() => return Err(AssembleError::IndexAnnotations),
+        false => None,
+        true => {
+            let entries: Vec<Entry> = assembled.iter().map(|image| image.manifest.clone()).collect();
+            let bytes = manifest::index(options.types, &entries, &options.annotations.index);
+            let mut entry = Entry::plain(put(workshop.store, manifest::index_type(options.types), &bytes)?);
+            entry.annotations = options.annotations.index_descriptor.clone();
+            Some(entry)
+        }
+    };
+    Ok(Assembled { images: assembled, index })
+}
+
+async fn assemble_one(
+    image: &BuiltImage,
+    options: &AssembleOptions,
+    workshop: Workshop<'_>,
+) -> Result<AssembledImage, AssembleError> {
+    // All layers at once: their blobs may still be in the making, each on its own thread.
+    let layers = (0..image.tree.layers.len()).map(|i| layer(&image.tree, i, options, workshop));
+    let made = futures::future::try_join_all(layers).await?;
+    let facts: Vec<LayerFacts> = made
+        .iter()
+        .zip(&image.tree.layers)
+        .map(|((blob, _), layer)| LayerFacts { diff_id: blob.diff_id.to_string(), created_ms: layer.created_ms })
+        .collect();
+    let completed = config::complete(image.config.clone(), &facts, image.base_history_len, options.epoch);
+    let config = put(workshop.store, manifest::config_type(options.types), &config::to_bytes(&completed))?;
+    let layers: Vec<AssembledLayer> = made
+        .into_iter()
+        .map(|(blob, remote)| {
+            let media_type = manifest::layer_type(options.types, &blob.descriptor.media_type).to_string();
+            AssembledLayer { entry: Entry::plain(Descriptor { media_type, ..blob.descriptor }), remote }
+        })
+        .collect();
+
+    let config = Entry::plain(config);
+    let entries: Vec<Entry> = layers.iter().map(|layer| layer.entry.clone()).collect();
+    let annotations = AnnotationSet::select(&options.annotations.manifest, &image.platform);
+    let bytes = manifest::manifest(options.types, &config, &entries, &annotations);
+    let mut manifest = Entry::plain(put(workshop.store, manifest::manifest_type(options.types), &bytes)?);
+    manifest.platform = Some((&image.platform).into());
+    manifest.annotations = AnnotationSet::select(&options.annotations.manifest_descriptor, &image.platform);
+    Ok(AssembledImage { platform: image.platform.clone(), layers, config, manifest, created: completed.created })
+}
+
+/// The blob of layer `i`, and where it can be had if it is not in the store.
+async fn layer(
+    tree: &Tree,
+    i: usize,
+    options: &AssembleOptions,
+    workshop: Workshop<'_>,
+) -> Result<(LayerBlob, Option<RemoteLayer>), AssembleError> {
+    let Layer { remote: Some(remote), .. } = &tree.layers[i] else {
+        let up_to = Tree { layers: tree.layers[..=i].to_vec() };
+        return Ok((workshop.blobs.of_top(up_to, options.layer).await?, None));
+    };
+    let blob = LayerBlob { descriptor: remote.descriptor.clone(), diff_id: remote.diff_id.clone() };
+    let wanted = options.layer.compression.media_type(MediaTypes::Oci);
+    if !options.force_compression || manifest::layer_type(MediaTypes::Oci, &blob.descriptor.media_type) == wanted {
+        return Ok((blob, Some(remote.clone())));
+    }
+    workshop.images.ensure_blobs(&Tree { layers: vec![tree.layers[i].clone()] }, workshop.vertex).await?;
+    Ok((workshop.blobs.recompressed(&blob, options.layer.compression).await?, None))
+}
+
+fn put(store: &Store, media_type: &str, bytes: &[u8]) -> Result<Descriptor, cache::error::StoreError> {
+    let digest: Digest = store.content().put(bytes)?;
+    Ok(Descriptor { media_type: media_type.into(), digest, size: bytes.len() as u64 })
+}

@@ -1,0 +1,55 @@
+//! A finished upper dir -> a layer, named by what it changes.
+
+use crate::sandbox::{SandboxError, rootfs};
+use cache::checksum::change_digest;
+use cache::error::{FileError, StoreError};
+use cache::layer::changes::normalise;
+use cache::snapshot::overlay::Draft;
+use cache::store::Store;
+use cache::tree::{Layer, SnapshotId, Tree, stack};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Who wrote the upper dir.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writer {
+    /// kiln: it holds nothing but what was asked for.
+    Copier,
+    /// The kernel, through overlayfs: it may hold folders that were only copied up, and whiteouts of nothing.
+    Overlay,
+}
+
+/// Why a layer could not be made of an upper dir.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("could not read what the step changed")]
+    Read(#[from] FileError),
+    #[error(transparent)]
+    View(#[from] SandboxError),
+}
+
+/// Names the draft by content. If an earlier run made the same change on the same base, its snapshot stays and is
+/// used: what comes after then hits, and no blob is made twice.
+pub fn commit(
+    store: &Store,
+    draft: Draft,
+    base: &Tree,
+    lowers: &[PathBuf],
+    writer: Writer,
+) -> Result<Layer, CommitError> {
+    if writer == Writer::Overlay {
+        let view = match lowers {
+            [] => None,
+            lowers => Some(rootfs::overlay(lowers, None)?),
+        };
+        normalise(draft.upper(), view.as_ref().map(|view| view.as_fd()))?;
+    }
+    let change = change_digest(draft.upper(), &|_| None)?;
+    let snapshot = SnapshotId(stack(&base.content(), &change).to_hex());
+    store.snapshots().commit(draft, &snapshot)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+    Ok(Layer { snapshot, change, created_ms: Some(now), remote: None })
+}
