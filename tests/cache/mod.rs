@@ -1,0 +1,4 @@
+//! What is run again, and what is not.
+
+mod concurrent;
+mod rebuild;

@@ -1,0 +1,8 @@
+//! Outputs, read by other programs where there are some.
+
+mod docker;
+mod layout;
+mod local;
+mod metadata;
+mod push;
+mod reproducible;
