@@ -162,12 +162,15 @@ fn drawing(source: &SourceText, diagnostic: &Diagnostic, colour: bool) -> String
     text
 }
 
+/// The instruction is drawn as a whole unless a label points into it; labels elsewhere only add to it.
 fn annotations<'a>(source: &SourceText, diagnostic: &'a Diagnostic) -> Vec<Annotation<'a>> {
     let mut kinds = std::iter::once(AnnotationKind::Primary).chain(std::iter::repeat(AnnotationKind::Context));
     let labels = diagnostic.labels.iter().map(|(span, remark)| (*span, Some(remark.as_str())));
-    let whole = diagnostic.span.filter(|_| diagnostic.labels.is_empty()).map(|span| (span, None));
-    labels
-        .chain(whole)
+    let is_within = |whole: &Span| diagnostic.labels.iter().any(|(l, _)| whole.start <= l.start && l.end <= whole.end);
+    let whole = diagnostic.span.filter(|whole| !is_within(whole)).map(|span| (span, None));
+    whole
+        .into_iter()
+        .chain(labels)
         .zip(&mut kinds)
         .map(|((span, remark), kind)| kind.span(within_line(source, span)).label(remark))
         .collect()

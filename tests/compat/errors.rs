@@ -35,7 +35,10 @@ fn bad_dockerfiles_get_a_place_and_a_suggestion() {
         ("RUN x\n", &["no build stage in current context"]),
         ("", &["the Dockerfile cannot be empty"]),
         ("FROM scratch\nCOPY nothing /\n", &["Dockerfile:2", "nothing", "not found"]),
-        ("FROM scratch\nCOPY --from=later /x /\nFROM scratch AS later\n", &["later"]),
+        (
+            "FROM scratch AS early\nCOPY --from=later /x /\nFROM scratch AS later\nFROM early\n",
+            &["Dockerfile:2", "later"],
+        ),
     ] {
         Kiln::new()
             .build(&Tree::dockerfile(text))

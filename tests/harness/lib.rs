@@ -5,6 +5,7 @@
 //! both sides of the same function cannot cancel out.
 
 pub mod bases;
+mod dockerd;
 mod http;
 mod image;
 mod kiln;
@@ -12,6 +13,7 @@ mod registry;
 mod tree;
 mod user;
 
+pub use dockerd::Dockerd;
 pub use image::{Entry, Image, Kind, layer_entries};
 pub use kiln::{Build, Finished, Kiln, Step};
 pub use registry::Registry;
