@@ -23,7 +23,6 @@ use frontend::ast::Dockerfile;
 use frontend::compile::{BuildPlan, CompileRequest, Compiled, ImageInfo, ImageRequest, Images, PlannedImage, compile};
 use frontend::diagnostic::{Diagnostic, Severity};
 use frontend::ignore::{Ignore, IgnoreError};
-use frontend::op::Op;
 use frontend::platform::Platform;
 use frontend::span::{SourceText, Span};
 use solver::error::Cause;
@@ -129,7 +128,7 @@ pub async fn build(options: &BuildOptions, world: &World) -> Result<Built, Build
         begun_anew: Arc::default(),
         rooted,
     };
-    let targets: Vec<VertexId> = plan.results.iter().filter_map(|result| result.root.map(|edge| edge.vertex)).collect();
+    let targets: Vec<VertexId> = roots(&plan.results).collect();
     let outputs = solve(&targets, &steps, &source, world).await?;
 
     let built = built_images(&plan.results, outputs);
@@ -320,7 +319,7 @@ fn layer_options(exporters: &[Box<dyn Exporter>]) -> Vec<LayerOptions> {
 /// A progress vertex for each vertex of the graph that some result needs; the others are never seen.
 fn announce(plan: &BuildPlan, progress: &Progress) -> Vec<Vertex> {
     let graph = &plan.graph;
-    let needed = graph.reachable(plan.results.iter().filter_map(|result| result.root.map(|edge| edge.vertex)));
+    let needed = graph.reachable(roots(&plan.results));
     let mut vertices: Vec<Vertex> = vec![];
     for id in (0..graph.len() as u32).map(VertexId) {
         let (key, name) = (format!("vertex {}", id.0), graph.value(id).name.as_str());
@@ -336,41 +335,33 @@ fn announce(plan: &BuildPlan, progress: &Progress) -> Vec<Vertex> {
     vertices
 }
 
+/// The vertices of the results themselves.
+fn roots(results: &[PlannedImage]) -> impl Iterator<Item = VertexId> {
+    results.iter().filter_map(|result| result.root.map(|edge| edge.vertex))
+}
+
+/// The vertices whose layers a vertex's output is stacked on.
+fn bases(plan: &BuildPlan, vertex: VertexId) -> impl Iterator<Item = VertexId> {
+    let inputs = plan.graph.inputs(vertex);
+    plan.graph.value(vertex).op.bases(inputs.len()).into_iter().map(|base| inputs[base].vertex)
+}
+
 /// The vertices whose layers results consist of: from each result's root down through the bases.
 fn exported_vertices(plan: &BuildPlan) -> BTreeSet<VertexId> {
     let mut exported = BTreeSet::new();
-    let mut todo: Vec<VertexId> =
-        plan.results.iter().filter_map(|result| result.root.map(|edge| edge.vertex)).collect();
+    let mut todo: Vec<VertexId> = roots(&plan.results).collect();
     while let Some(vertex) = todo.pop() {
-        if !exported.insert(vertex) {
-            continue;
-        }
-        let inputs = plan.graph.inputs(vertex);
-        match &plan.graph.value(vertex).op {
-            Op::Source(_) => {}
-            Op::File(op) => todo.extend(op.base.map(|base| inputs[base].vertex)),
-            Op::Exec(op) => todo.extend(op.root.map(|root| inputs[root].vertex)),
-            Op::Merge => todo.extend(inputs.iter().map(|edge| edge.vertex)),
+        if exported.insert(vertex) {
+            todo.extend(bases(plan, vertex));
         }
     }
     exported
 }
 
-/// The vertices that others change, or that are a result themselves.
+/// The vertices that others are based on, or that are a result themselves.
 fn rooted_vertices(plan: &BuildPlan) -> BTreeSet<VertexId> {
-    let graph = &plan.graph;
-    let mut rooted: BTreeSet<VertexId> =
-        plan.results.iter().filter_map(|result| result.root.map(|edge| edge.vertex)).collect();
-    for vertex in (0..graph.len() as u32).map(VertexId) {
-        let bases = match &graph.value(vertex).op {
-            Op::Source(_) => vec![],
-            Op::File(op) => op.base.into_iter().collect(),
-            Op::Exec(op) => op.root.into_iter().collect(),
-            Op::Merge => (0..graph.inputs(vertex).len()).collect(),
-        };
-        rooted.extend(bases.into_iter().map(|base| graph.inputs(vertex)[base].vertex));
-    }
-    rooted
+    let of_others = (0..plan.graph.len() as u32).flat_map(|vertex| bases(plan, VertexId(vertex)));
+    roots(&plan.results).chain(of_others).collect()
 }
 
 async fn solve(

@@ -260,6 +260,16 @@ pub struct SecretEnv {
 }
 
 impl Op {
+    /// The inputs whose layers the output is stacked on, lowest first; `inputs` is how many inputs the vertex has.
+    pub fn bases(&self, inputs: usize) -> Vec<InputIndex> {
+        match self {
+            Op::Source(_) => vec![],
+            Op::Exec(exec) => exec.root.into_iter().collect(),
+            Op::File(file) => file.base.into_iter().collect(),
+            Op::Merge => (0..inputs).collect(),
+        }
+    }
+
     /// The parts of the key that the op itself gives: all that decides what it does, by name. The contents of its
     /// inputs are added by whoever knows them.
     pub fn recipe(&self) -> KeyRecipe {

@@ -3,12 +3,10 @@
 
 use super::{Export, ExportError};
 use crate::image::assemble::{Assembled, AssembledImage};
-use crate::image::config::go_escape;
-use crate::image::manifest::{Annotations, Entry};
+use crate::image::manifest::{Annotations, Entry, layout_index};
 use cache::digest::Digest;
 use cache::tree::{Layer, SnapshotId, Tree};
 use frontend::reference::Reference;
-use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::Write;
 
@@ -72,17 +70,7 @@ pub fn index_entries(assembled: &Assembled, names: &[Reference]) -> Vec<Entry> {
 
 /// `index.json` of the layout.
 pub fn index_file(entries: &[Entry]) -> Extra {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Index<'a> {
-        schema_version: u32,
-        media_type: &'a str,
-        manifests: &'a [Entry],
-    }
-    let media_type = "application/vnd.oci.image.index.v1+json";
-    let index = Index { schema_version: 2, media_type, manifests: entries };
-    let text = serde_json::to_string(&index).expect("an index is plain data");
-    Extra { name: "index.json", mode: 0o644, content: go_escape(&text).into_bytes() }
+    Extra { name: "index.json", mode: 0o644, content: layout_index(entries) }
 }
 
 /// Writes the archive. `extras` come after the blobs; their names must sort after `blobs/`.

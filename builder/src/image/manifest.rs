@@ -110,18 +110,26 @@ pub fn manifest(types: MediaTypes, config: &Entry, layers: &[Entry], annotations
     pretty(&Manifest { schema_version: 2, media_type: manifest_type(types), config, layers, annotations })
 }
 
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Index<'a> {
+    schema_version: u32,
+    media_type: &'a str,
+    manifests: &'a [Entry],
+    #[serde(skip_serializing_if = "Annotations::is_empty")]
+    annotations: &'a Annotations,
+}
+
 /// An index's bytes.
 pub fn index(types: MediaTypes, manifests: &[Entry], annotations: &Annotations) -> Vec<u8> {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Index<'a> {
-        schema_version: u32,
-        media_type: &'a str,
-        manifests: &'a [Entry],
-        #[serde(skip_serializing_if = "Annotations::is_empty")]
-        annotations: &'a Annotations,
-    }
     pretty(&Index { schema_version: 2, media_type: index_type(types), manifests, annotations })
+}
+
+/// Bytes of a layout's `index.json`, which BuildKit writes without indentation (image-spec image-layout.md).
+pub fn layout_index(manifests: &[Entry]) -> Vec<u8> {
+    let (media_type, annotations) = (index_type(MediaTypes::Oci), &Annotations::new());
+    let index = Index { schema_version: 2, media_type, manifests, annotations };
+    go_escape(&serde_json::to_string(&index).expect("documents are plain data")).into_bytes()
 }
 
 fn pretty(document: &impl Serialize) -> Vec<u8> {

@@ -230,12 +230,7 @@ impl BuildSteps {
 
     /// The tree that a vertex changes.
     fn base(&self, vertex: VertexId, inputs: &[StepOutput]) -> Result<Tree, StepError> {
-        let position = match &self.graph.value(vertex).op {
-            Op::File(op) => op.base,
-            Op::Exec(op) => op.root,
-            Op::Source(_) | Op::Merge => None,
-        };
-        match position.map(|position| &inputs[position]) {
+        match self.graph.value(vertex).op.bases(inputs.len()).first().map(|base| &inputs[*base]) {
             None => Ok(Tree::default()),
             Some(StepOutput::Tree(tree)) => Ok(Tree::clone(tree)),
             Some(StepOutput::Client(context)) => Err(StepError::ClientRoot(context.path().display().to_string())),
@@ -252,13 +247,11 @@ impl BuildSteps {
     fn image_below(&self, vertex: VertexId) -> Option<VertexId> {
         let mut at = vertex;
         loop {
-            let base = match &self.graph.value(at).op {
-                Op::Source(_) => return Some(at),
-                Op::File(op) => op.base?,
-                Op::Exec(op) => op.root?,
-                Op::Merge => 0,
-            };
-            at = self.graph.inputs(at)[base].vertex;
+            let (op, inputs) = (&self.graph.value(at).op, self.graph.inputs(at));
+            if let Op::Source(_) = op {
+                return Some(at);
+            }
+            at = inputs[*op.bases(inputs.len()).first()?].vertex;
         }
     }
 
