@@ -3,6 +3,7 @@
 //! What a keyword means, and whether it is known, is `instruction/`'s business.
 
 use crate::diagnostic::Diagnostic;
+use crate::placed::Placed;
 use crate::span::{SourceText, Span};
 use std::sync::Arc;
 
@@ -38,9 +39,9 @@ pub struct Node {
     /// Leading `--name[=value]` words, quotes and escapes removed. Empty for ARG, STOPSIGNAL and `HEALTHCHECK NONE`.
     pub flags: Vec<Flag>,
     /// The logical line after keyword and flags, continuations joined, trimmed; heredoc tokens still in it.
-    pub rest: String,
-    /// Where `rest` stands (from its first to its last byte in the file, continuations included).
-    pub rest_span: Span,
+    pub rest: Placed,
+    /// The whole logical line as written, continuations joined, trimmed.
+    pub line: String,
     /// For RUN, COPY and ADD (also below ONBUILD): the heredocs whose tokens stand in `rest`, in order.
     pub heredocs: Vec<Heredoc>,
     /// Comment lines directly above, `# ` removed.
@@ -51,15 +52,32 @@ pub struct Node {
     pub empty_continuation: bool,
 }
 
+impl Node {
+    /// The same instruction, all of whose words stand for one place: that of the FROM that an ONBUILD trigger fires at.
+    pub(crate) fn moved(mut self, span: Span) -> Node {
+        (self.span, self.keyword_span, self.rest) = (span, span, self.rest.moved(span));
+        for flag in &mut self.flags {
+            (flag.span, flag.name_span) = (span, span);
+            flag.value = flag.value.as_ref().map(|value| value.moved(span));
+        }
+        for heredoc in &mut self.heredocs {
+            (heredoc.token, heredoc.body) = (heredoc.token.moved(span), heredoc.body.moved(span));
+        }
+        self
+    }
+}
+
 /// A flag of an instruction.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Flag {
     /// Without `--`.
     pub name: String,
     /// After `=`; `None` when there is no `=`.
-    pub value: Option<String>,
+    pub value: Option<Placed>,
     /// The word.
     pub span: Span,
+    /// `--name` of the word.
+    pub name_span: Span,
 }
 
 /// A here-document.
@@ -74,11 +92,11 @@ pub struct Heredoc {
     /// `<<-`: leading tabs of body lines are to be removed.
     pub strip_tabs: bool,
     /// Raw body as in the file, tabs and CRs kept, each line with its newline.
-    pub body: String,
+    pub body: Placed,
     /// The terminator line as written, without newline.
     pub terminator: String,
     /// The token in the instruction line, as written, such as `<<-"EOF"`.
-    pub token: String,
+    pub token: Placed,
 }
 
 /// What parsing gives: as much as could be read, and everything that is wrong with it.

@@ -92,6 +92,8 @@ pub struct ImageRequest {
     pub platform: Platform,
     /// Where it is asked for, to be shown when it fails: the FROM, or the COPY.
     pub span: Option<crate::span::Span>,
+    /// The name of the image there.
+    pub word: Option<crate::span::Span>,
     /// Progress name, such as `[internal] load metadata for docker.io/library/busybox:latest`.
     pub name: String,
 }
@@ -137,6 +139,17 @@ pub struct BuildPlan {
     pub warnings: Vec<Diagnostic>,
     /// `SOURCE_DATE_EPOCH`, in seconds since 1970.
     pub epoch: Option<i64>,
+    /// Build arguments that no ARG declares, sorted by name.
+    pub unused_args: Vec<UnusedArg>,
+}
+
+/// A `--build-arg` that has no effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnusedArg {
+    /// Its name.
+    pub name: String,
+    /// A declared argument that may be meant.
+    pub near: Option<String>,
 }
 
 /// An image to be made.
@@ -162,26 +175,27 @@ pub fn compile(
 ) -> Result<Compiled, Vec<Diagnostic>> {
     check_syntax(dockerfile, request).map_err(|error| vec![error])?;
     let lints = Lints::new(check_config(dockerfile, request).map_err(|error| vec![error])?);
-    let file = typed::read(dockerfile)?;
+    let (file, mut errors) = typed::read(dockerfile);
+    if file.stages.is_empty() {
+        return Err(errors);
+    }
     let froms: Vec<_> = file.stages.iter().map(|stage| &stage.from).collect();
     lint::check_text(&lints, dockerfile, &froms);
 
     let mut build = Build { dockerfile, request, images, file: &file, graph: Graph::new(), needed: BTreeMap::new() };
     let muted = Lints::muted();
     let mut results = vec![];
-    let mut errors = vec![];
+    let mut unused_args = vec![];
     let mut epoch = None;
     let own = [request.build_platform.clone()];
     let targets = if request.platforms.is_empty() { &own[..] } else { &request.platforms };
     for (index, target) in targets.iter().enumerate() {
         // Checks fire for the first platform only.
-        match build.platform(target, if index == 0 { &lints } else { &muted }) {
-            Ok(result) => {
-                epoch = result.epoch;
-                results.extend(result.image);
-            }
-            Err(found) => errors.extend(found),
-        }
+        let result = build.platform(target, if index == 0 { &lints } else { &muted }, !errors.is_empty());
+        epoch = result.epoch;
+        unused_args = result.unused_args;
+        results.extend(result.image);
+        errors.extend(result.errors);
     }
     let (warnings, lint_error) = lints.finish();
     if !errors.is_empty() {
@@ -193,7 +207,7 @@ pub fn compile(
     if let Some(error) = lint_error {
         return Err(warnings.into_iter().chain([error]).collect());
     }
-    Ok(Compiled::Plan(BuildPlan { graph: build.graph, results, warnings, epoch }))
+    Ok(Compiled::Plan(BuildPlan { graph: build.graph, results, warnings, epoch, unused_args }))
 }
 
 /// A stage, or an image that many build on, whose name is close to that of an image that could not be had: for the
@@ -218,17 +232,22 @@ struct Build<'a> {
     needed: BTreeMap<(ImageLocation, Platform), ImageRequest>,
 }
 
-/// What one platform comes to; without an image, some config is needed first.
+/// What one platform comes to; without an image, there are errors, or some config is needed first.
+#[derive(Default)]
 struct PlatformResult {
     image: Option<PlannedImage>,
     epoch: Option<i64>,
+    unused_args: Vec<UnusedArg>,
+    errors: Vec<Diagnostic>,
 }
 
 impl Build<'_> {
-    fn platform(&mut self, target: &Platform, lints: &Lints) -> Result<PlatformResult, Vec<Diagnostic>> {
+    /// `has_failed`: there are errors already. More are searched for, as far as that goes without images.
+    fn platform(&mut self, target: &Platform, lints: &Lints, has_failed: bool) -> PlatformResult {
         let lexer = Lexer { escape: self.dockerfile.directives.escape };
-        let globals = args::globals(self.file, self.request, target, lexer)?;
+        let (globals, errors) = args::globals(self.file, self.request, target, lexer);
         let epoch = globals.epoch;
+        let mut result = PlatformResult { epoch, errors, ..PlatformResult::default() };
         let settings = Settings {
             request: self.request,
             lexer,
@@ -237,19 +256,38 @@ impl Build<'_> {
             platform_in_names: self.request.platforms.len() > 1 || self.wants_index(),
             epoch,
         };
-        let mut stages = StageGraph::new(self.file, &globals, &settings, lints)?;
-        let wanted = stages.target(&settings).map_err(|error| vec![error])?;
-        let reachable = stages.splice_triggers(wanted, self.images, &settings)?;
+        let (mut stages, errors) = StageGraph::new(self.file, &globals, &settings, lints);
+        result.errors.extend(errors);
+        let wanted = match stages.target(&settings) {
+            Ok(wanted) => wanted,
+            Err(error) => {
+                result.errors.push(error);
+                return result;
+            }
+        };
+        let (reachable, errors) = stages.splice_triggers(wanted, self.images, &settings);
+        result.errors.extend(errors);
+        // What is read in a circle has no order.
+        if let Some(circle) = stages.circle() {
+            result.errors.push(circle);
+            return result;
+        }
         let needed = self.images_needed(&stages, &reachable, &settings);
         if !needed.is_empty() {
-            for request in needed {
-                self.needed.entry((request.source.clone(), request.platform.clone())).or_insert(request);
+            if !has_failed && result.errors.is_empty() {
+                for request in needed {
+                    self.needed.entry((request.source.clone(), request.platform.clone())).or_insert(request);
+                }
             }
-            return Ok(PlatformResult { image: None, epoch });
+            return result;
         }
+        result.unused_args = args::unused(self.request, self.file, &stages);
         let (images, graph) = (self.images, &mut self.graph);
         let lower = Lower { plans: &stages, settings: &settings, images, lints, graph };
-        Ok(PlatformResult { image: Some(lower.image(&reachable, wanted)?), epoch })
+        let (image, errors) = lower.image(&reachable, wanted);
+        result.image = image;
+        result.errors.extend(errors);
+        result
     }
 
     /// Images of reachable stages whose configs are not known yet.

@@ -1,9 +1,17 @@
 //! One record of comma-separated values (RFC 4180), as `RUN --mount` and many flags of the command line take them.
 
+use crate::placed::Placed;
+
 /// The fields of a record: separated by commas, `"…"` around those that have commas or quotes, which are then doubled.
 pub fn fields(record: &str) -> Result<Vec<String>, String> {
+    let fields = placed_fields(&Placed::verbatim(record, 0))?;
+    Ok(fields.into_iter().map(Placed::into_string).collect())
+}
+
+/// As [`fields`], with their places.
+pub fn placed_fields(record: &Placed) -> Result<Vec<Placed>, String> {
     let mut fields = vec![];
-    let mut rest = record;
+    let mut rest = record.as_str();
     loop {
         let Some(quoted) = rest.strip_prefix('"') else {
             let (field, after) = match rest.split_once(',') {
@@ -13,7 +21,7 @@ pub fn fields(record: &str) -> Result<Vec<String>, String> {
             if field.contains('"') {
                 return Err(format!("bare \" in non-quoted field {field:?}"));
             }
-            fields.push(field.to_string());
+            fields.push(record.part(field));
             match after {
                 Some(after) => rest = after,
                 None => return Ok(fields),
@@ -34,7 +42,10 @@ pub fn fields(record: &str) -> Result<Vec<String>, String> {
                 }
             }
         };
-        fields.push(field);
+        let inner = &quoted[..quoted.len() - after.len() - 1];
+        // Without doubled quotes, it is there byte by byte.
+        let place = record.part(inner);
+        fields.push(if inner == field { place } else { Placed::whole(field, place.span()) });
         match (after, after.strip_prefix(',')) {
             ("", _) => return Ok(fields),
             (_, Some(after)) => rest = after,

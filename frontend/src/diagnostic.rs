@@ -1,6 +1,8 @@
 //! What is wrong with a Dockerfile, as data. `builder::report` makes text of it.
 
+use crate::placed::Placed;
 use crate::span::Span;
+use crate::words::WordError;
 
 /// Stops the build, or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +52,15 @@ impl Diagnostic {
     pub fn label(mut self, span: Span, remark: impl Into<String>) -> Diagnostic {
         self.labels.push((span, remark.into()));
         self
+    }
+
+    /// Adds the remark and the advice on a word that cannot be expanded, where it is wrong.
+    pub fn word(self, error: &WordError, word: &Placed) -> Diagnostic {
+        let error_with_place = self.label(word.place(error.at.clone()), error.kind.remark());
+        match error.kind.help() {
+            Some(help) => error_with_place.help(help),
+            None => error_with_place,
+        }
     }
 
     /// Adds advice.

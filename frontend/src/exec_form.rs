@@ -1,6 +1,9 @@
 //! The exec form of RUN, CMD, COPY and others: a JSON array of strings (reference/dockerfile.md 1.5).
 
+use crate::placed::Placed;
+use crate::span::Span;
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// What a rest of line is, seen as a JSON array.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +30,85 @@ pub fn json_array(rest: &str) -> JsonForm {
         _ => None,
     });
     strings.collect::<Option<Vec<_>>>().map_or(JsonForm::NotStrings, JsonForm::Strings)
+}
+
+/// The elements of a text that is an array of strings, each with its place; [`JsonForm::NotStrings`] with that of the
+/// first element that is none, [`JsonForm::NotJson`] with the place and the reason where it ceases to be JSON.
+pub fn json_words(rest: &Placed) -> Result<Vec<Placed>, NotWords> {
+    match json_array(rest) {
+        JsonForm::Strings(strings) => {
+            let elements = element_ranges(rest);
+            let placed = strings.into_iter().enumerate().map(|(index, string)| {
+                let Some(range) = elements.get(index).cloned() else { return Placed::whole(string, rest.span()) };
+                match rest.get(range.start + 1..range.end.saturating_sub(1)) {
+                    // Without escapes, it is there byte by byte.
+                    Some(inner) if inner == string => rest.slice(range.start + 1..range.end - 1),
+                    _ => Placed::whole(string, rest.place(range)),
+                }
+            });
+            Ok(placed.collect())
+        }
+        JsonForm::NotStrings => {
+            let wrong = element_ranges(rest).into_iter().find(|range| !rest[range.clone()].starts_with('"'));
+            Err(NotWords::NotStrings(rest.place(wrong.unwrap_or(0..rest.len()))))
+        }
+        JsonForm::NotJson => Err(NotWords::NotJson),
+    }
+}
+
+/// Why there are no words in JSON form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotWords {
+    /// It has another form.
+    NotJson,
+    /// This element is no string.
+    NotStrings(Span),
+}
+
+/// Where a text that looks like an array ceases to be JSON.
+pub(crate) fn json_fault(rest: &Placed) -> Option<(Span, &'static str)> {
+    let offset = rest.len() - rest.trim_start().len();
+    let text = &rest[offset..];
+    let error = serde_json::from_str::<Vec<serde_json::Value>>(&without_lone_surrogates(text)).err()?;
+    // Logical lines have no newlines, so that the column is the number of bytes read.
+    let mut at = offset + error.column().saturating_sub(1);
+    while !rest.is_char_boundary(at) {
+        at -= 1;
+    }
+    let end = at + rest[at..].chars().next().map_or(0, char::len_utf8);
+    let remark = match text.as_bytes().get(at - offset) {
+        Some(b'\'') => "JSON strings are in double quotes",
+        _ if text[..at - offset].contains('\\') && error.to_string().contains("escape") => {
+            "a backslash is written `\\\\` in JSON"
+        }
+        Some(b']') if text[..at - offset].trim_end().ends_with(',') => "JSON has no comma after the last element",
+        _ => "this is not JSON from here on",
+    };
+    Some((rest.place(at..end), remark))
+}
+
+/// Where the elements of a JSON array are.
+fn element_ranges(array: &str) -> Vec<Range<usize>> {
+    let mut ranges = vec![];
+    let (mut depth, mut in_string, mut escaped) = (0, false, false);
+    let mut element: Option<Range<usize>> = None;
+    for (at, c) in array.char_indices() {
+        let ends_element = !in_string && depth == 1 && (c == ',' || c == ']');
+        if ends_element {
+            ranges.extend(element.take());
+        } else if depth > 0 && !(c.is_whitespace() && !in_string) {
+            element.get_or_insert(at..at).end = at + c.len_utf8();
+        }
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if in_string => escaped = true,
+            '"' => in_string = !in_string,
+            '[' | '{' if !in_string => depth += 1,
+            ']' | '}' if !in_string => depth -= 1,
+            _ => {}
+        }
+    }
+    ranges
 }
 
 /// Half of a surrogate pair (`\ud800`) becomes U+FFFD, as in Go; serde_json would refuse the whole text.
@@ -74,6 +156,36 @@ mod tests {
         );
         check(r#"["\ud83d\ude00"]"#, &["😀"]);
         check(r#"["\ud83d", "\\ud83d", "\udc00\ud83d\ude00"]"#, &["\u{fffd}", "\\ud83d", "\u{fffd}😀"]);
+    }
+
+    #[test]
+    fn elements_have_their_places() {
+        let spans = |rest: &str| match json_words(&Placed::verbatim(rest, 0)) {
+            Ok(words) => words
+                .iter()
+                .map(|word| rest[word.span().start as usize..word.span().end as usize].to_string())
+                .collect(),
+            Err(NotWords::NotStrings(span)) => vec![format!("!{}", &rest[span.start as usize..span.end as usize])],
+            Err(NotWords::NotJson) => vec![],
+        };
+        let check = |rest: &str, expect: &[&str]| assert_eq!(spans(rest), expect, "{rest}");
+        check(r#"[ "a" ,"b,]" ]"#, &["a", "b,]"]);
+        check(r#"["a\"b", "é"]"#, &[r#""a\"b""#, "é"]);
+        check(r#"["a", [1, "b"], 2]"#, &[r#"![1, "b"]"#]);
+        check(r#"["a", {"b": 1} ]"#, &[r#"!{"b": 1}"#]);
+        check("[]", &[]);
+    }
+
+    #[test]
+    fn where_it_ceases_to_be_json() {
+        let check = |rest: &str, at: usize, remark: &str| {
+            let (span, found) = json_fault(&Placed::verbatim(rest, 0)).unwrap();
+            assert_eq!((span.start as usize, found), (at, remark), "{rest}");
+        };
+        check("['a']", 1, "JSON strings are in double quotes");
+        check(r#"["a",]"#, 5, "JSON has no comma after the last element");
+        check(r#"["c:\x"]"#, 5, r"a backslash is written `\\` in JSON");
+        check(r#"["a" "b"]"#, 5, "this is not JSON from here on");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use crate::pattern::Pattern;
 use crate::words::{Env, MAX_DEPTH, WordError, WordErrorKind};
+use std::ops::Range;
 
 /// What becomes of quotes.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -75,23 +76,34 @@ impl Output {
 
 /// Processes a text. Second: the names of [`crate::words::Expansion::unset`].
 pub(crate) fn run(word: &str, escape: char, mode: Mode, env: &Env<'_>) -> Result<(Output, Vec<String>), WordError> {
-    let mut scan = Scan { rest: word, escape, mode, env, unset: vec![], depth: 0 };
+    let mut scan = Scan { word, rest: word, escape, mode, env, unset: vec![], depth: 0, wrong: None };
     match scan.until(None) {
         Ok(output) => Ok((output, scan.unset)),
-        Err(kind) => Err(WordError { word: word.to_owned(), kind }),
+        Err(kind) => {
+            let at = scan.wrong.unwrap_or(0..word.len());
+            Err(WordError { word: word.to_owned(), kind, at })
+        }
     }
 }
 
 struct Scan<'a, 'e> {
+    word: &'a str,
     rest: &'a str,
     escape: char,
     mode: Mode,
     env: &'e Env<'e>,
     unset: Vec<String>,
     depth: usize,
+    /// Where an error is: the innermost substitution, or the quote.
+    wrong: Option<Range<usize>>,
 }
 
 impl<'a> Scan<'a, '_> {
+    /// Offset of the rest in the word.
+    fn position(&self) -> usize {
+        self.word.len() - self.rest.len()
+    }
+
     fn peek(&self) -> Option<char> {
         self.rest.chars().next()
     }
@@ -158,18 +170,27 @@ impl<'a> Scan<'a, '_> {
 
     fn single_quoted(&mut self) -> Result<String, WordErrorKind> {
         let inner = &self.rest[1..];
-        let end = inner.find('\'').ok_or(WordErrorKind::SingleQuote)?;
+        let Some(end) = inner.find('\'') else {
+            let at = self.position();
+            self.wrong.get_or_insert(at..at + 1);
+            return Err(WordErrorKind::SingleQuote);
+        };
         self.rest = &inner[end + 1..];
         let text = &inner[..end];
         Ok(if self.mode.quotes == Quotes::Kept { format!("'{text}'") } else { text.to_owned() })
     }
 
     fn double_quoted(&mut self) -> Result<String, WordErrorKind> {
+        let opened_at = self.position();
         self.take();
         let quote = if self.mode.quotes == Quotes::Kept { "\"" } else { "" };
         let mut text = quote.to_owned();
         loop {
-            match self.peek().ok_or(WordErrorKind::DoubleQuote)? {
+            let Some(next) = self.peek() else {
+                self.wrong.get_or_insert(opened_at..opened_at + 1);
+                return Err(WordErrorKind::DoubleQuote);
+            };
+            match next {
                 '"' => {
                     self.take();
                     text.push_str(quote);
@@ -201,6 +222,19 @@ impl<'a> Scan<'a, '_> {
 
     /// `$name`, `${…}` or a lone `$`.
     fn dollar(&mut self) -> Result<String, WordErrorKind> {
+        let start = self.position();
+        let result = self.substitution();
+        if result.is_err() && self.wrong.is_none() {
+            // Up to the brace that was not reached.
+            let read = self.position();
+            let closed = self.word[start..read].ends_with('}');
+            let end = if closed { read } else { self.rest.find('}').map_or(self.word.len(), |brace| read + brace + 1) };
+            self.wrong = Some(start..end);
+        }
+        result
+    }
+
+    fn substitution(&mut self) -> Result<String, WordErrorKind> {
         self.take();
         if self.peek() != Some('{') {
             let name = self.name();
@@ -321,8 +355,14 @@ impl<'a> Scan<'a, '_> {
         self.mode.raw_escapes = outer;
         match result {
             // What is open at the end, such as a quote that swallowed the brace, is told as the brace that is missing.
-            Err(_) if self.rest.is_empty() && stop == '/' => Err(WordErrorKind::MissingSlash),
-            Err(_) if self.rest.is_empty() => Err(WordErrorKind::MissingBrace),
+            Err(_) if self.rest.is_empty() && stop == '/' => {
+                self.wrong = None;
+                Err(WordErrorKind::MissingSlash)
+            }
+            Err(_) if self.rest.is_empty() => {
+                self.wrong = None;
+                Err(WordErrorKind::MissingBrace)
+            }
             result => result.map(|output| output.text),
         }
     }

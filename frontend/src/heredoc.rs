@@ -2,17 +2,27 @@
 
 use crate::ast::Heredoc;
 use crate::lines::Lines;
+use crate::placed::Placed;
 use crate::words::{self, JsonForm};
 
 /// Finds the tokens of a logical line, in order. The heredocs have no bodies yet.
 ///
 /// A token is a shell word, so that `"<<EOF"` and `a<<b` are none. Where the line has no words, since a quote is not
 /// closed, there are no heredocs either. The words are those of a POSIX shell, whatever the escape directive says.
-pub(crate) fn tokens(line: &str) -> Vec<Heredoc> {
+pub(crate) fn tokens(line: &Placed) -> Vec<Heredoc> {
     if !line.contains("<<") {
         return vec![];
     }
-    words::raw_words(line).unwrap_or_default().iter().filter_map(|word| token(word)).collect()
+    let mut found = vec![];
+    // Words are given without their places; each stands after the one before.
+    let mut after = 0;
+    for word in words::raw_words(line).unwrap_or_default() {
+        let at = line[after..].find(word.as_str()).map(|at| after + at);
+        let placed = at.map_or_else(|| Placed::whole(word.as_str(), line.span()), |at| line.slice(at..at + word.len()));
+        after = at.map_or(after, |at| at + word.len());
+        found.extend(token(placed));
+    }
+    found
 }
 
 /// Whether an instruction of that keyword with that rest may have heredocs.
@@ -30,13 +40,13 @@ pub(crate) fn read_body(heredoc: &mut Heredoc, lines: &mut Lines<'_>) -> Option<
             heredoc.terminator = line.content.to_owned();
             return Some(line.end());
         }
-        heredoc.body.push_str(line.raw);
+        heredoc.body.push(line.raw, line.start);
     }
     None
 }
 
 /// `[fd]<<[-][blanks]word`, where the word has no `<`.
-fn token(word: &str) -> Option<Heredoc> {
+fn token(word: Placed) -> Option<Heredoc> {
     let after_fd = word.trim_start_matches(|c: char| c.is_ascii_digit());
     let fd = &word[..word.len() - after_fd.len()];
     let rest = after_fd.strip_prefix("<<")?;
@@ -57,8 +67,8 @@ fn token(word: &str) -> Option<Heredoc> {
         expand: quotes(&name) == quotes(&quoted),
         strip_tabs,
         name,
-        body: String::new(),
+        body: Placed::default(),
         terminator: String::new(),
-        token: word.to_owned(),
+        token: word,
     })
 }

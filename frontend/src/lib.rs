@@ -33,6 +33,7 @@ pub mod op;
 pub mod parse;
 pub mod path;
 mod pattern;
+pub mod placed;
 pub mod platform;
 pub mod reference;
 pub mod span;

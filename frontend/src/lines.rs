@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of what a line says; next to read: `parse.rs`.
 
+use crate::placed::Placed;
 use crate::span::Span;
 
 /// Longest physical line, newline excluded (BuildKit's scanner has a buffer of 64 KiB).
@@ -44,41 +45,13 @@ impl PhysicalLine<'_> {
 #[derive(Debug, Default)]
 pub(crate) struct LogicalLine {
     /// Escapes at line ends, comments and blank lines removed; leading white space removed, trailing kept.
-    pub text: String,
+    pub text: Placed,
     /// From its first visible character to the end of its last physical line.
     pub span: Span,
     /// Comment lines directly above.
     pub comments: Vec<String>,
     /// A blank line stood within a continuation.
     pub empty_continuation: bool,
-    /// Where the parts of `text` come from: offset in `text`, offset in the file, ascending.
-    parts: Vec<(usize, usize)>,
-}
-
-impl LogicalLine {
-    /// The place in the file of bytes `start..end` of `text`.
-    pub fn place(&self, start: usize, end: usize) -> Span {
-        if start == end {
-            let at = if start == 0 { self.offset(0) } else { self.offset(start - 1) + 1 };
-            return Span::new(at, at);
-        }
-        Span::new(self.offset(start), self.offset(end - 1) + 1)
-    }
-
-    fn offset(&self, at: usize) -> usize {
-        let part = self.parts.partition_point(|&(in_text, _)| in_text <= at);
-        match part.checked_sub(1).and_then(|part| self.parts.get(part)) {
-            Some(&(in_text, in_file)) => in_file + (at - in_text),
-            None => self.span.start as usize,
-        }
-    }
-
-    fn push(&mut self, text: &str, in_file: usize) {
-        if !text.is_empty() {
-            self.parts.push((self.text.len(), in_file));
-            self.text.push_str(text);
-        }
-    }
 }
 
 impl<'a> Lines<'a> {
@@ -91,6 +64,11 @@ impl<'a> Lines<'a> {
     /// Offset of the next physical line.
     pub fn offset(&self) -> usize {
         self.next
+    }
+
+    /// Goes on at an offset, which may be within a line.
+    pub fn seek(&mut self, offset: usize) {
+        self.next = offset;
     }
 
     /// The next physical line as it is, such as one of a heredoc's body.
@@ -136,7 +114,7 @@ impl<'a> Lines<'a> {
         let mut end = first.end();
 
         let (text, mut continued) = strip_continuation(text, escape);
-        logical.push(text, start);
+        logical.text.push(text, start);
         while continued {
             let Some(line) = self.next_physical() else { break };
             end = line.end();
@@ -146,7 +124,7 @@ impl<'a> Lines<'a> {
             } else if !visible.starts_with('#') {
                 let text;
                 (text, continued) = strip_continuation(line.content, escape);
-                logical.push(text, line.start);
+                logical.text.push(text, line.start);
             }
         }
         logical.span = Span::new(start, end);

@@ -20,6 +20,8 @@ pub struct Step {
     /// The instruction, in the Dockerfile; for a step of an ONBUILD trigger, the FROM that fired it. `None` for what
     /// no single instruction asked for, such as the build context.
     pub span: Option<Span>,
+    /// Words of the instruction, by what they came to, so that an error can point at the one that it is about.
+    pub words: Vec<(String, Span)>,
     /// `--no-cache` applies to this vertex.
     pub ignore_cache: bool,
 }

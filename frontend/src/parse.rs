@@ -7,6 +7,7 @@ use crate::diagnostic::Diagnostic;
 use crate::directives;
 use crate::heredoc;
 use crate::lines::{Lines, LogicalLine, MAX_LINE_BYTES};
+use crate::placed::Placed;
 use crate::span::{SourceText, Span};
 use std::ops::Range;
 use std::sync::Arc;
@@ -64,7 +65,7 @@ impl Parser<'_> {
     fn instruction(&mut self, line: LogicalLine, lines: &mut Lines<'_>) {
         let split = split_instruction(&line.text, self.escape);
         let keyword = &line.text[split.keyword.clone()];
-        let rest = &line.text[split.rest.clone()];
+        let rest = line.text.slice(split.rest.clone());
         if keyword.is_empty() {
             // Only escape characters at line ends.
             self.error("unknown instruction: ", line.span);
@@ -72,23 +73,24 @@ impl Parser<'_> {
         }
 
         let mut span = line.span;
-        let mut heredocs = if self.may_have_heredocs(keyword, rest) { heredoc::tokens(&line.text) } else { vec![] };
+        let mut heredocs = if self.may_have_heredocs(keyword, &rest) { heredoc::tokens(&line.text) } else { vec![] };
         for heredoc in &mut heredocs {
             let body_start = lines.offset();
             let Some(end) = heredoc::read_body(heredoc, lines) else {
-                self.unterminated(heredoc, &line, body_start);
+                let resume = self.unterminated(heredoc, &line, body_start);
+                lines.seek(resume);
                 return;
             };
             span = Span::new(span.start as usize, end);
         }
 
-        let flags = if swallows_flags(keyword, rest) { vec![] } else { flags(&line, &split) };
+        let flags = if swallows_flags(keyword, &rest) { vec![] } else { flags(&line, &split) };
         self.nodes.push(Node {
             keyword: keyword.to_owned(),
-            keyword_span: line.place(split.keyword.start, split.keyword.end),
+            keyword_span: line.text.place(split.keyword.clone()),
             flags,
-            rest: rest.to_owned(),
-            rest_span: line.place(split.rest.start, split.rest.end),
+            rest,
+            line: line.text.trim_end().to_owned(),
             heredocs,
             span,
             empty_continuation: line.empty_continuation,
@@ -96,7 +98,7 @@ impl Parser<'_> {
         });
     }
 
-    fn may_have_heredocs(&self, keyword: &str, rest: &str) -> bool {
+    fn may_have_heredocs(&self, keyword: &str, rest: &Placed) -> bool {
         if !keyword.eq_ignore_ascii_case("onbuild") {
             return heredoc::allowed(keyword, rest);
         }
@@ -104,10 +106,21 @@ impl Parser<'_> {
         heredoc::allowed(&rest[trigger.keyword], &rest[trigger.rest])
     }
 
-    /// The rest of the file is taken for the body, so that its lines do not add an error each.
-    fn unterminated(&mut self, heredoc: &crate::ast::Heredoc, line: &LogicalLine, body_start: usize) {
+    /// Reports a heredoc without end; gives the offset where reading goes on: after what was meant as its end, or after
+    /// the instruction if it was not meant as a heredoc. Else the rest of the file is taken for the body, so that its
+    /// lines do not add an error each.
+    fn unterminated(&mut self, heredoc: &crate::ast::Heredoc, line: &LogicalLine, body_start: usize) -> usize {
         let name = &heredoc.name;
-        let near = self.source.text[body_start..].lines().find(|text| text.trim() == name);
+        let mut offset = body_start;
+        let mut near = None;
+        for text in self.source.text[body_start..].split_inclusive('\n') {
+            if text.trim() == name {
+                near = Some(Span::new(offset, offset + text.trim_end_matches(['\r', '\n']).len()));
+                break;
+            }
+            offset += text.len();
+        }
+        let is_shift = heredoc.token.contains(char::is_whitespace) || heredoc.token.contains(')');
         let help = match near {
             Some(_) if heredoc.strip_tabs => {
                 format!("the line `{name}` may have tabs before it, but no other blanks before or after")
@@ -115,18 +128,25 @@ impl Parser<'_> {
             Some(_) => {
                 format!("the line `{name}` must have no blanks before or after it; `<<-{name}` allows tabs before")
             }
-            None if heredoc.token.contains(char::is_whitespace) || heredoc.token.contains(')') => {
+            None if is_shift => {
                 format!("`{}` begins a heredoc here; a shift operator needs no blanks around it: `1<<2`", heredoc.token)
             }
             None => format!("end it with a line `{name}`"),
         };
         let message = self.message("unterminated heredoc", line.span);
-        let mut diagnostic = Diagnostic::error(message, line.span).help(help);
-        if let Some(at) = line.text.find(&heredoc.token) {
-            let place = line.place(at, at + heredoc.token.len());
-            diagnostic = diagnostic.label(place, format!("no line `{name}` follows"));
-        }
-        self.diagnostics.push(diagnostic);
+        let mut error = Diagnostic::error(message, line.span).help(help);
+        let resume = match near {
+            Some(near) => {
+                error = error.label(heredoc.token.span(), "").label(near, "has blanks, so it does not end the heredoc");
+                near.end as usize
+            }
+            None => {
+                error = error.label(heredoc.token.span(), format!("no line `{name}` follows"));
+                if is_shift { body_start } else { self.source.text.len() }
+            }
+        };
+        self.diagnostics.push(error);
+        resume
     }
 
     fn error(&mut self, message: &str, span: Span) {
@@ -156,13 +176,16 @@ fn swallows_flags(keyword: &str, rest: &str) -> bool {
 }
 
 fn flags(line: &LogicalLine, split: &Split) -> Vec<Flag> {
-    let flag = |(range, word): &(Range<usize>, String)| {
-        let word = word.strip_prefix("--").unwrap_or(word);
-        let (name, value) = match word.split_once('=') {
-            Some((name, value)) => (name, Some(value.to_owned())),
-            None => (word, None),
-        };
-        Flag { name: name.to_owned(), value, span: line.place(range.start, range.end) }
+    let flag = |(range, word): &(Range<usize>, Placed)| {
+        let dashes = 2.min(word.len());
+        let equals = word.find('=');
+        let name_end = equals.unwrap_or(word.len()).max(dashes);
+        Flag {
+            name: word[dashes..name_end].to_owned(),
+            value: equals.map(|equals| word.slice(equals + 1..word.len())),
+            span: line.text.place(range.clone()),
+            name_span: word.place(0..name_end),
+        }
     };
     split.flags.iter().map(flag).collect()
 }
@@ -171,12 +194,12 @@ fn flags(line: &LogicalLine, split: &Split) -> Vec<Flag> {
 struct Split {
     keyword: Range<usize>,
     /// Words that begin with `--`, with quotes and escapes, and without.
-    flags: Vec<(Range<usize>, String)>,
+    flags: Vec<(Range<usize>, Placed)>,
     /// Trimmed.
     rest: Range<usize>,
 }
 
-fn split_instruction(line: &str, escape: char) -> Split {
+fn split_instruction(line: &Placed, escape: char) -> Split {
     let start = line.len() - line.trim_start().len();
     let text = &line[start..];
     let keyword_end = start + text.find(|c| "\t\x0b\x0c\r ".contains(c)).unwrap_or(text.trim_end().len());
@@ -187,9 +210,9 @@ fn split_instruction(line: &str, escape: char) -> Split {
         if !line[at..].starts_with("--") {
             break;
         }
-        let (length, word) = flag_word(&line[at..], escape);
-        let range = at..at + length;
-        at += length;
+        let (end, word) = flag_word(line, at, escape);
+        let range = at..end;
+        at = end;
         if word == "--" {
             at += line[at..].len() - line[at..].trim_start().len();
             break;
@@ -200,21 +223,32 @@ fn split_instruction(line: &str, escape: char) -> Split {
     Split { keyword: start..keyword_end, flags, rest: at.min(end)..end }
 }
 
-/// Length of the word at the start of a text, and the word without quotes and escapes. An unclosed quote takes all.
-fn flag_word(text: &str, escape: char) -> (usize, String) {
-    let mut word = String::new();
+/// The end of the word that starts at an offset, and the word without quotes and escapes. An unclosed quote takes all.
+fn flag_word(line: &Placed, start: usize, escape: char) -> (usize, Placed) {
+    let mut word = Placed::default();
+    let mut keep = |at: usize, c: char| {
+        word.push(c.encode_utf8(&mut [0; 4]), line.place(at..at + c.len_utf8()).start as usize);
+    };
     let mut quote = None;
-    let mut chars = text.char_indices();
+    let mut chars = line[start..].char_indices().map(|(at, c)| (start + at, c));
+    let mut end = line.len();
     while let Some((at, c)) = chars.next() {
         match quote {
-            None if c.is_whitespace() => return (at, word),
+            None if c.is_whitespace() => {
+                end = at;
+                break;
+            }
             None if c == '\'' || c == '"' => quote = Some(c),
             Some(open) if c == open => quote = None,
-            _ if c == escape => word.extend(chars.next().map(|(_, escaped)| escaped)),
-            _ => word.push(c),
+            _ if c == escape => {
+                if let Some((at, escaped)) = chars.next() {
+                    keep(at, escaped);
+                }
+            }
+            _ => keep(at, c),
         }
     }
-    (text.len(), word)
+    (end, word)
 }
 
 #[cfg(test)]
@@ -458,11 +492,11 @@ mod tests {
         assert_eq!(slice(run.span), "RU\\\nN --a=\"b\" \\\n  # x\n  c <<E\nd\nE");
         assert_eq!(slice(run.keyword_span), "RU\\\nN");
         assert_eq!(slice(run.flags[0].span), "--a=\"b\"");
-        assert_eq!(slice(run.rest_span), "c <<E");
+        assert_eq!(slice(run.rest.span()), "c <<E");
         assert_eq!(dockerfile.source.lines(run.span), (2, 7));
-        assert_eq!(slice(dockerfile.nodes[1].rest_span), "f");
+        assert_eq!(slice(dockerfile.nodes[1].rest.span()), "f");
         let bare = &parsed("RUN  \n").dockerfile.nodes[0];
-        assert_eq!((bare.span, bare.rest_span), (Span::new(0, 5), Span::new(3, 3)));
+        assert_eq!((bare.span, bare.rest.span()), (Span::new(0, 5), Span::new(3, 3)));
     }
 
     proptest! {
@@ -474,7 +508,7 @@ mod tests {
         ) {
             let Parsed { dockerfile, diagnostics } = parsed(&text);
             let spans = dockerfile.nodes.iter().flat_map(|node| {
-                [node.span, node.keyword_span, node.rest_span].into_iter().chain(node.flags.iter().map(|flag| flag.span))
+                [node.span, node.keyword_span, node.rest.span()].into_iter().chain(node.flags.iter().map(|flag| flag.span))
             });
             let labels = diagnostics.iter().flat_map(|diagnostic| {
                 diagnostic.span.into_iter().chain(diagnostic.labels.iter().map(|(span, _)| *span))

@@ -8,11 +8,14 @@ use crate::image_config::{HistoryEntry, ImageConfig};
 use crate::instruction::Command;
 use crate::lint::Lints;
 use crate::op::{Id, InputIndex, Op, Owner, Source, Step};
+use crate::placed::Placed;
 use crate::platform::Platform;
 use crate::span::Span;
-use crate::words::Lexer;
+use crate::words::{Lexer, WordError, WordErrorKind};
 use solver::graph::{Edge, Graph};
 use solver::key::CacheKey;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 /// A stage that instructions are being applied to.
@@ -30,6 +33,8 @@ pub struct OpenStage {
     pub env: Environment,
     /// Declared arguments, in order, those of the base stage first; a name may be there several times.
     pub args: Vec<DeclaredArg>,
+    /// Variables that an ENV or ARG was to set which has failed.
+    pub lost: Lost,
     /// How many entries of the history came with the base image.
     pub base_history_len: usize,
     /// Where a CMD of this stage stands.
@@ -46,6 +51,43 @@ pub struct OpenStage {
     pub step_index: usize,
     /// How many steps it has.
     pub step_total: usize,
+}
+
+/// Variables without the values that they were meant to have, so that errors for the lack of them are no news.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Lost {
+    /// None.
+    #[default]
+    Nothing,
+    /// These.
+    Names(BTreeSet<String>),
+    /// The instruction could not be read, so that any may be.
+    Unknown,
+}
+
+impl Lost {
+    /// Whether a variable is among them.
+    pub fn contains(&self, name: &str) -> bool {
+        match self {
+            Lost::Nothing => false,
+            Lost::Names(names) => names.contains(name),
+            Lost::Unknown => true,
+        }
+    }
+
+    /// Whether a word cannot be expanded for want of one of them.
+    pub fn explains(&self, error: &WordError) -> bool {
+        matches!(&error.kind, WordErrorKind::Required { name, .. } if self.contains(name))
+    }
+
+    /// Adds variables.
+    pub fn extend(&mut self, names: impl IntoIterator<Item = String>) {
+        match self {
+            Lost::Nothing => *self = Lost::Names(names.into_iter().collect()),
+            Lost::Names(known) => known.extend(names),
+            Lost::Unknown => {}
+        }
+    }
 }
 
 /// An argument that a stage has declared.
@@ -127,20 +169,54 @@ pub struct Lowering<'a> {
     pub command: &'a Rc<Command>,
     /// What it reads beside its stage: that of COPY --from, or for a RUN one entry for each mount.
     pub trees: Vec<Option<Tree>>,
+    /// What has been expanded so far.
+    pub expanded: Expanded,
+}
+
+/// What the expansions of one instruction have come to.
+#[derive(Debug, Default)]
+pub struct Expanded {
+    /// Results, and where the words stand.
+    pub words: RefCell<Vec<(String, Span)>>,
+    /// A variable had no value that an ENV or ARG was to set which has failed: what fails now may be due to that.
+    pub lacks_value: Cell<bool>,
 }
 
 impl Lowering<'_> {
     /// Expands one word in the stage's environment.
-    pub fn expand(&self, word: &str) -> Result<String, Diagnostic> {
+    pub fn expand(&self, word: &Placed) -> Result<String, Diagnostic> {
         let expansion = self.settings.lexer.expand(word, &self.stage.env.lookup());
-        let expansion = expansion.map_err(|error| self.error(error.to_string()))?;
+        let expansion = expansion.map_err(|error| self.word_error(&error, word))?;
         self.report_unset(&expansion.unset);
+        self.expanded.words.borrow_mut().push((expansion.text.clone(), word.span()));
         Ok(expansion.text)
+    }
+
+    /// The error of a word that cannot be expanded.
+    pub fn word_error(&self, error: &WordError, word: &Placed) -> Diagnostic {
+        let diagnostic = self.error(error.to_string()).word(error, word);
+        let WordErrorKind::Required { name, .. } = &error.kind else { return diagnostic };
+        self.note_lack(name);
+        let is_argument = self.stage.args.iter().any(|arg| arg.name == *name);
+        diagnostic.help(match is_argument {
+            true => format!("give {name} a default where it is declared, or a value with --build-arg {name}=…"),
+            false => format!("declare it above with ARG {name}, and give it a value with --build-arg {name}=…"),
+        })
+    }
+
+    fn note_lack(&self, name: &str) {
+        if self.stage.lost.contains(name) {
+            self.expanded.lacks_value.set(true);
+        }
     }
 
     /// Fires the check `UndefinedVar` for names that an expansion did not find.
     pub fn report_unset(&self, unset: &[String]) {
         for name in unset {
+            self.note_lack(name);
+            if self.stage.lost.contains(name) {
+                continue;
+            }
             crate::lint::undefined_var(self, name);
         }
     }
@@ -148,6 +224,11 @@ impl Lowering<'_> {
     /// An error at the instruction.
     pub fn error(&self, message: impl Into<String>) -> Diagnostic {
         Diagnostic::error(message, self.command.span)
+    }
+
+    /// An error at one word of the instruction, with a remark beside it, which may be empty.
+    pub fn error_at(&self, word: &Placed, message: impl Into<String>, remark: impl Into<String>) -> Diagnostic {
+        self.error(message).label(word.span(), remark)
     }
 
     /// Adds a history entry.
@@ -171,13 +252,18 @@ impl Lowering<'_> {
 
     /// Adds a vertex to which `--no-cache` applies if it applies to the stage.
     pub fn add(&mut self, op: Op, inputs: Vec<Edge>, name: String) -> Edge {
-        let step = Step { op, name, span: Some(self.command.span), ignore_cache: self.stage.ignore_cache };
-        add_step(self.graph, inputs, step)
+        let ignore_cache = self.stage.ignore_cache;
+        self.add_step(op, inputs, name, ignore_cache)
     }
 
     /// Adds a vertex to which `--no-cache` does not apply.
     pub fn add_cached(&mut self, op: Op, inputs: Vec<Edge>, name: String) -> Edge {
-        let step = Step { op, name, span: Some(self.command.span), ignore_cache: false };
+        self.add_step(op, inputs, name, false)
+    }
+
+    fn add_step(&mut self, op: Op, inputs: Vec<Edge>, name: String, ignore_cache: bool) -> Edge {
+        let words = self.expanded.words.borrow().clone();
+        let step = Step { op, name, span: Some(self.command.span), words, ignore_cache };
         add_step(self.graph, inputs, step)
     }
 
@@ -185,7 +271,7 @@ impl Lowering<'_> {
     pub fn context(&mut self) -> Tree {
         let op = Op::Source(Source::Local { name: "context".to_string() });
         let name = "[internal] load build context".to_string();
-        let edge = add_step(self.graph, vec![], Step { op, name, span: None, ignore_cache: false });
+        let edge = add_step(self.graph, vec![], Step { op, name, span: None, words: vec![], ignore_cache: false });
         Tree { edge: Some(edge), label: "the build context".to_string(), from_client: true }
     }
 

@@ -2,9 +2,12 @@
 //!
 //! The pass over a word itself is in `expansion.rs`.
 
-pub use crate::exec_form::{JsonForm, json_array};
+pub(crate) use crate::exec_form::json_fault;
+pub use crate::exec_form::{JsonForm, NotWords, json_array, json_words};
 use crate::expansion::{Mode, Quotes, Unset, run};
 pub use crate::pattern::PatternError;
+use crate::placed::Placed;
+use std::ops::Range;
 use thiserror::Error;
 
 /// Processes words with quotes, escapes and variables.
@@ -32,6 +35,8 @@ pub struct WordError {
     pub word: String,
     /// What is wrong with it.
     pub kind: WordErrorKind,
+    /// Which bytes of the word: the substitution, or the quote that is not closed.
+    pub at: Range<usize>,
 }
 
 /// What is wrong with a word.
@@ -74,6 +79,39 @@ pub enum WordErrorKind {
         /// From the word after `?`.
         message: String,
     },
+}
+
+impl WordErrorKind {
+    /// Remark beside the place.
+    pub fn remark(&self) -> &'static str {
+        match self {
+            WordErrorKind::DoubleQuote | WordErrorKind::SingleQuote => "this quote is not closed",
+            WordErrorKind::BadSubstitution => "no variable's name stands here",
+            WordErrorKind::MissingBrace => "no `}` follows",
+            WordErrorKind::MissingSlash => "the pattern has no end",
+            WordErrorKind::Modifier(_) => "not a form that a Dockerfile knows",
+            WordErrorKind::TooDeep => "too deep",
+            WordErrorKind::Pattern { .. } => "the pattern cannot be used",
+            WordErrorKind::Required { .. } => "has no value here",
+        }
+    }
+
+    /// What to do about it.
+    pub fn help(&self) -> Option<&'static str> {
+        match self {
+            WordErrorKind::DoubleQuote | WordErrorKind::SingleQuote => {
+                Some("close it, or put the escape character before a quote that is meant as text")
+            }
+            WordErrorKind::BadSubstitution => Some("write ${NAME}, or \\$ for a dollar sign"),
+            WordErrorKind::MissingBrace => Some("close it with `}`"),
+            WordErrorKind::MissingSlash => Some("write ${NAME/pattern/replacement}"),
+            WordErrorKind::Modifier(_) => Some(
+                "after the name may come :-word, :+word, :?word (also without `:`), #pattern, ##pattern, %pattern, \
+                 %%pattern, /pattern/replacement or //pattern/replacement",
+            ),
+            WordErrorKind::TooDeep | WordErrorKind::Pattern { .. } | WordErrorKind::Required { .. } => None,
+        }
+    }
 }
 
 /// The environment of an expansion: the value of a name, or `None` where it is not set.
@@ -125,42 +163,43 @@ pub(crate) fn single_word(text: &str, keep_quotes: bool) -> Option<String> {
 }
 
 /// Splits on white space; quotes mean nothing.
-pub fn split_words(rest: &str) -> Vec<String> {
-    rest.split(['\t', '\x0b', '\x0c', '\r', ' ']).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+pub fn split_words(rest: &Placed) -> Vec<Placed> {
+    let words = rest.split(['\t', '\x0b', '\x0c', '\r', ' ']).filter(|word| !word.is_empty());
+    words.map(|word| rest.part(word)).collect()
 }
 
 /// Splits the rest of an ENV, LABEL or ARG line: white space that is quoted or escaped does not split. Quotes and
 /// escapes are kept, for [`Lexer::expand`] to remove.
-pub fn split_assignments(rest: &str, escape: char) -> Vec<String> {
+pub fn split_assignments(rest: &Placed, escape: char) -> Vec<Placed> {
     let mut words = vec![];
-    let mut word = String::new();
+    // Where the word begins, if one has begun.
+    let mut start = None;
     let mut quote = None;
-    let mut chars = rest.chars();
-    while let Some(c) = chars.next() {
+    let mut end = rest.len();
+    let mut chars = rest.char_indices();
+    while let Some((at, c)) = chars.next() {
         // Nothing is escaped within single quotes.
         if c == escape && quote != Some('\'') {
-            // An escape at the end is dropped.
-            if let Some(escaped) = chars.next() {
-                word.extend([c, escaped]);
+            if chars.next().is_none() {
+                // An escape at the end is dropped.
+                end = at;
+                break;
             }
+            start.get_or_insert(at);
             continue;
         }
         match quote {
             None if c.is_whitespace() => {
-                if !word.is_empty() {
-                    words.push(std::mem::take(&mut word));
-                }
+                words.extend(start.take().map(|start| rest.slice(start..at)));
                 continue;
             }
             None if c == '\'' || c == '"' => quote = Some(c),
             Some(open) if c == open => quote = None,
             _ => {}
         }
-        word.push(c);
+        start.get_or_insert(at);
     }
-    if !word.is_empty() {
-        words.push(word);
-    }
+    words.extend(start.map(|start| rest.slice(start..end)));
     words
 }
 
@@ -327,13 +366,16 @@ mod tests {
 
     #[test]
     fn white_space() {
-        assert_eq!(split_words(" a\t'b c' \x0b\"d "), ["a", "'b", "c'", "\"d"]);
-        assert!(split_words("").is_empty());
+        let split = |text: &str| split_words(&Placed::verbatim(text, 0));
+        assert_eq!(split(" a\t'b c' \x0b\"d "), ["a", "'b", "c'", "\"d"]);
+        assert!(split("").is_empty());
+        assert_eq!(split("a bc d")[1].span(), crate::span::Span::new(2, 4));
     }
 
     #[test]
     fn assignments() {
-        let check = |rest: &str, expect: &[&str]| assert_eq!(split_assignments(rest, '\\'), expect, "{rest}");
+        let split = |rest: &str, escape| split_assignments(&Placed::verbatim(rest, 0), escape);
+        let check = |rest: &str, expect: &[&str]| assert_eq!(split(rest, '\\'), expect, "{rest}");
         check("a=1  b=\"2 3\" c='4 5'", &["a=1", "b=\"2 3\"", "c='4 5'"]);
         check(r#"a=1\ 2 b=in\"side c="q\" r" d='s\' e"#, &[r"a=1\ 2", r#"b=in\"side"#, r#"c="q\" r""#, r"d='s\'", "e"]);
         check(r#""a b"=c"d e"f"#, &[r#""a b"=c"d e"f"#]);
@@ -342,7 +384,7 @@ mod tests {
         check(r"a=b\", &["a=b"]);
         check("a=\"b c", &["a=\"b c"]);
         check("", &[]);
-        assert_eq!(split_assignments("a=C:\\ b=`  c", '`'), ["a=C:\\", "b=` ", "c"]);
+        assert_eq!(split("a=C:\\ b=`  c", '`'), ["a=C:\\", "b=` ", "c"]);
     }
 
     proptest! {
@@ -354,7 +396,8 @@ mod tests {
             let _ = LEXER.expand_words(&word, &env);
             let _ = LEXER.expand_heredoc(&word, &env);
             let _ = LEXER.expand_for_display(&word, &env);
-            let _ = (split_assignments(&word, '\\'), split_words(&word), raw_words(&word));
+            let placed = Placed::verbatim(word.as_str(), 0);
+            let _ = (split_assignments(&placed, '\\'), split_words(&placed), raw_words(&word));
         }
 
         #[test]

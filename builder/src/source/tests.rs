@@ -132,7 +132,7 @@ impl Setup {
 
 fn request(source: ImageLocation, architecture: &str) -> ImageRequest {
     let platform = Platform::from_parts("linux", architecture, "", "");
-    ImageRequest { source, platform, span: None, name: String::new() }
+    ImageRequest { source, platform, span: None, word: None, name: String::new() }
 }
 
 fn vertex() -> Vertex {

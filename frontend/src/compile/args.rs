@@ -1,12 +1,17 @@
 //! Arguments that exist before any stage: the platforms', the global ARGs, the epoch (reference/dockerfile.md 3.5).
 
+use super::stages::StageGraph;
 use super::typed::TypedFile;
-use super::{CompileRequest, NamedContext};
+use super::{CompileRequest, NamedContext, UnusedArg};
 use crate::diagnostic::Diagnostic;
 use crate::env::Environment;
+use crate::instruction::Instruction;
 use crate::platform::Platform;
 use crate::span::Span;
+use crate::stage::Lost;
+use crate::suggest::{Case, nearest};
 use crate::words::Lexer;
+use std::collections::BTreeSet;
 
 /// Predefined and global arguments, in the order in which they get their values.
 pub(super) struct Globals {
@@ -18,6 +23,8 @@ pub(super) struct Globals {
     pub declared: Vec<String>,
     /// `SOURCE_DATE_EPOCH`.
     pub epoch: Option<i64>,
+    /// Those that have failed.
+    pub lost: Lost,
 }
 
 pub(super) fn globals(
@@ -25,36 +32,83 @@ pub(super) fn globals(
     request: &CompileRequest,
     target: &Platform,
     lexer: Lexer,
-) -> Result<Globals, Vec<Diagnostic>> {
+) -> (Globals, Vec<Diagnostic>) {
     let predefined = predefined(file, request, target);
-    let with_args = evaluate(file, predefined.clone(), lexer, |name| request.build_args.get(name).cloned());
-    let mut env = with_args.map_err(|error| vec![error])?;
-    let declared = file.globals.iter().flat_map(|(arg, _)| &arg.declarations).map(|arg| arg.name.clone()).collect();
-    let epoch = epoch(file, request, &mut env).map_err(|error| vec![error])?;
-    Ok(Globals { env, defaults: evaluate(file, predefined, lexer, |_| None).ok(), declared, epoch })
+    let build_arg = |name: &str| request.build_args.get(name).cloned();
+    let mut lost = file.lost.clone();
+    let (mut env, mut errors) = evaluate(file, predefined.clone(), lexer, &mut lost, build_arg);
+    let declared = file.globals.iter().flat_map(|(arg, _)| &arg.declarations).map(|arg| arg.name.to_string()).collect();
+    let epoch = epoch(file, request, &mut env).unwrap_or_else(|error| {
+        errors.push(error);
+        None
+    });
+    let (defaults, faults) = evaluate(file, predefined, lexer, &mut Lost::Nothing, |_| None);
+    let defaults = Some(defaults).filter(|_| faults.is_empty());
+    (Globals { env, defaults, declared, epoch, lost }, errors)
 }
+
+/// Build arguments that neither the file nor a trigger declares, and that have no meaning of their own.
+pub(super) fn unused(request: &CompileRequest, file: &TypedFile, stages: &StageGraph) -> Vec<UnusedArg> {
+    const PROXIES: &[&str] = &["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
+    if request.build_args.is_empty() {
+        return vec![];
+    }
+    let in_stages = stages.stages.iter().flat_map(|stage| &stage.commands).filter_map(|planned| {
+        match &planned.command.instruction {
+            Instruction::Arg(arg) => Some(arg),
+            _ => None,
+        }
+    });
+    let args = file.globals.iter().map(|(arg, _)| arg).chain(in_stages);
+    let declared: BTreeSet<&str> = args.flat_map(|arg| &arg.declarations).map(|arg| arg.name.as_str()).collect();
+    let has_meaning = |name: &str| {
+        name.starts_with("BUILDKIT_")
+            || name == "SOURCE_DATE_EPOCH"
+            || PREDEFINED.contains(&name)
+            || PROXIES.iter().any(|proxy| name.eq_ignore_ascii_case(proxy))
+    };
+    let unused = request.build_args.keys().filter(|name| !declared.contains(name.as_str()) && !has_meaning(name));
+    unused
+        .map(|name| UnusedArg { name: name.clone(), near: nearest(name, declared.iter(), Case::Insensitive) })
+        .collect()
+}
+
+/// Arguments about platforms and stages.
+const PREDEFINED: &[&str] = &[
+    "BUILDPLATFORM",
+    "BUILDOS",
+    "BUILDOSVERSION",
+    "BUILDARCH",
+    "BUILDVARIANT",
+    "TARGETPLATFORM",
+    "TARGETOS",
+    "TARGETOSVERSION",
+    "TARGETARCH",
+    "TARGETVARIANT",
+    "TARGETSTAGE",
+];
 
 fn predefined(file: &TypedFile, request: &CompileRequest, target: &Platform) -> Environment {
     let build = &request.build_platform;
     let (build_text, target_text) = (build.to_string(), target.to_string());
     let last = file.stages.last().and_then(|stage| stage.from.name.as_deref());
     let stage = request.target.as_deref().filter(|target| !target.is_empty()).or(last).unwrap_or("default");
-    let values: [(&str, &str); 11] = [
-        ("BUILDPLATFORM", &build_text),
-        ("BUILDOS", &build.os),
-        ("BUILDOSVERSION", &build.os_version),
-        ("BUILDARCH", &build.architecture),
-        ("BUILDVARIANT", &build.variant),
-        ("TARGETPLATFORM", &target_text),
-        ("TARGETOS", &target.os),
-        ("TARGETOSVERSION", &target.os_version),
-        ("TARGETARCH", &target.architecture),
-        ("TARGETVARIANT", &target.variant),
-        ("TARGETSTAGE", stage),
+    let values: [&str; 11] = [
+        &build_text,
+        &build.os,
+        &build.os_version,
+        &build.architecture,
+        &build.variant,
+        &target_text,
+        &target.os,
+        &target.os_version,
+        &target.architecture,
+        &target.variant,
+        stage,
     ];
     let mut env = Environment::default();
-    for (name, value) in values {
-        env.set(name, request.build_args.get(name).map_or(value, String::as_str));
+    for (name, value) in PREDEFINED.iter().zip(values) {
+        env.set(name, request.build_args.get(*name).map_or(value, String::as_str));
     }
     env
 }
@@ -63,22 +117,30 @@ fn evaluate(
     file: &TypedFile,
     mut env: Environment,
     lexer: Lexer,
+    lost: &mut Lost,
     build_arg: impl Fn(&str) -> Option<String>,
-) -> Result<Environment, Diagnostic> {
+) -> (Environment, Vec<Diagnostic>) {
+    let mut errors = vec![];
     for (arg, span) in &file.globals {
         for declaration in &arg.declarations {
             let value = match (build_arg(&declaration.name), &declaration.default) {
                 (Some(value), _) => value,
-                (None, Some(default)) => {
-                    let expansion = lexer.expand(default, &env.lookup());
-                    expansion.map_err(|error| Diagnostic::error(error.to_string(), *span))?.text
-                }
+                (None, Some(default)) => match lexer.expand(default, &env.lookup()) {
+                    Ok(expansion) => expansion.text,
+                    Err(error) => {
+                        if !lost.explains(&error) {
+                            errors.push(Diagnostic::error(error.to_string(), *span).word(&error, default));
+                        }
+                        lost.extend([declaration.name.to_string()]);
+                        continue;
+                    }
+                },
                 (None, None) => continue,
             };
             env.set(&declaration.name, &value);
         }
     }
-    Ok(env)
+    (env, errors)
 }
 
 /// The epoch as a number. Symbolic values name the context, a named context or a stage; a local directory has no

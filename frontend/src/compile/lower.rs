@@ -1,7 +1,8 @@
 //! Opens reachable stages one after another and applies their instructions.
 
 use super::outside::{Kind, Outside};
-use super::stages::{Origin, PlannedCommand, StageGraph, StagePlan, has_from_step};
+use super::stages::{Origin, PlannedCommand, StageGraph, StagePlan, has_from_step, names_read};
+use super::triggers;
 use super::{ImageInfo, Images, PlannedImage};
 use crate::diagnostic::Diagnostic;
 use crate::env::Environment;
@@ -11,7 +12,7 @@ use crate::lint::{self, Lints};
 use crate::op::Step;
 use crate::path;
 use crate::platform::Platform;
-use crate::stage::{Lowering, OpenStage, Settings, Tree, numbered};
+use crate::stage::{Expanded, Lost, Lowering, OpenStage, Settings, Tree, numbered};
 use solver::graph::Graph;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,17 +29,15 @@ pub(super) struct Lower<'a> {
 
 impl Lower<'_> {
     /// Lowers the reachable stages in file order and makes the image of the target.
-    pub fn image(mut self, reachable: &BTreeSet<usize>, target: usize) -> Result<PlannedImage, Vec<Diagnostic>> {
+    pub fn image(mut self, reachable: &BTreeSet<usize>, target: usize) -> (Option<PlannedImage>, Vec<Diagnostic>) {
         let mut done: BTreeMap<usize, OpenStage> = BTreeMap::new();
         let mut errors = vec![];
         for &index in reachable {
             let stage = self.stage(index, &done, &mut errors);
             done.insert(index, stage);
         }
-        match done.remove(&target) {
-            Some(stage) if errors.is_empty() => Ok(finish(stage, self.settings)),
-            _ => Err(errors),
-        }
+        let target = done.remove(&target).filter(|_| errors.is_empty());
+        (target.map(|stage| finish(stage, self.settings)), errors)
     }
 
     fn stage(&mut self, index: usize, done: &BTreeMap<usize, OpenStage>, errors: &mut Vec<Diagnostic>) -> OpenStage {
@@ -48,9 +47,7 @@ impl Lower<'_> {
             return stage;
         }
         for planned in &plan.commands {
-            if let Err(error) = self.command(index, &mut stage, planned, done) {
-                errors.push(error);
-            }
+            errors.extend(self.command(index, &mut stage, planned, done).err().flatten());
         }
         stage
     }
@@ -61,7 +58,7 @@ impl Lower<'_> {
         stage: &mut OpenStage,
         planned: &PlannedCommand,
         done: &BTreeMap<usize, OpenStage>,
-    ) -> Result<(), Diagnostic> {
+    ) -> Result<(), Option<Diagnostic>> {
         let mut trees = vec![];
         for (position, origin) in planned.origins.iter().enumerate() {
             let tree = match origin {
@@ -69,7 +66,7 @@ impl Lower<'_> {
                 Some(Origin::Outside(outside)) => Some(outside.tree(self.graph, self.images)),
                 Some(Origin::Stage(other)) => match done.get(other).filter(|_| *other < index) {
                     Some(stage) => Some(self.stage_tree(*other, stage)),
-                    None => return Err(self.too_early(index, *other, planned, position)),
+                    None => return Err(Some(self.too_early(index, *other, planned, position))),
                 },
             };
             trees.push(tree);
@@ -81,8 +78,17 @@ impl Lower<'_> {
             settings: self.settings,
             command: &planned.command,
             trees,
+            expanded: Expanded::default(),
         };
-        planned.command.instruction.lower(&mut at)
+        planned.command.instruction.lower(&mut at).map_err(|error| {
+            let is_consequence = at.expanded.lacks_value.get();
+            at.stage.lost.extend(variables(&planned.command.instruction));
+            let error = match planned.command.is_trigger {
+                true => triggers::with_text(error, &planned.command.text),
+                false => error,
+            };
+            Some(error).filter(|_| !is_consequence)
+        })
     }
 
     fn stage_tree(&self, index: usize, stage: &OpenStage) -> Tree {
@@ -106,7 +112,11 @@ impl Lower<'_> {
                 there.shown, here.shown
             ),
         };
-        Diagnostic::error(message, planned.command.span).label(there.from.span, "defined here")
+        let name = names_read(&planned.command.instruction).into_iter().nth(position).flatten();
+        let error = Diagnostic::error(message, planned.command.span);
+        let error = name.into_iter().fold(error, |error, name| error.label(name.span(), ""));
+        let place = there.from.name_written.as_ref().map_or(there.from.span, |name| name.span());
+        error.label(place, "defined here").help("move that stage above this one")
     }
 
     /// The stage as FROM leaves it.
@@ -115,6 +125,9 @@ impl Lower<'_> {
             Origin::Stage(base) => self.on_stage(plan, done.get(base)),
             Origin::Outside(outside) => self.on_outside(plan, outside),
         };
+        if plan.lost == Lost::Unknown {
+            stage.lost = Lost::Unknown;
+        }
         if plan.replaced_by.is_some() {
             return stage;
         }
@@ -183,6 +196,15 @@ impl Lower<'_> {
     }
 }
 
+/// The variables that an instruction sets.
+fn variables(instruction: &Instruction) -> Vec<String> {
+    match instruction {
+        Instruction::Env(env) => env.pairs.pairs.iter().map(|pair| pair.name.to_string()).collect(),
+        Instruction::Arg(arg) => arg.declarations.iter().map(|arg| arg.name.to_string()).collect(),
+        _ => vec![],
+    }
+}
+
 /// Whether an instruction counts in `[2/5]`.
 fn makes_step(instruction: &Instruction) -> bool {
     matches!(instruction, Instruction::Run(_) | Instruction::Copy(_) | Instruction::Add(_) | Instruction::Workdir(_))
@@ -209,6 +231,7 @@ fn empty_stage(platform: &Platform) -> OpenStage {
         config,
         env: Environment::default(),
         args: vec![],
+        lost: Lost::Nothing,
         base_history_len: 0,
         cmd: None,
         entrypoint: None,

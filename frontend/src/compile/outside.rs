@@ -19,7 +19,16 @@ pub(super) struct Outside {
     /// As written in the Dockerfile.
     pub written: String,
     /// Where it is asked for.
+    pub site: Site,
+}
+
+/// Where a tree is asked for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Site {
+    /// The instruction.
     pub span: Span,
+    /// The name in it.
+    pub word: Span,
 }
 
 /// Where it is.
@@ -33,8 +42,8 @@ pub(super) enum Kind {
 }
 
 /// What FROM, COPY --from and from= mean by a name that no stage has.
-pub(super) fn locate(name: &str, platform: &Platform, request: &CompileRequest, span: Span) -> Result<Outside, String> {
-    let found = |kind, context| Outside { kind, context, platform: platform.clone(), written: name.to_string(), span };
+pub(super) fn locate(name: &str, platform: &Platform, request: &CompileRequest, site: Site) -> Result<Outside, String> {
+    let found = |kind, context| Outside { kind, context, platform: platform.clone(), written: name.to_string(), site };
     if name == "scratch" {
         return Ok(found(Kind::Scratch, None));
     }
@@ -42,14 +51,14 @@ pub(super) fn locate(name: &str, platform: &Platform, request: &CompileRequest, 
         Ok(reference) => reference,
         Err(error) => return Err(format!("failed to parse stage name {name:?}: {error}")),
     };
-    if let Some(outside) = named_context(name, platform, request, span) {
+    if let Some(outside) = named_context(name, platform, request, site) {
         return Ok(outside);
     }
     Ok(found(Kind::Image(ImageLocation::Registry(reference)), None))
 }
 
 /// The named context of a name, that for the platform first.
-pub(super) fn named_context(name: &str, platform: &Platform, request: &CompileRequest, span: Span) -> Option<Outside> {
+pub(super) fn named_context(name: &str, platform: &Platform, request: &CompileRequest, site: Site) -> Option<Outside> {
     if ["scratch", "context"].iter().any(|reserved| name.eq_ignore_ascii_case(reserved)) {
         return None;
     }
@@ -65,10 +74,16 @@ pub(super) fn named_context(name: &str, platform: &Platform, request: &CompileRe
         NamedContext::Git(url) => Kind::Git(url.clone()),
         NamedContext::Http(url) => Kind::Http(url.clone()),
     };
-    Some(Outside { kind, context: Some(key), platform: platform.clone(), written: name.to_string(), span })
+    Some(Outside { kind, context: Some(key), platform: platform.clone(), written: name.to_string(), site })
 }
 
 impl Outside {
+    /// `scratch`
+    pub fn scratch(platform: &Platform, site: Site) -> Outside {
+        let (platform, written) = (platform.clone(), "scratch".to_string());
+        Outside { kind: Kind::Scratch, context: None, platform, written, site }
+    }
+
     /// The request for its config, if it is an image.
     pub fn request(&self, settings: &Settings<'_>) -> Option<ImageRequest> {
         let Kind::Image(location) = &self.kind else { return None };
@@ -84,7 +99,8 @@ impl Outside {
         Some(ImageRequest {
             source: location.clone(),
             platform: self.platform.clone(),
-            span: Some(self.span),
+            span: Some(self.site.span),
+            word: Some(self.site.word),
             name: format!("{prefix} load metadata for {what}"),
         })
     }
@@ -140,7 +156,8 @@ impl Outside {
                 (source, format!("[context {context}] {url}"))
             }
         };
-        let step = Step { op: Op::Source(source), name, span: Some(self.span), ignore_cache: false };
+        let words = vec![(self.written.clone(), self.site.word)];
+        let step = Step { op: Op::Source(source), name, span: Some(self.site.span), words, ignore_cache: false };
         Some(add_step(graph, vec![], step))
     }
 

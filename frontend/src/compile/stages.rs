@@ -2,18 +2,20 @@
 //! (reference/dockerfile.md 4).
 
 use super::args::Globals;
-use super::outside::{Kind, Outside, locate, named_context};
+use super::outside::{Kind, Outside, Site, locate, named_context};
 use super::typed::{TypedFile, TypedStage};
 use super::{Images, triggers};
 use crate::diagnostic::Diagnostic;
 use crate::instruction::from::From;
 use crate::instruction::{Command, Instruction};
 use crate::lint::{self, Lints};
+use crate::placed::Placed;
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::span::Span;
-use crate::stage::Settings;
+use crate::stage::{Lost, Settings};
 use crate::suggest::{Case, did_you_mean};
+use crate::words::Expansion;
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
@@ -33,6 +35,8 @@ pub(super) struct StagePlan {
     pub commands: Vec<PlannedCommand>,
     /// The base's triggers are among the commands, or known not to exist.
     pub has_triggers: bool,
+    /// Variables that its text was to set, but could not be read.
+    pub lost: Lost,
 }
 
 /// An instruction, and where the trees are that it reads.
@@ -65,22 +69,17 @@ impl StageGraph {
         globals: &Globals,
         settings: &Settings<'_>,
         lints: &Lints,
-    ) -> Result<StageGraph, Vec<Diagnostic>> {
+    ) -> (StageGraph, Vec<Diagnostic>) {
         let mut graph = StageGraph { stages: vec![], names: HashMap::new() };
         let mut errors = vec![];
         let head = Head { globals, settings, lints };
         for stage in &file.stages {
-            match head.plan(stage, &graph) {
-                Ok(plan) => {
-                    graph.names.extend(plan.from.name.clone().map(|name| (name, graph.stages.len())));
-                    graph.stages.push(plan);
-                }
-                Err(error) => errors.push(error),
-            }
-        }
-        // Positions in the file would no longer be those in the list.
-        if !errors.is_empty() {
-            return Err(errors);
+            let plan = head.plan(stage, &graph).unwrap_or_else(|error| {
+                errors.extend(error);
+                head.unknown(stage, &graph)
+            });
+            graph.names.extend(plan.from.name.clone().map(|name| (name, graph.stages.len())));
+            graph.stages.push(plan);
         }
         let mut only_stage = graph.stages.len() == 1;
         for (index, stage) in file.stages.iter().enumerate() {
@@ -97,45 +96,41 @@ impl StageGraph {
         if only_stage {
             graph.stages[0].shown.clear();
         }
-        errors.extend(graph.circle());
-        if errors.is_empty() { Ok(graph) } else { Err(errors) }
+        (graph, errors)
     }
 
     /// The trees that an instruction reads beside its stage.
     pub fn origins(&self, command: &Command, settings: &Settings<'_>) -> Result<Vec<Option<Origin>>, Diagnostic> {
-        let fail = |message: String| Diagnostic::error(message, command.span);
-        let outside = |name: &str| match locate(name, &settings.target, settings.request, command.span) {
-            Ok(outside) => Ok(Some(Origin::Outside(Box::new(outside)))),
-            Err(message) => Err(fail(message)),
-        };
-        match &command.instruction {
-            Instruction::Copy(copy) => {
-                let Some(name) = &copy.from else { return Ok(vec![]) };
-                let origin = match (name.parse::<i64>(), self.by_name(name)) {
-                    (Ok(index), _) => match usize::try_from(index).ok().filter(|index| *index < self.stages.len()) {
-                        Some(index) => Some(Origin::Stage(index)),
-                        None => return Err(fail(format!("invalid stage index {index}"))),
-                    },
-                    (Err(_), Some(index)) => Some(Origin::Stage(index)),
-                    (Err(_), None) => outside(name)?,
-                };
-                Ok(vec![origin])
-            }
-            Instruction::Run(run) => {
-                let mut origins = vec![];
-                for mount in &run.mounts {
-                    origins.push(match &mount.from {
-                        None => None,
-                        Some(name) => match self.by_name(name) {
-                            Some(index) => Some(Origin::Stage(index)),
-                            None => outside(name)?,
-                        },
-                    });
+        let mut origins = vec![];
+        for name in names_read(&command.instruction) {
+            let Some(name) = name else {
+                origins.push(None);
+                continue;
+            };
+            let fail = |message: String| Diagnostic::error(message, command.span).label(name.span(), "");
+            let is_copy = matches!(command.instruction, Instruction::Copy(_));
+            origins.push(Some(match (name.parse::<i64>(), self.by_name(name)) {
+                (Ok(index), _) if is_copy => {
+                    match usize::try_from(index).ok().filter(|index| *index < self.stages.len()) {
+                        Some(index) => Origin::Stage(index),
+                        None => {
+                            let error = fail(format!("invalid stage index {index}"));
+                            return Err(error.help(match self.stages.len() {
+                                1 => "the only stage has the number 0".to_string(),
+                                count => format!("the stages have the numbers 0 to {}", count - 1),
+                            }));
+                        }
+                    }
                 }
-                Ok(origins)
-            }
-            _ => Ok(vec![]),
+                (_, Some(index)) => Origin::Stage(index),
+                (_, None) => {
+                    let site = Site { span: command.span, word: name.span() };
+                    let outside = locate(name, &settings.target, settings.request, site);
+                    Origin::Outside(Box::new(outside.map_err(fail)?))
+                }
+            }));
         }
+        Ok(origins)
     }
 
     /// The last stage of a name, in any case.
@@ -179,7 +174,7 @@ impl StageGraph {
         target: usize,
         images: &Images,
         settings: &Settings<'_>,
-    ) -> Result<BTreeSet<usize>, Vec<Diagnostic>> {
+    ) -> (BTreeSet<usize>, Vec<Diagnostic>) {
         let mut errors = vec![];
         loop {
             let reachable = self.reachable(target);
@@ -197,8 +192,7 @@ impl StageGraph {
                 }
             }
             if !found {
-                errors.extend(self.circle());
-                return if errors.is_empty() { Ok(reachable) } else { Err(errors) };
+                return (reachable, errors);
             }
         }
     }
@@ -218,15 +212,15 @@ impl StageGraph {
     }
 
     /// Stages that copy from each other in a circle.
-    fn circle(&self) -> Option<Diagnostic> {
-        let needs: Vec<Vec<(Span, usize)>> = self.stages.iter().map(StagePlan::stages_read).collect();
+    pub fn circle(&self) -> Option<Diagnostic> {
+        let needs: Vec<Vec<Need>> = self.stages.iter().map(StagePlan::stages_read).collect();
         let mut marks = vec![Mark::New; self.stages.len()];
         (0..self.stages.len()).find_map(|start| {
             let path = circle_from(start, &needs, &mut marks)?;
-            let (span, _) = *path.first()?;
-            let error = Diagnostic::error(format!("circular dependency detected on stage: {}", self.name(start)), span);
-            let label = |error: Diagnostic, (span, needed): (Span, usize)| {
-                error.label(span, format!("needs stage {}", self.name(needed)))
+            let message = format!("circular dependency detected on stage: {}", self.name(start));
+            let error = Diagnostic::error(message, path.first()?.site.span);
+            let label = |error: Diagnostic, need: Need| {
+                error.label(need.site.word, format!("needs stage {}", self.name(need.stage)))
             };
             Some(path.into_iter().fold(error, label))
         })
@@ -241,6 +235,22 @@ impl StageGraph {
     }
 }
 
+/// A stage reads another.
+#[derive(Clone, Copy)]
+struct Need {
+    site: Site,
+    stage: usize,
+}
+
+/// Names of trees that an instruction reads: that of COPY --from, or for a RUN one entry for each mount.
+pub(super) fn names_read(instruction: &Instruction) -> Vec<Option<&Placed>> {
+    match instruction {
+        Instruction::Copy(copy) => copy.from.iter().map(Some).collect(),
+        Instruction::Run(run) => run.mounts.iter().map(|mount| mount.from.as_ref()).collect(),
+        _ => vec![],
+    }
+}
+
 #[derive(Clone, Copy, PartialEq)]
 enum Mark {
     New,
@@ -250,7 +260,7 @@ enum Mark {
 
 /// The path, as places and the stages that they need, from a stage into a circle. Without recursion: the depth is the
 /// writer's choice.
-fn circle_from(start: usize, needs: &[Vec<(Span, usize)>], marks: &mut [Mark]) -> Option<Vec<(Span, usize)>> {
+fn circle_from(start: usize, needs: &[Vec<Need>], marks: &mut [Mark]) -> Option<Vec<Need>> {
     if marks[start] != Mark::New {
         return None;
     }
@@ -258,7 +268,7 @@ fn circle_from(start: usize, needs: &[Vec<(Span, usize)>], marks: &mut [Mark]) -
     // Stages on the path, and how many of their needs were looked at.
     let mut path = vec![(start, 0)];
     while let Some((stage, looked_at)) = path.last_mut() {
-        let Some((_, next)) = needs[*stage].get(*looked_at) else {
+        let Some(Need { stage: next, .. }) = needs[*stage].get(*looked_at) else {
             marks[*stage] = Mark::Done;
             path.pop();
             continue;
@@ -287,18 +297,17 @@ impl Origin {
 
 impl StagePlan {
     /// The stages that its instructions read, and where.
-    fn stages_read(&self) -> Vec<(Span, usize)> {
-        let read = |planned: &PlannedCommand| {
+    fn stages_read(&self) -> Vec<Need> {
+        let mut needs = vec![];
+        for planned in &self.commands {
             let span = planned.command.span;
-            planned
-                .origins
-                .iter()
-                .flatten()
-                .filter_map(Origin::stage)
-                .map(move |index| (span, index))
-                .collect::<Vec<_>>()
-        };
-        self.commands.iter().flat_map(read).collect()
+            for (name, origin) in names_read(&planned.command.instruction).into_iter().zip(&planned.origins) {
+                if let (Some(name), Some(Origin::Stage(stage))) = (name, origin) {
+                    needs.push(Need { site: Site { span, word: name.span() }, stage: *stage });
+                }
+            }
+        }
+        needs
     }
 
     /// Everything that it is made from.
@@ -316,7 +325,8 @@ struct Head<'a> {
 }
 
 impl Head<'_> {
-    fn plan(&self, stage: &TypedStage, earlier: &StageGraph) -> Result<StagePlan, Diagnostic> {
+    /// Fails with no error where another one is the reason.
+    fn plan(&self, stage: &TypedStage, earlier: &StageGraph) -> Result<StagePlan, Option<Diagnostic>> {
         let from = &stage.from;
         let image = self.image(from)?;
         let platform = match &from.platform {
@@ -324,13 +334,14 @@ impl Head<'_> {
             None => None,
         };
         let wanted = platform.as_ref().unwrap_or(&self.settings.target);
+        let site = Site { span: from.span, word: from.image.span() };
         let name = from.name.as_deref();
-        let replaced_by = name.and_then(|name| named_context(name, wanted, self.settings.request, from.span));
+        let replaced_by = name.and_then(|name| named_context(name, wanted, self.settings.request, site));
         let base = match earlier.names.get(&image) {
             Some(index) => Origin::Stage(*index),
             None => {
-                let outside = locate(&image, wanted, self.settings.request, from.span);
-                Origin::Outside(Box::new(outside.map_err(|message| self.bad_image(from, message))?))
+                let outside = locate(&image, wanted, self.settings.request, site);
+                Origin::Outside(Box::new(outside.map_err(|message| self.bad_image(from, &image, message))?))
             }
         };
         // The base of a stage that is replaced is not looked at.
@@ -339,13 +350,44 @@ impl Head<'_> {
             None => base,
         };
         let shown = name.map_or_else(|| format!("stage-{}", earlier.stages.len()), str::to_string);
-        let from = from.clone();
-        Ok(StagePlan { from, shown, base, platform, replaced_by, commands: vec![], has_triggers: false })
+        let (from, lost) = (from.clone(), stage.lost.clone());
+        Ok(StagePlan { from, shown, base, platform, replaced_by, commands: vec![], has_triggers: false, lost })
     }
 
-    fn image(&self, from: &From) -> Result<String, Diagnostic> {
-        let expansion = self.settings.lexer.expand(&from.image, &self.globals.env.lookup());
-        let expansion = expansion.map_err(|error| Diagnostic::error(error.to_string(), from.span))?;
+    /// Stands for a stage whose FROM is wrong: on an empty image, with any variable missing.
+    fn unknown(&self, stage: &TypedStage, earlier: &StageGraph) -> StagePlan {
+        let from = stage.from.clone();
+        let name = from.name.as_deref();
+        let shown = name.map_or_else(|| format!("stage-{}", earlier.stages.len()), str::to_string);
+        let site = Site { span: from.span, word: from.image.span() };
+        let base = Origin::Outside(Box::new(Outside::scratch(&self.settings.target, site)));
+        StagePlan {
+            from,
+            shown,
+            base,
+            platform: None,
+            replaced_by: None,
+            commands: vec![],
+            has_triggers: true,
+            lost: Lost::Unknown,
+        }
+    }
+
+    /// Expands a word of a FROM.
+    fn expand(&self, from: &From, word: &Placed) -> Result<Expansion, Option<Diagnostic>> {
+        let expansion = self.settings.lexer.expand(word, &self.globals.env.lookup());
+        let expansion = expansion.map_err(|error| {
+            let diagnostic = Diagnostic::error(error.to_string(), from.span).word(&error, word);
+            Some(diagnostic).filter(|_| !self.globals.lost.explains(&error))
+        })?;
+        match expansion.unset.iter().any(|name| self.globals.lost.contains(name)) {
+            true => Err(None),
+            false => Ok(expansion),
+        }
+    }
+
+    fn image(&self, from: &From) -> Result<String, Option<Diagnostic>> {
+        let expansion = self.expand(from, &from.image)?;
         lint::undefined_arg_in_from(
             self.lints,
             from,
@@ -362,35 +404,49 @@ impl Head<'_> {
         if expansion.text.is_empty() {
             let message = format!("base name ({}) should not be blank", from.image);
             let error = Diagnostic::error(self.suggest(message, &expansion.unset), from.span);
-            return Err(error.help("give the argument a default, or a value with --build-arg"));
+            let error = error.label(from.image.span(), "comes to nothing");
+            let global = expansion.unset.iter().find(|name| self.globals.declared.contains(name));
+            return Err(Some(error.help(match (global, expansion.unset.first()) {
+                (Some(name), _) => format!("give {name} a default, or a value with --build-arg {name}=…"),
+                (None, Some(name)) => format!("declare {name} above the first FROM: ARG {name}=image"),
+                (None, None) => "name an image, or scratch".to_string(),
+            })));
         }
         Ok(expansion.text)
     }
 
     /// An image that cannot be one, often since an argument in its name is not set.
-    fn bad_image(&self, from: &From, message: String) -> Diagnostic {
-        let error = Diagnostic::error(message, from.span);
+    fn bad_image(&self, from: &From, image: &str, message: String) -> Diagnostic {
+        let remark = if from.image == *image { String::new() } else { format!("comes to {image:?}") };
+        let error = Diagnostic::error(message, from.span).label(from.image.span(), remark);
         let expansion = self.settings.lexer.expand(&from.image, &self.globals.env.lookup()).unwrap_or_default();
         match expansion.unset.first() {
-            Some(name) => error.help(format!("{name} has no value: give it a default, or --build-arg {name}=…")),
+            Some(name) if self.globals.declared.contains(name) => {
+                error.help(format!("{name} has no value: give it a default, or --build-arg {name}=…"))
+            }
+            Some(name) => error.help(format!("{name} has no value: declare it above the first FROM with ARG {name}=…")),
             None => error,
         }
     }
 
-    fn platform(&self, from: &From, written: &str) -> Result<Platform, Diagnostic> {
+    fn platform(&self, from: &From, written: &Placed) -> Result<Platform, Option<Diagnostic>> {
         let host = &self.settings.request.build_platform;
-        let expansion = self.settings.lexer.expand(written, &self.globals.env.lookup());
-        let expansion = expansion.map_err(|error| Diagnostic::error(error.to_string(), from.span))?;
+        let expansion = self.expand(from, written)?;
         let names = self.globals.env.names().collect::<Vec<_>>().into_iter();
         lint::undefined_arg_in_from(self.lints, from, &expansion.unset, &self.globals.declared, names);
         lint::from_platform(self.lints, from, written, &expansion.text, host);
+        let fail = |message: String, remark: String| {
+            let message = self.suggest(message, &expansion.unset);
+            Some(Diagnostic::error(message, from.span).label(written.span(), remark))
+        };
         if expansion.text.is_empty() {
             let message = format!("empty platform value from expression {written}");
-            return Err(Diagnostic::error(self.suggest(message, &expansion.unset), from.span));
+            return Err(fail(message, "comes to nothing".to_string()));
         }
         Platform::parse(&expansion.text, host).map_err(|error| {
-            let message = format!("failed to parse platform {written}: {error}");
-            Diagnostic::error(self.suggest(message, &expansion.unset), from.span)
+            let is_literal = *written == expansion.text.as_str();
+            let remark = if is_literal { String::new() } else { format!("comes to {:?}", expansion.text) };
+            fail(format!("failed to parse platform {written}: {error}"), remark)
         })
     }
 

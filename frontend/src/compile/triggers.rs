@@ -35,10 +35,7 @@ pub(super) fn of_base(graph: &StageGraph, index: usize, images: &Images) -> Opti
 pub(super) fn parse(triggers: &[String], from: &From) -> Result<Vec<Command>, Diagnostic> {
     let mut commands = vec![];
     for text in triggers {
-        let fail = |message: &str| {
-            let first_line = text.lines().next().unwrap_or_default();
-            Diagnostic::error(message, from.span).help(format!("the base has the trigger: ONBUILD {first_line}"))
-        };
+        let fail = |message: &str| with_text(Diagnostic::error(message, from.span), text);
         let source = SourceText { name: "ONBUILD".to_string(), text: text.clone() };
         let parsed = crate::parse::parse(source);
         if let Some(error) = parsed.diagnostics.iter().find(|found| found.severity == Severity::Error) {
@@ -48,8 +45,9 @@ pub(super) fn parse(triggers: &[String], from: &From) -> Result<Vec<Command>, Di
             return Err(fail("onbuild trigger should be a single expression"));
         };
         let lexer = Lexer { escape: parsed.dockerfile.directives.escape };
-        let typed = instruction::parse(node, &parsed.dockerfile.source, lexer);
-        match typed.map_err(|error| fail(&error.message))? {
+        // The trigger's words stand in another file.
+        let typed = instruction::parse(&node.clone().moved(from.span), lexer);
+        match typed.map_err(|error| with_text(error, text))? {
             Typed::Command(command) => {
                 let comments = from.comments.clone();
                 commands.push(Command { span: from.span, is_trigger: true, comments, ..command });
@@ -58,4 +56,10 @@ pub(super) fn parse(triggers: &[String], from: &From) -> Result<Vec<Command>, Di
         }
     }
     Ok(commands)
+}
+
+/// An error at the FROM, with the trigger that it is about.
+pub(super) fn with_text(error: Diagnostic, trigger: &str) -> Diagnostic {
+    let first_line = trigger.lines().next().unwrap_or_default();
+    Diagnostic { labels: vec![], ..error }.help(format!("the base has the trigger: ONBUILD {first_line}"))
 }

@@ -6,6 +6,7 @@ use crate::instruction::arg::Arg;
 use crate::instruction::from::From;
 use crate::instruction::{self, Command, Instruction, Typed};
 use crate::span::{SourceText, Span};
+use crate::stage::Lost;
 use crate::words::Lexer;
 use std::rc::Rc;
 
@@ -13,44 +14,53 @@ use std::rc::Rc;
 pub(super) struct TypedFile {
     /// ARGs before the first FROM.
     pub globals: Vec<(Arg, Span)>,
-    /// In file order, at least one.
+    /// In file order.
     pub stages: Vec<TypedStage>,
+    /// Variables of global ARGs that could not be read.
+    pub lost: Lost,
 }
 
 /// A FROM and what follows it.
 pub(super) struct TypedStage {
     pub from: From,
     pub commands: Vec<Rc<Command>>,
+    /// Variables of ENVs and ARGs that could not be read; if FROM could not be read, any.
+    pub lost: Lost,
 }
 
-pub(super) fn read(dockerfile: &Dockerfile) -> Result<TypedFile, Vec<Diagnostic>> {
+/// Reads all nodes. What could be read is there beside the errors, so that more of them can be found; a FROM that could
+/// not be read stands as one of an empty image.
+pub(super) fn read(dockerfile: &Dockerfile) -> (TypedFile, Vec<Diagnostic>) {
     let lexer = Lexer { escape: dockerfile.directives.escape };
-    let mut file = TypedFile { globals: vec![], stages: vec![] };
+    let mut file = TypedFile { globals: vec![], stages: vec![], lost: Lost::Nothing };
     let mut errors = vec![];
-    let mut from_failed = false;
     for node in &dockerfile.nodes {
-        let command = match instruction::parse(node, &dockerfile.source, lexer) {
+        let command = match instruction::parse(node, lexer) {
             Ok(Typed::Command(command)) => command,
             Ok(Typed::From(from)) => {
-                file.stages.push(TypedStage { from, commands: vec![] });
+                file.stages.push(TypedStage { from, commands: vec![], lost: Lost::Nothing });
                 continue;
             }
             Err(error) => {
-                from_failed |= node.keyword.eq_ignore_ascii_case("FROM");
                 errors.push(parse_error(error, &dockerfile.source));
+                let is = |keyword: &str| node.keyword.eq_ignore_ascii_case(keyword);
+                if is("FROM") {
+                    let from = From::unread(node);
+                    file.stages.push(TypedStage { from, commands: vec![], lost: Lost::Unknown });
+                } else if is("ENV") || is("ARG") || !instruction::KEYWORDS.iter().any(|keyword| is(keyword)) {
+                    *file.stages.last_mut().map_or(&mut file.lost, |stage| &mut stage.lost) = Lost::Unknown;
+                }
                 continue;
             }
         };
         match (file.stages.last_mut(), command.instruction) {
             (Some(stage), instruction) => stage.commands.push(Rc::new(Command { instruction, ..command })),
             (None, Instruction::Arg(arg)) => file.globals.push((arg, command.span)),
-            // What follows a FROM that could not be read is not before the first FROM.
-            (None, _) if from_failed => {}
             (None, _) => {
                 let keyword = node.keyword.to_uppercase();
                 let message = format!("no build stage in current context: {keyword} stands before the first FROM");
-                let error = Diagnostic::error(message, node.span).help("only ARG may stand before the first FROM");
-                errors.push(error);
+                let error = Diagnostic::error(message, node.span).label(node.keyword_span, "no FROM above");
+                errors.push(error.help("only ARG may stand before the first FROM"));
             }
         }
     }
@@ -59,7 +69,7 @@ pub(super) fn read(dockerfile: &Dockerfile) -> Result<TypedFile, Vec<Diagnostic>
         let error = Diagnostic { span: None, ..Diagnostic::error(message, Span::default()) };
         errors.push(error.help("a Dockerfile begins with FROM"));
     }
-    if errors.is_empty() { Ok(file) } else { Err(errors) }
+    (file, errors)
 }
 
 /// An instruction that cannot be read counts as a parse error, as a line that cannot be.

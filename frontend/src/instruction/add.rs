@@ -7,6 +7,7 @@ use crate::ast::Node;
 use crate::diagnostic::Diagnostic;
 use crate::lint;
 use crate::op::{self, FileAction, Op, Source};
+use crate::placed::Placed;
 use crate::stage::{Lowering, Tree};
 use crate::words::Lexer;
 
@@ -20,7 +21,7 @@ pub struct Add {
     /// `--keep-git-dir`, if it is given.
     pub keep_git_dir: Option<bool>,
     /// `--checksum`, not yet expanded; empty if it is not given.
-    pub checksum: String,
+    pub checksum: Placed,
     /// `--unpack`, if it is given.
     pub unpack: Option<bool>,
 }
@@ -44,7 +45,7 @@ impl Add {
             files: files?,
             attributes: Attributes::read(&flags),
             keep_git_dir: flags.switch("keep-git-dir"),
-            checksum: flags.text("checksum").unwrap_or_default().to_string(),
+            checksum: flags.text("checksum").cloned().unwrap_or_default(),
             unpack: flags.switch("unpack"),
         })
     }
@@ -54,15 +55,15 @@ impl Add {
         let expanded = self.attributes.expand(at)?;
         let link = self.attributes.link && expanded.mode.is_none();
         if link {
-            expanded.check_link(at)?;
+            expanded.check_link(at, &self.attributes.chown)?;
         }
         let checksum = Some(at.expand(&self.checksum)?).filter(|checksum| !checksum.is_empty());
         let written_dest = at.expand(&self.files.dest)?;
         let dest = destination(at, &written_dest);
         let mut history = format!("ADD{}", expanded.history_flags());
         let mut sources = vec![];
-        for source in &self.files.sources {
-            let source = at.expand(source)?;
+        for word in &self.files.sources {
+            let source = at.expand(word)?;
             history.push_str(&format!(" {source}"));
             sources.push(source);
         }
@@ -75,8 +76,8 @@ impl Add {
         at.stage.step_index -= 1;
         let mut actions = vec![];
         let mut inputs = vec![];
-        for source in sources {
-            let (tree, source, unpack) = self.source(at, source, checksum.as_deref(), &source_name)?;
+        for (word, source) in self.files.sources.iter().zip(sources) {
+            let (tree, source, unpack) = self.source(at, word, source, checksum.as_deref(), &source_name)?;
             let from = tree.edge.map(|edge| FileStep::input(&mut inputs, edge));
             actions.push(FileAction::Copy(Box::new(op::Copy {
                 from,
@@ -103,16 +104,18 @@ impl Add {
 
     fn check_checksum(&self, at: &Lowering<'_>, checksum: Option<&str>, sources: &[String]) -> Result<(), Diagnostic> {
         let Some(checksum) = checksum else { return Ok(()) };
-        let [source] = sources else { return Err(at.error("checksum can't be specified for multiple sources")) };
+        let [source] = sources else {
+            return Err(at.error_at(&self.checksum, "checksum can't be specified for multiple sources", ""));
+        };
         if is_http(source) {
-            return check_digest(checksum).map_err(|message| at.error(message));
+            return check_digest(checksum).map_err(|message| at.error_at(&self.checksum, message, ""));
         }
         if matches!(GitUrl::parse(source), Ok(None)) {
-            return Err(at.error("checksum requires HTTP(S) or Git sources"));
+            return Err(at.error_at(&self.checksum, "checksum requires HTTP(S) or Git sources", ""));
         }
         if checksum.is_empty() || !checksum.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             let message = format!("invalid checksum {checksum} for Git URL, expected hex commit hash");
-            return Err(at.error(message));
+            return Err(at.error_at(&self.checksum, message, ""));
         }
         Ok(())
     }
@@ -121,11 +124,12 @@ impl Add {
     fn source(
         &self,
         at: &mut Lowering<'_>,
+        word: &Placed,
         source: String,
         checksum: Option<&str>,
         name: &str,
     ) -> Result<(Tree, String, bool), Diagnostic> {
-        let git = GitUrl::parse(&source).map_err(|message| at.error(message))?;
+        let git = GitUrl::parse(&source).map_err(|message| at.error_at(word, message, ""))?;
         if let Some(git) = git {
             let edge = self.git_source(at, git, &source, checksum, name)?;
             let tree = Tree { edge: Some(edge), label: source, from_client: false };

@@ -1,9 +1,10 @@
 //! `ARG name[=default] …` (reference/dockerfile.md 2.2, 3.4): variables of the build that are not in the image.
 
-use super::{fail, some_argument};
+use super::{fail_at, some_argument};
 use crate::ast::Node;
 use crate::diagnostic::Diagnostic;
 use crate::lint;
+use crate::placed::Placed;
 use crate::stage::{DeclaredArg, LayerOf, Lowering};
 use crate::words::{Lexer, split_assignments};
 
@@ -18,9 +19,9 @@ pub struct Arg {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Declaration {
     /// Not expanded.
-    pub name: String,
+    pub name: Placed,
     /// Not yet expanded.
-    pub default: Option<String>,
+    pub default: Option<Placed>,
 }
 
 /// Arguments that steer attestations and never become variables.
@@ -33,11 +34,11 @@ impl Arg {
         let mut declarations = vec![];
         for word in split_assignments(&node.rest, lexer.escape) {
             let (name, default) = match word.split_once('=') {
-                Some((name, default)) => (name.to_string(), Some(default.to_string())),
-                None => (word, None),
+                Some((name, default)) => (word.part(name), Some(word.part(default))),
+                None => (word.clone(), None),
             };
             if name.is_empty() {
-                return fail(node, "ARG names can not be blank");
+                return fail_at(node, &word, "ARG names can not be blank", "no name before `=`");
             }
             declarations.push(Declaration { name, default });
         }
@@ -64,7 +65,7 @@ impl Arg {
                     at.stage.env.set(name, value);
                 }
             }
-            at.stage.args.push(DeclaredArg { name: name.clone(), value });
+            at.stage.args.push(DeclaredArg { name: name.to_string(), value });
         }
         at.history(text, LayerOf::Nothing);
         Ok(())

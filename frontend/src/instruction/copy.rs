@@ -3,11 +3,12 @@
 use super::files::{Attributes, FileStep, Files, destination, document_actions};
 use super::flags::{Flags, Kind};
 use super::git_url::{GitUrl, is_http};
-use super::fail;
+use super::fail_at;
 use crate::ast::Node;
 use crate::diagnostic::Diagnostic;
 use crate::lint;
 use crate::op::{self, FileAction};
+use crate::placed::Placed;
 use crate::stage::{Lowering, Tree};
 use crate::words::Lexer;
 
@@ -19,7 +20,7 @@ pub struct Copy {
     /// Flags that ADD has too.
     pub attributes: Attributes,
     /// `--from`: name of a stage, its number, a named context or an image.
-    pub from: Option<String>,
+    pub from: Option<Placed>,
     /// `--parents`
     pub parents: bool,
 }
@@ -40,15 +41,15 @@ impl Copy {
         let flags = Flags::check(node, FLAGS)?;
         let from = flags.text("from").filter(|from| !from.is_empty());
         if let Some(from) = from
-            && lexer.expand(from, &|_| None).map_or(true, |expansion| expansion.text != from)
+            && lexer.expand(from, &|_| None).map_or(true, |expansion| *from != expansion.text.as_str())
         {
             let why = "define a new stage with FROM using ARG from global scope as a workaround";
-            return fail(node, format!("variable expansion is not supported for --from, {why}"));
+            return fail_at(node, from, format!("variable expansion is not supported for --from, {why}"), "");
         }
         Ok(Copy {
             files: files?,
             attributes: Attributes::read(&flags),
-            from: from.map(str::to_string),
+            from: from.cloned(),
             parents: flags.switch("parents").unwrap_or(false),
         })
     }
@@ -59,7 +60,7 @@ impl Copy {
         // A --chmod takes --link away, as in BuildKit.
         let link = self.attributes.link && expanded.mode.is_none();
         if link {
-            expanded.check_link(at)?;
+            expanded.check_link(at, &self.attributes.chown)?;
         }
         let written_dest = at.expand(&self.files.dest)?;
         let dest = destination(at, &written_dest);
@@ -73,12 +74,14 @@ impl Copy {
         let mut inputs = vec![];
         let tree = (!self.files.sources.is_empty()).then(|| self.tree(at));
         for source in &self.files.sources {
-            let source = at.expand(source)?;
+            let word = source;
+            let source = at.expand(word)?;
             if is_http(&source) {
-                return Err(at.error("source can't be a URL for COPY").help("ADD fetches URLs"));
+                return Err(at.error_at(word, "source can't be a URL for COPY", "").help("ADD fetches URLs"));
             }
             if !matches!(GitUrl::parse(&source), Ok(None)) {
-                return Err(at.error("source can't be a git ref for COPY").help("ADD clones repositories"));
+                let message = "source can't be a git ref for COPY";
+                return Err(at.error_at(word, message, "").help("ADD clones repositories"));
             }
             let Some(tree) = &tree else { continue };
             if tree.from_client && self.from.is_none() {

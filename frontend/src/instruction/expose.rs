@@ -6,6 +6,7 @@ use crate::ast::Node;
 use crate::diagnostic::Diagnostic;
 use crate::image_config::Empty;
 use crate::lint;
+use crate::placed::Placed;
 use crate::stage::{LayerOf, Lowering};
 use crate::words::{Lexer, split_words};
 use std::net::IpAddr;
@@ -15,7 +16,7 @@ use std::ops::RangeInclusive;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Expose {
     /// Not yet expanded, sorted as texts.
-    pub ports: Vec<String>,
+    pub ports: Vec<Placed>,
 }
 
 impl Expose {
@@ -24,7 +25,7 @@ impl Expose {
         some_argument(node, "EXPOSE")?;
         Flags::check(node, &[])?;
         let mut ports = split_words(&node.rest);
-        ports.sort();
+        ports.sort_by(|a, b| a.as_str().cmp(b));
         Ok(Expose { ports })
     }
 
@@ -33,9 +34,10 @@ impl Expose {
         let mut ports = vec![];
         for written in &self.ports {
             let expanded = at.settings.lexer.expand_words(written, &at.stage.env.lookup());
-            let (words, _) = expanded.map_err(|error| at.error(error.to_string()))?;
+            let (words, _) = expanded.map_err(|error| at.word_error(&error, written))?;
             for word in words {
-                let spec = PortSpec::parse(&word).map_err(|message| at.error(message))?;
+                let remark = if *written == word.as_str() { String::new() } else { format!("comes to {word:?}") };
+                let spec = PortSpec::parse(&word).map_err(|message| at.error_at(written, message, remark))?;
                 lint::expose(at, &word, &spec);
                 let protocol = spec.protocol.to_lowercase();
                 ports.extend(spec.ports.map(|port| format!("{port}/{protocol}")));

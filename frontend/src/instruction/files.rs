@@ -1,24 +1,25 @@
 //! What COPY and ADD have in common: words, owner, mode and destination (reference/dockerfile.md 2.5, 2.6).
 
 use super::flags::Flags;
-use super::{NOT_STRINGS, fail};
+use super::{fail_at, not_strings};
 use crate::ast::{Heredoc, Node};
 use crate::diagnostic::Diagnostic;
 use crate::op::{Chmod, FileAction, FileOp, Id, InputIndex, Op, Owner};
 use crate::path;
+use crate::placed::Placed;
 use crate::stage::{LayerOf, Lowering, owner};
-use crate::words::{JsonForm, json_array};
+use crate::words::{NotWords, json_words};
 use solver::graph::Edge;
 
 /// Sources and destination as written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Files {
     /// Paths and URLs, not yet expanded.
-    pub sources: Vec<String>,
+    pub sources: Vec<Placed>,
     /// Files whose content stands in the Dockerfile; they are written after `sources`.
     pub documents: Vec<Document>,
     /// Not yet expanded.
-    pub dest: String,
+    pub dest: Placed,
 }
 
 /// A heredoc as a file.
@@ -27,7 +28,7 @@ pub struct Document {
     /// The delimiter.
     pub name: String,
     /// Tabs are stripped, variables not yet replaced.
-    pub body: String,
+    pub body: Placed,
     /// Whether variables are to be replaced.
     pub expand: bool,
 }
@@ -36,9 +37,9 @@ pub struct Document {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Attributes {
     /// `--chown`
-    pub chown: String,
+    pub chown: Placed,
     /// `--chmod`
-    pub chmod: String,
+    pub chmod: Placed,
     /// `--link`
     pub link: bool,
     /// `--exclude`, never expanded.
@@ -48,14 +49,18 @@ pub struct Attributes {
 impl Files {
     /// Parses the words of a COPY or ADD.
     pub fn parse(node: &Node, keyword: &str) -> Result<Files, Diagnostic> {
-        let words = match json_array(&node.rest) {
-            JsonForm::Strings(words) => words.into_iter().map(Word::Path).collect(),
-            JsonForm::NotStrings => return fail(node, NOT_STRINGS),
-            JsonForm::NotJson => split(&node.rest, &node.heredocs),
+        let words = match json_words(&node.rest) {
+            Ok(words) => words.into_iter().map(Word::Path).collect(),
+            Err(NotWords::NotStrings(span)) => return Err(not_strings(node, span)),
+            Err(NotWords::NotJson) => split(&node.rest, &node.heredocs),
         };
         let [sources @ .., dest] = words.as_slice() else { return too_few(node, keyword) };
-        let Word::Path(dest) = dest else {
-            return fail(node, format!("{keyword} cannot accept a heredoc as a destination"));
+        let dest = match dest {
+            Word::Path(dest) => dest,
+            Word::Heredoc(heredoc) => {
+                let message = format!("{keyword} cannot accept a heredoc as a destination");
+                return fail_at(node, &heredoc.token, message, "the last word is the destination");
+            }
         };
         if sources.is_empty() {
             return too_few(node, keyword);
@@ -73,19 +78,21 @@ impl Files {
 
 fn too_few<T>(node: &Node, keyword: &str) -> Result<T, Diagnostic> {
     let why = "but only one was provided. Destination could not be determined";
-    fail(node, format!("{keyword} requires at least two arguments, {why}"))
+    let error = Diagnostic::error(format!("{keyword} requires at least two arguments, {why}"), node.span);
+    let error = if node.rest.is_empty() { error } else { error.label(node.rest.span(), "no destination follows") };
+    Err(error.help(format!("write {keyword} source destination")))
 }
 
 enum Word<'a> {
-    Path(String),
+    Path(Placed),
     Heredoc(&'a Heredoc),
 }
 
 /// Splits on white space, but for the tokens of heredocs, which may have blanks (`<<"a b"`).
-fn split<'a>(rest: &str, heredocs: &'a [Heredoc]) -> Vec<Word<'a>> {
+fn split<'a>(line: &Placed, heredocs: &'a [Heredoc]) -> Vec<Word<'a>> {
     let mut words = vec![];
     let mut heredocs = heredocs.iter().peekable();
-    let mut rest = rest.trim_start();
+    let mut rest = line.trim_start();
     while !rest.is_empty() {
         let token = heredocs.peek().and_then(|heredoc| rest.strip_prefix(heredoc.token.as_str()));
         if let Some(after) = token
@@ -96,7 +103,7 @@ fn split<'a>(rest: &str, heredocs: &'a [Heredoc]) -> Vec<Word<'a>> {
             continue;
         }
         let (word, after) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
-        words.push(Word::Path(word.to_string()));
+        words.push(Word::Path(line.part(word)));
         rest = after.trim_start();
     }
     words
@@ -104,7 +111,8 @@ fn split<'a>(rest: &str, heredocs: &'a [Heredoc]) -> Vec<Word<'a>> {
 
 fn document(node: &Node, heredoc: &Heredoc) -> Result<Document, Diagnostic> {
     if heredoc.name.contains('/') {
-        return fail(node, format!("a heredoc's name cannot have slashes: {}", heredoc.name));
+        let message = format!("a heredoc's name cannot have slashes: {}", heredoc.name);
+        return fail_at(node, &heredoc.token, message, "names the file");
     }
     // A name that is there twice stands for the last body of that name, as in BuildKit.
     let same_name = node.heredocs.iter().rfind(|other| other.name == heredoc.name);
@@ -114,18 +122,22 @@ fn document(node: &Node, heredoc: &Heredoc) -> Result<Document, Diagnostic> {
 }
 
 /// The text without leading tabs of its lines (`<<-`).
-pub fn strip_tabs(body: &str) -> String {
-    body.split_inclusive('\n').map(|line| line.trim_start_matches('\t')).collect()
+pub fn strip_tabs(body: &Placed) -> Placed {
+    let mut stripped = Placed::default();
+    for line in body.split_inclusive('\n') {
+        stripped.append(&body.part(line.trim_start_matches('\t')));
+    }
+    stripped
 }
 
 impl Attributes {
     /// Takes them from the flags of a COPY or ADD.
     pub fn read(flags: &Flags<'_>) -> Attributes {
         Attributes {
-            chown: flags.text("chown").unwrap_or_default().to_string(),
-            chmod: flags.text("chmod").unwrap_or_default().to_string(),
+            chown: flags.text("chown").cloned().unwrap_or_default(),
+            chmod: flags.text("chmod").cloned().unwrap_or_default(),
             link: flags.switch("link").unwrap_or(false),
-            exclude: flags.values("exclude").map(str::to_string).collect(),
+            exclude: flags.values("exclude").map(|pattern| pattern.to_string()).collect(),
         }
     }
 
@@ -135,7 +147,9 @@ impl Attributes {
         let chmod = at.expand(&self.chmod)?;
         Ok(Expanded {
             owner: (!chown.is_empty()).then(|| owner(&chown)),
-            mode: parse_chmod(&chmod).map_err(|message| at.error(message))?,
+            mode: parse_chmod(&chmod).map_err(|message| {
+                at.error_at(&self.chmod, message, "").help("write --chmod=644 or --chmod=u=rwX,go=rX")
+            })?,
             chown,
             chmod,
         })
@@ -167,7 +181,7 @@ impl Expanded {
     }
 
     /// Names cannot be looked up where `--link` copies onto nothing.
-    pub fn check_link(&self, at: &Lowering<'_>) -> Result<(), Diagnostic> {
+    pub fn check_link(&self, at: &Lowering<'_>, chown: &Placed) -> Result<(), Diagnostic> {
         let Some(owner) = &self.owner else { return Ok(()) };
         let name = [Some(&owner.user), owner.group.as_ref()].into_iter().flatten().find_map(|id| match id {
             Id::Name(name) => Some(name),
@@ -175,9 +189,11 @@ impl Expanded {
         });
         match name {
             None => Ok(()),
-            Some(name) => Err(at
-                .error(format!("invalid user index: -1: --link copies onto an empty tree, where {name:?} is not known"))
-                .help("use numeric ids with --link")),
+            Some(name) => {
+                let message =
+                    format!("invalid user index: -1: --link copies onto an empty tree, where {name:?} is not known");
+                Err(at.error_at(chown, message, "").help("use numeric ids with --link"))
+            }
         }
     }
 }
@@ -193,11 +209,11 @@ pub fn document_actions(
     for document in &files.documents {
         let data = if document.expand {
             let expansion = at.settings.lexer.expand_heredoc(&document.body, &at.stage.env.lookup());
-            let expansion = expansion.map_err(|error| at.error(error.to_string()))?;
+            let expansion = expansion.map_err(|error| at.word_error(&error, &document.body))?;
             at.report_unset(&expansion.unset);
             expansion.text
         } else {
-            document.body.clone()
+            document.body.to_string()
         };
         actions.push(FileAction::MkFile {
             name: document.name.clone(),
@@ -321,6 +337,8 @@ mod tests {
 
     #[test]
     fn tabs() {
-        assert_eq!(strip_tabs("\t\ta\tb\n  c\n\t"), "a\tb\n  c\n");
+        let body = strip_tabs(&Placed::verbatim("\t\ta\tb\n  c\n\t", 10));
+        assert_eq!(body, "a\tb\n  c\n");
+        assert_eq!(body.place(4..6), crate::span::Span::new(16, 18));
     }
 }

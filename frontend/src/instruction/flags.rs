@@ -2,7 +2,9 @@
 
 use crate::ast::{Flag, Node};
 use crate::diagnostic::Diagnostic;
-use crate::suggest::{Case, did_you_mean};
+use crate::placed::Placed;
+use crate::span::Span;
+use crate::suggest::{Case, nearest};
 
 /// What a flag takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,19 +24,30 @@ pub struct Flags<'a> {
 }
 
 impl<'a> Flags<'a> {
-    /// Checks the node's flags against the declared ones, given as name and kind.
+    /// Checks the node's flags against the declared ones, given as name and kind. The error has a label for each flag
+    /// that is wrong, and the message of the first.
     pub fn check(node: &'a Node, declared: &[(&str, Kind)]) -> Result<Flags<'a>, Diagnostic> {
+        let mut error: Option<Diagnostic> = None;
         for (position, flag) in node.flags.iter().enumerate() {
-            let fault = check_one(flag, &node.flags[..position], declared);
-            if let Err(message) = fault {
-                return Err(Diagnostic::error(message, node.span).label(flag.span, "this flag"));
-            }
+            let Err(fault) = check_one(flag, &node.flags[..position], declared) else { continue };
+            error = Some(match error {
+                None => Diagnostic::error(fault.message, node.span).label(fault.place, fault.remark),
+                Some(first) => first.label(fault.place, fault.message),
+            });
         }
-        Ok(Flags { found: &node.flags })
+        let names: Vec<_> = declared.iter().map(|(name, _)| format!("--{name}")).collect();
+        match error {
+            None => Ok(Flags { found: &node.flags }),
+            Some(error) if !error.message.starts_with("unknown flag") => Err(error),
+            Some(error) => Err(error.help(match names.as_slice() {
+                [] => format!("{} takes no flags", node.keyword.to_uppercase()),
+                names => format!("{} takes {}", node.keyword.to_uppercase(), names.join(", ")),
+            })),
+        }
     }
 
     /// Value of a [`Kind::Text`] flag.
-    pub fn text(&self, name: &str) -> Option<&'a str> {
+    pub fn text(&self, name: &str) -> Option<&'a Placed> {
         self.values(name).next()
     }
 
@@ -45,23 +58,42 @@ impl<'a> Flags<'a> {
     }
 
     /// Values of a [`Kind::List`] flag, in order.
-    pub fn values(&self, name: &str) -> impl Iterator<Item = &'a str> {
-        self.found.iter().filter(move |flag| flag.name == name).filter_map(|flag| flag.value.as_deref())
+    pub fn values(&self, name: &str) -> impl Iterator<Item = &'a Placed> {
+        self.found.iter().filter(move |flag| flag.name == name).filter_map(|flag| flag.value.as_ref())
     }
 }
 
-fn check_one(flag: &Flag, earlier: &[Flag], declared: &[(&str, Kind)]) -> Result<(), String> {
+struct Fault {
+    message: String,
+    place: Span,
+    remark: String,
+}
+
+fn check_one(flag: &Flag, earlier: &[Flag], declared: &[(&str, Kind)]) -> Result<(), Fault> {
+    let fault = |message: String, place: Span, remark: &str| Fault { message, place, remark: remark.to_string() };
     let Some((name, kind)) = declared.iter().find(|(name, _)| *name == flag.name) else {
-        let names = declared.iter().map(|(name, _)| *name);
-        return Err(did_you_mean(format!("unknown flag: --{}", flag.name), &flag.name, names, Case::Sensitive));
+        let message = format!("unknown flag: --{}", flag.name);
+        let near = nearest(&flag.name, declared.iter().map(|(name, _)| *name), Case::Sensitive);
+        return Err(match near {
+            Some(near) => {
+                let message = format!("{message} (did you mean {near}?)");
+                fault(message, flag.name_span, &format!("did you mean --{near}?"))
+            }
+            None => fault(message, flag.name_span, ""),
+        });
     };
     if *kind != Kind::List && earlier.iter().any(|other| other.name == flag.name) {
-        return Err(format!("duplicate flag specified: {name}"));
+        return Err(fault(format!("duplicate flag specified: {name}"), flag.span, "given before"));
     }
-    match (kind, flag.value.as_deref()) {
+    let no_value = || fault(format!("missing a value on flag: {name}"), flag.span, "`=` and a value must follow");
+    match (kind, &flag.value) {
         (Kind::Text | Kind::List, Some(_)) | (Kind::Bool, None) => Ok(()),
-        (Kind::Text | Kind::List, None) | (Kind::Bool, Some("")) => Err(format!("missing a value on flag: {name}")),
+        (Kind::Text | Kind::List, None) => Err(no_value()),
+        (Kind::Bool, Some(value)) if value.is_empty() => Err(no_value()),
         (Kind::Bool, Some(value)) if ["true", "false"].iter().any(|word| value.eq_ignore_ascii_case(word)) => Ok(()),
-        (Kind::Bool, Some(value)) => Err(format!("expecting boolean value for flag {name}, not: {value}")),
+        (Kind::Bool, Some(value)) => {
+            let message = format!("expecting boolean value for flag {name}, not: {value}");
+            Err(fault(message, value.span(), "true or false"))
+        }
     }
 }

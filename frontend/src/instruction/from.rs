@@ -1,9 +1,10 @@
 //! `FROM [--platform=P] IMAGE [AS NAME]` (reference/dockerfile.md 2.1). What it opens is in `compile`.
 
-use super::fail;
+use super::fail_at;
 use super::flags::{Flags, Kind};
 use crate::ast::Node;
 use crate::diagnostic::Diagnostic;
+use crate::placed::Placed;
 use crate::span::Span;
 use crate::words::split_words;
 
@@ -11,15 +12,15 @@ use crate::words::split_words;
 #[derive(Clone, Debug, PartialEq)]
 pub struct From {
     /// Not yet expanded.
-    pub image: String,
+    pub image: Placed,
     /// Not yet expanded.
-    pub platform: Option<String>,
+    pub platform: Option<Placed>,
     /// Lower case.
     pub name: Option<String>,
     /// The name as written.
-    pub name_written: Option<String>,
+    pub name_written: Option<Placed>,
     /// `AS` as written.
-    pub as_written: Option<String>,
+    pub as_written: Option<Placed>,
     /// Keyword as written.
     pub keyword: String,
     /// Its lines.
@@ -35,9 +36,16 @@ impl From {
         let name_written = match words.as_slice() {
             [_] => None,
             [_, word, name] if word.eq_ignore_ascii_case("as") => Some(name.clone()),
-            _ => {
-                return Err(Diagnostic::error("FROM requires either one or three arguments", node.span)
-                    .help("write FROM image, or FROM image AS name"));
+            words => {
+                let error = Diagnostic::error("FROM requires either one or three arguments", node.span);
+                let error = match words {
+                    [_, word, _] => error.label(word.span(), "only `AS` can stand here"),
+                    [_, word, ..] if !word.eq_ignore_ascii_case("as") => error.label(word.span(), "one word too many"),
+                    [_, _, _, extra, ..] => error.label(extra.span(), "one word too many"),
+                    [_, word] => error.label(word.span(), "a name must follow"),
+                    _ => error,
+                };
+                return Err(error.help("write FROM image, or FROM image AS name"));
             }
         };
         let name = name_written.as_ref().map(|name| name.to_lowercase());
@@ -45,12 +53,14 @@ impl From {
             && !is_stage_name(name)
         {
             let why = "name can't start with a number or contain symbols";
-            return fail(node, format!("invalid name for build stage: {written:?}, {why}"));
+            let message = format!("invalid name for build stage: {written:?}, {why}");
+            let remark = "a letter, then letters, digits, `-`, `_` and `.`";
+            return fail_at(node, written, message, remark);
         }
         let flags = Flags::check(node, &[("platform", Kind::Text)])?;
         Ok(From {
             image: words[0].clone(),
-            platform: flags.text("platform").filter(|platform| !platform.is_empty()).map(str::to_string),
+            platform: flags.text("platform").filter(|platform| !platform.is_empty()).cloned(),
             name,
             name_written,
             as_written: words.get(1).cloned(),
@@ -58,6 +68,25 @@ impl From {
             span: node.span,
             comments: node.comments.clone(),
         })
+    }
+}
+
+impl From {
+    /// Stands for one that could not be read: an empty image, with the name if there is one.
+    pub(crate) fn unread(node: &Node) -> From {
+        let words = split_words(&node.rest);
+        let name_written = words.iter().position(|word| word.eq_ignore_ascii_case("as"));
+        let name_written = name_written.and_then(|position| words.get(position + 1)).cloned();
+        From {
+            image: Placed::whole("scratch", node.span),
+            platform: None,
+            name: name_written.as_ref().map(|name| name.to_lowercase()),
+            name_written,
+            as_written: None,
+            keyword: node.keyword.clone(),
+            span: node.span,
+            comments: vec![],
+        }
     }
 }
 

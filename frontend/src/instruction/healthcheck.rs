@@ -1,7 +1,7 @@
 //! `HEALTHCHECK [flags] CMD …` and `HEALTHCHECK NONE` (reference/dockerfile.md 2.13).
 
 use super::flags::{Flags, Kind};
-use super::{CommandLine, duration, fail, some_argument};
+use super::{CommandLine, duration, fail, fail_at, some_argument};
 use crate::ast::Node;
 use crate::diagnostic::Diagnostic;
 use crate::image_config;
@@ -29,20 +29,21 @@ impl Healthcheck {
     pub fn parse(node: &Node, _lexer: Lexer) -> Result<Healthcheck, Diagnostic> {
         some_argument(node, "HEALTHCHECK")?;
         let rest = node.rest.trim();
-        let (kind, command) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
-        let kind = kind.to_uppercase();
+        let (written, command) = rest.split_once(char::is_whitespace).unwrap_or((rest, &rest[rest.len()..]));
+        let (kind, command) = (written.to_uppercase(), node.rest.part(command));
         if kind == "NONE" {
             if !command.trim().is_empty() {
-                return fail(node, "HEALTHCHECK NONE takes no arguments");
+                return fail_at(node, &command, "HEALTHCHECK NONE takes no arguments", "");
             }
             let check = image_config::Healthcheck { test: vec![kind], ..Default::default() };
             return Ok(Healthcheck { check });
         }
         let flags = Flags::check(node, FLAGS)?;
         if kind != "CMD" {
-            return fail(node, format!("Unknown type {kind:?} in HEALTHCHECK (try CMD)"));
+            let message = format!("Unknown type {kind:?} in HEALTHCHECK (try CMD)");
+            return fail_at(node, &node.rest.part(written), message, "CMD or NONE must stand here");
         }
-        let test = match CommandLine::parse(node, command)? {
+        let test = match CommandLine::parse(node, &command)? {
             CommandLine::Exec(words) if !words.is_empty() => ["CMD".to_string()].into_iter().chain(words).collect(),
             CommandLine::Shell(text) if !text.is_empty() => vec!["CMD-SHELL".to_string(), text],
             CommandLine::Exec(_) | CommandLine::Shell(_) => return fail(node, "Missing command after HEALTHCHECK CMD"),
@@ -80,10 +81,12 @@ impl Healthcheck {
 fn interval(node: &Node, flags: Flags<'_>, name: &str) -> Result<i64, Diagnostic> {
     let Some(text) = flags.text(name).filter(|text| !text.is_empty()) else { return Ok(0) };
     match duration::parse(text) {
-        None => Err(Diagnostic::error(format!("invalid duration {text:?} on flag: {name}"), node.span)
-            .help("write a number with a unit, such as 30s or 1m30s")),
+        None => {
+            let message = format!("invalid duration {text:?} on flag: {name}");
+            fail_at(node, text, message, "a number with a unit, such as 30s or 1m30s")
+        }
         Some(nanoseconds) if nanoseconds != 0 && nanoseconds < 1_000_000 => {
-            fail(node, format!("Interval {name:?} cannot be less than 1ms"))
+            fail_at(node, text, format!("Interval {name:?} cannot be less than 1ms"), "too short")
         }
         Some(nanoseconds) => Ok(nanoseconds),
     }
@@ -92,9 +95,11 @@ fn interval(node: &Node, flags: Flags<'_>, name: &str) -> Result<i64, Diagnostic
 fn retries(node: &Node, flags: Flags<'_>) -> Result<i64, Diagnostic> {
     let Some(text) = flags.text("retries").filter(|text| !text.is_empty()) else { return Ok(0) };
     match text.parse::<i32>() {
-        Ok(retries) if retries < 0 => fail(node, format!("--retries cannot be negative ({retries})")),
+        Ok(retries) if retries < 0 => {
+            fail_at(node, text, format!("--retries cannot be negative ({retries})"), "negative")
+        }
         Ok(retries) => Ok(retries.into()),
-        Err(_) => fail(node, format!("invalid number {text:?} on flag: retries")),
+        Err(_) => fail_at(node, text, format!("invalid number {text:?} on flag: retries"), "not a number"),
     }
 }
 

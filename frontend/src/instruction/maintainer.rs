@@ -19,7 +19,7 @@ impl Maintainer {
     pub fn parse(node: &Node, _lexer: Lexer) -> Result<Maintainer, Diagnostic> {
         let author = one_argument(node, "MAINTAINER")?;
         Flags::check(node, &[])?;
-        Ok(Maintainer { author })
+        Ok(Maintainer { author: author.into_string() })
     }
 
     /// Sets the image's author.

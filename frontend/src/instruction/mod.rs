@@ -14,10 +14,11 @@ pub mod run_mount;
 
 use crate::ast::Node;
 use crate::diagnostic::Diagnostic;
-use crate::span::{SourceText, Span};
+use crate::placed::Placed;
+use crate::span::Span;
 use crate::stage::Lowering;
 use crate::suggest::{Case, did_you_mean};
-use crate::words::Lexer;
+use crate::words::{Lexer, NotWords, json_words};
 use from::From;
 
 macro_rules! instructions {
@@ -107,8 +108,8 @@ pub enum Typed {
     Command(Command),
 }
 
-/// Gives a node its type. `source` is the text that its spans point into.
-pub fn parse(node: &Node, source: &SourceText, lexer: Lexer) -> Result<Typed, Diagnostic> {
+/// Gives a node its type.
+pub fn parse(node: &Node, lexer: Lexer) -> Result<Typed, Diagnostic> {
     let keyword = node.keyword.to_ascii_uppercase();
     if keyword == "FROM" {
         return From::parse(node).map(Typed::From);
@@ -117,7 +118,7 @@ pub fn parse(node: &Node, source: &SourceText, lexer: Lexer) -> Result<Typed, Di
         Some(instruction) => Ok(Typed::Command(Command {
             instruction: instruction?,
             keyword: node.keyword.clone(),
-            text: on_one_line(node, source, lexer.escape),
+            text: node.line.clone(),
             span: node.span,
             comments: node.comments.clone(),
             is_trigger: false,
@@ -130,37 +131,26 @@ pub fn parse(node: &Node, source: &SourceText, lexer: Lexer) -> Result<Typed, Di
     }
 }
 
-/// The instruction as one line: keyword, flags as written, and the rest, with continuations joined.
-fn on_one_line(node: &Node, source: &SourceText, escape: char) -> String {
-    let flags_end = node.flags.last().map_or(node.keyword_span.end, |flag| flag.span.end);
-    let between_end = if node.rest.is_empty() { flags_end } else { node.rest_span.start.max(flags_end) };
-    let between = source.text.get(node.keyword_span.end as usize..between_end as usize).unwrap_or(" ");
-    let mut text = node.keyword.clone();
-    let mut lines = between.lines().enumerate().peekable();
-    while let Some((number, line)) = lines.next() {
-        if number > 0 && (line.trim_start().starts_with('#') || line.trim().is_empty() && lines.peek().is_some()) {
-            continue;
-        }
-        let kept = match line.trim_end().strip_suffix(escape) {
-            Some(before) if lines.peek().is_some() => before,
-            _ => line,
-        };
-        text.push_str(kept);
-    }
-    text.push_str(&node.rest);
-    text.trim_end().to_string()
-}
-
 /// An error at a node, shorthand for the files below.
 pub(crate) fn fail<T>(node: &Node, message: impl Into<String>) -> Result<T, Diagnostic> {
     Err(Diagnostic::error(message, node.span))
 }
 
+/// An error at one word of a node, with a remark beside it, which may be empty.
+pub(crate) fn fail_at<T>(
+    node: &Node,
+    word: &Placed,
+    message: impl Into<String>,
+    remark: impl Into<String>,
+) -> Result<T, Diagnostic> {
+    Err(Diagnostic::error(message, node.span).label(word.span(), remark))
+}
+
 /// The rest of the line of an instruction that takes one argument, the whole rest.
-pub(crate) fn one_argument(node: &Node, keyword: &str) -> Result<String, Diagnostic> {
+pub(crate) fn one_argument(node: &Node, keyword: &str) -> Result<Placed, Diagnostic> {
     match node.rest.trim() {
         "" => fail(node, format!("{keyword} requires exactly one argument")),
-        rest => Ok(rest.to_string()),
+        rest => Ok(node.rest.part(rest)),
     }
 }
 
@@ -182,12 +172,11 @@ pub enum CommandLine {
 }
 
 impl CommandLine {
-    pub(crate) fn parse(node: &Node, rest: &str) -> Result<CommandLine, Diagnostic> {
-        use crate::words::JsonForm;
-        match crate::words::json_array(rest) {
-            JsonForm::Strings(words) => Ok(CommandLine::Exec(words)),
-            JsonForm::NotJson => Ok(CommandLine::Shell(rest.trim().to_string())),
-            JsonForm::NotStrings => fail(node, NOT_STRINGS),
+    pub(crate) fn parse(node: &Node, rest: &Placed) -> Result<CommandLine, Diagnostic> {
+        match json_words(rest) {
+            Ok(words) => Ok(CommandLine::Exec(words.into_iter().map(Placed::into_string).collect())),
+            Err(NotWords::NotJson) => Ok(CommandLine::Shell(rest.trim().to_string())),
+            Err(NotWords::NotStrings(span)) => Err(not_strings(node, span)),
         }
     }
 
@@ -198,6 +187,11 @@ impl CommandLine {
             CommandLine::Shell(text) => shell.into_iter().chain([text.clone()]).collect(),
         }
     }
+}
+
+/// The error for `["a", 1]`.
+pub(crate) fn not_strings(node: &Node, element: Span) -> Diagnostic {
+    Diagnostic::error(NOT_STRINGS, node.span).label(element, "not a string: put it in double quotes")
 }
 
 /// What is wrong with `["a", 1]`.

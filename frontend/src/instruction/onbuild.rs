@@ -2,7 +2,7 @@
 //! triggers are spliced in is in `compile::triggers`.
 
 use super::flags::Flags;
-use super::{fail, some_argument};
+use super::{fail_at, some_argument};
 use crate::ast::Node;
 use crate::diagnostic::Diagnostic;
 use crate::stage::Lowering;
@@ -20,10 +20,12 @@ impl Onbuild {
     pub fn parse(node: &Node, _lexer: Lexer) -> Result<Onbuild, Diagnostic> {
         some_argument(node, "ONBUILD")?;
         Flags::check(node, &[])?;
-        let first = node.rest.split_whitespace().next().unwrap_or_default().to_uppercase();
-        match first.as_str() {
-            "ONBUILD" => return fail(node, "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed"),
-            "FROM" | "MAINTAINER" => return fail(node, format!("{first} isn't allowed as an ONBUILD trigger")),
+        let first = node.rest.part(node.rest.split_whitespace().next().unwrap_or_default());
+        match first.to_uppercase().as_str() {
+            "ONBUILD" => return fail_at(node, &first, "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed", ""),
+            upper @ ("FROM" | "MAINTAINER") => {
+                return fail_at(node, &first, format!("{upper} isn't allowed as an ONBUILD trigger"), "");
+            }
             _ => {}
         }
         let mut trigger = node.rest.trim().to_string();

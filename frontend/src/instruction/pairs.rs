@@ -1,18 +1,20 @@
 //! The `name=value …` and legacy `name value` lines of ENV and LABEL (reference/dockerfile.md 1.6).
 
-use super::{fail, some_argument};
+use super::some_argument;
 use crate::ast::Node;
 use crate::diagnostic::Diagnostic;
+use crate::placed::Placed;
+use crate::span::Span;
 use crate::stage::Lowering;
 use crate::words::{Lexer, split_assignments};
 
-/// Name and value, neither expanded.
+/// Name and value; not expanded if they have places.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Pair {
+pub struct Pair<T = Placed> {
     /// Before `=`.
-    pub name: String,
+    pub name: T,
     /// After `=`.
-    pub value: String,
+    pub value: T,
 }
 
 /// The pairs of a line.
@@ -34,26 +36,37 @@ impl Pairs {
         if legacy {
             let Some((name, value)) = node.rest.trim().split_once(char::is_whitespace) else {
                 return Err(Diagnostic::error(format!("{keyword} must have two arguments"), node.span)
-                    .help(format!("write {keyword} name=value")));
+                    .label(node.rest.span(), "no value follows")
+                    .help(format!("write {keyword} {}=value", node.rest.trim())));
             };
-            pairs.push(Pair { name: name.to_string(), value: value.trim_start().to_string() });
+            pairs.push(Pair { name: node.rest.part(name), value: node.rest.part(value.trim_start()) });
         } else {
-            for word in words {
-                let Some((name, value)) = word.split_once('=') else {
-                    let message = format!("Syntax error - can't find = in {word:?}. Must be of the form: name=value");
-                    return Err(Diagnostic::error(message, node.span).help("put quotes around a value with blanks"));
-                };
-                pairs.push(Pair { name: name.to_string(), value: value.to_string() });
+            let mut error: Option<Diagnostic> = None;
+            for word in &words {
+                if let Some((name, value)) = word.split_once('=') {
+                    pairs.push(Pair { name: word.part(name), value: word.part(value) });
+                    continue;
+                }
+                let message = || format!("Syntax error - can't find = in {word:?}. Must be of the form: name=value");
+                let error = error.get_or_insert_with(|| {
+                    Diagnostic::error(message(), node.span).help("put quotes around a value with blanks")
+                });
+                error.labels.push((word.span(), "no `=`".to_string()));
+            }
+            if let Some(error) = error {
+                return Err(error);
             }
         }
-        if pairs.iter().any(|pair| pair.name.is_empty()) {
-            return fail(node, format!("{keyword} names can not be blank"));
+        if let Some(pair) = pairs.iter().find(|pair| pair.name.is_empty()) {
+            let (message, remark) = (format!("{keyword} names can not be blank"), "no name before it");
+            let equals = Span { start: pair.value.span().start.saturating_sub(1), end: pair.value.span().start };
+            return Err(Diagnostic::error(message, node.span).label(equals, remark));
         }
         Ok(Pairs { pairs, legacy })
     }
 
     /// Names and values expanded in the environment that the instruction began with.
-    pub fn expand(&self, at: &mut Lowering<'_>) -> Result<Vec<Pair>, Diagnostic> {
+    pub fn expand(&self, at: &mut Lowering<'_>) -> Result<Vec<Pair<String>>, Diagnostic> {
         let mut expanded = vec![];
         for pair in &self.pairs {
             expanded.push(Pair { name: at.expand(&pair.name)?, value: at.expand(&pair.value)? });
@@ -63,6 +76,6 @@ impl Pairs {
 }
 
 /// The text in the history, such as `ENV a=b c=d e`.
-pub fn history_text(keyword: &str, pairs: &[Pair]) -> String {
+pub fn history_text(keyword: &str, pairs: &[Pair<String>]) -> String {
     pairs.iter().fold(keyword.to_string(), |text, pair| format!("{text} {}={}", pair.name, pair.value))
 }

@@ -2,8 +2,8 @@
 
 use super::files::{FileStep, strip_tabs};
 use super::flags::{Flags, Kind};
-use super::run_mount::{RunMount, Surroundings};
-use super::{CommandLine, fail};
+use super::run_mount::{Fault, RunMount, Surroundings};
+use super::{CommandLine, fail_at};
 use crate::ast::{Heredoc, Node};
 use crate::diagnostic::Diagnostic;
 use crate::op::{Exec, InputIndex, MountKind, Network, Op, Security};
@@ -50,31 +50,38 @@ impl Run {
         let flags = Flags::check(node, FLAGS)?;
         let mut mounts = vec![];
         for flag in node.flags.iter().filter(|flag| flag.name == "mount") {
-            let mount = RunMount::parse(flag.value.as_deref().unwrap_or_default());
-            mounts.push(mount.map_err(|message| {
-                Diagnostic::error(message, node.span).label(flag.span, "this mount")
-            })?);
+            let Some(record) = &flag.value else { continue };
+            let mount = RunMount::parse(record);
+            mounts.push(mount.map_err(|fault| Diagnostic::error(fault.message, node.span).label(fault.place, fault.remark))?);
         }
-        if flags.values("device").next().is_some() {
+        if let Some(device) = node.flags.iter().find(|flag| flag.name == "device") {
             let message = "device feature is only supported in Dockerfile frontend 1.14.0-labs or later";
-            return Err(Diagnostic::error(message, node.span).help("kiln has no --device"));
+            return Err(Diagnostic::error(message, node.span).label(device.span, "").help("kiln has no --device"));
         }
         let network = match flags.text("network") {
-            None | Some("default") => None,
-            Some("none") => Some(Network::None),
-            Some("host") => Some(Network::Host),
-            Some(other) => {
-                let message = format!("invalid network mode {other:?}");
-                return fail(node, did_you_mean(message, other, ["default", "none", "host"], Case::Sensitive));
-            }
+            None => None,
+            Some(written) => match written.as_str() {
+                "default" => None,
+                "none" => Some(Network::None),
+                "host" => Some(Network::Host),
+                other => {
+                    let message = format!("invalid network mode {other:?}");
+                    let message = did_you_mean(message, other, ["default", "none", "host"], Case::Sensitive);
+                    return fail_at(node, written, message, "default, none or host");
+                }
+            },
         };
         let security = match flags.text("security") {
-            None | Some("sandbox") => Security::Sandbox,
-            Some("insecure") => Security::Insecure,
-            Some(other) => {
-                let message = format!("security {other:?} is not valid");
-                return fail(node, did_you_mean(message, other, ["sandbox", "insecure"], Case::Sensitive));
-            }
+            None => Security::Sandbox,
+            Some(written) => match written.as_str() {
+                "sandbox" => Security::Sandbox,
+                "insecure" => Security::Insecure,
+                other => {
+                    let message = format!("security {other:?} is not valid");
+                    let message = did_you_mean(message, other, ["sandbox", "insecure"], Case::Sensitive);
+                    return fail_at(node, written, message, "sandbox or insecure");
+                }
+            },
         };
         let script = match node.heredocs.as_slice() {
             [] => Script::Command(CommandLine::parse(node, &node.rest)?),
@@ -171,7 +178,8 @@ impl Run {
         for (position, mount) in self.mounts.iter().enumerate() {
             let tree: Option<Tree> = at.trees.get(position).cloned().flatten();
             let ssh_index = exec.mounts.iter().filter(|mount| matches!(mount.kind, MountKind::Ssh { .. })).count();
-            let options = mount.expand(&mut |word| at.expand(word))?.map_err(|message| at.error(message))?;
+            let fail = |at: &Lowering<'_>, fault: Fault| at.error(fault.message).label(fault.place, fault.remark);
+            let options = mount.expand(&mut |word| at.expand(word))?.map_err(|fault| fail(at, fault))?;
             let working_dir = path::clean(&at.stage.config.config.working_dir);
             let mut input = || -> (Option<InputIndex>, bool) {
                 let tree = tree.clone().unwrap_or_else(|| at.context());
@@ -183,7 +191,7 @@ impl Run {
                 input: &mut input,
                 ssh_index,
             };
-            let lowered = options.lower(around).map_err(|message| at.error(message))?;
+            let lowered = options.lower(around).map_err(|fault| fail(at, fault))?;
             exec.mounts.extend(lowered.mount);
             exec.secret_env.extend(lowered.secret_env);
         }
@@ -206,7 +214,7 @@ impl Run {
 }
 
 fn document(heredoc: &Heredoc) -> Script {
-    let body = if heredoc.strip_tabs { strip_tabs(&heredoc.body) } else { heredoc.body.clone() };
+    let body = if heredoc.strip_tabs { strip_tabs(&heredoc.body) } else { heredoc.body.clone() }.into_string();
     let mut lines = heredoc.body.trim().lines();
     let mut summary = lines.next().unwrap_or_default().to_string();
     if lines.next().is_some() {

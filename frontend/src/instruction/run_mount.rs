@@ -3,20 +3,51 @@
 use crate::csv;
 use crate::op::{InputIndex, Mount, MountKind, SecretEnv, Sharing};
 use crate::path;
-use crate::suggest::{Case, did_you_mean};
+use crate::placed::Placed;
+use crate::span::Span;
+use crate::suggest::{Case, did_you_mean, nearest};
 
 /// A mount as written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunMount {
+    /// The record.
+    record: Placed,
     /// The fields of the record: `key=value`, or a key alone.
-    fields: Vec<(String, Option<String>)>,
+    fields: Vec<Field>,
     /// Stage, named context or image that `from=` names.
-    pub from: Option<String>,
+    pub from: Option<Placed>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Field {
+    key: Placed,
+    /// Not expanded.
+    value: Option<Placed>,
+}
+
+/// What is wrong with a mount.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fault {
+    /// In BuildKit's words.
+    pub message: String,
+    /// Where.
+    pub place: Span,
+    /// To be shown beside the place; may be empty.
+    pub remark: String,
+}
+
+impl Fault {
+    fn new(message: String, place: Span) -> Fault {
+        Fault { message, place, remark: String::new() }
+    }
 }
 
 /// A mount with its variables replaced and its rules checked.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Options {
+    /// Where the record is, and its keys.
+    place: Span,
+    places: Vec<(String, Span)>,
     kind: Kind,
     has_from: bool,
     source: String,
@@ -98,23 +129,24 @@ pub struct Lowered {
 
 impl RunMount {
     /// Reads the record. Keys and values are checked when variables are known, but for `from=`, which has none.
-    pub fn parse(record: &str) -> Result<RunMount, String> {
-        let fields = csv::fields(record).map_err(|why| format!("failed to parse csv mounts: {why}"))?;
-        let mut mount = RunMount { fields: vec![], from: None };
+    pub fn parse(record: &Placed) -> Result<RunMount, Fault> {
+        let fields = csv::placed_fields(record)
+            .map_err(|why| Fault::new(format!("failed to parse csv mounts: {why}"), record.span()))?;
+        let mut mount = RunMount { record: record.clone(), fields: vec![], from: None };
         for field in fields {
             let (key, value) = match field.split_once('=') {
-                Some((key, value)) => (key, Some(value.to_string())),
-                None => (field.as_str(), None),
+                Some((key, value)) => (field.part(key), Some(field.part(value))),
+                None => (field.clone(), None),
             };
             if key.eq_ignore_ascii_case("from") {
                 let value = value.clone().unwrap_or_default();
                 if value.find('$').is_some_and(|at| at + 1 != value.len()) {
                     let why = "doesn't support variable expansion, define alias stage instead";
-                    return Err(format!("'{key}' {why}"));
+                    return Err(Fault::new(format!("'{key}' {why}"), value.span()));
                 }
                 mount.from = Some(value).filter(|from| !from.is_empty());
             }
-            mount.fields.push((key.to_string(), value));
+            mount.fields.push(Field { key, value });
         }
         Ok(mount)
     }
@@ -122,68 +154,79 @@ impl RunMount {
     /// The target, not expanded, for messages.
     pub fn target_written(&self) -> Option<&str> {
         let is_target = |key: &str| ["target", "dst", "destination"].iter().any(|name| key.eq_ignore_ascii_case(name));
-        self.fields.iter().rfind(|(key, _)| is_target(key)).and_then(|(_, value)| value.as_deref())
+        self.fields.iter().rfind(|field| is_target(&field.key)).and_then(|field| field.value.as_deref())
     }
 
     /// Replaces the variables of all values with `expand`, whose error comes first, and checks the fields.
-    pub fn expand<E>(&self, expand: &mut dyn FnMut(&str) -> Result<String, E>) -> Result<Result<Options, String>, E> {
+    pub fn expand<E>(&self, expand: &mut dyn FnMut(&Placed) -> Result<String, E>) -> Result<Result<Options, Fault>, E> {
         let mut fields = vec![];
-        for (key, value) in &self.fields {
+        for Field { key, value } in &self.fields {
             let expanded = match value {
-                Some(value) => Some(expand(value)?),
+                Some(value) => Some(Placed::whole(expand(value)?, value.span())),
                 None => None,
             };
-            fields.push((key.as_str(), expanded));
+            fields.push(Field { key: key.clone(), value: expanded });
         }
-        Ok(Options::read(&fields, self.from.is_some()))
+        Ok(Options::read(&fields, self.from.is_some(), self.record.span()))
     }
 }
 
 impl Options {
-    fn read(fields: &[(&str, Option<String>)], has_from: bool) -> Result<Options, String> {
-        let mut options = Options { has_from, ..Options::default() };
+    fn read(fields: &[Field], has_from: bool, place: Span) -> Result<Options, Fault> {
+        let places =
+            fields.iter().map(|field| (field.key.to_lowercase(), field.value.as_ref().unwrap_or(&field.key).span()));
+        let mut options = Options { has_from, place, places: places.collect(), ..Options::default() };
         // The type decides what other keys mean, wherever it stands.
-        let kind = fields.iter().rfind(|(key, _)| key.eq_ignore_ascii_case("type"));
-        if let Some((_, Some(value))) = kind {
+        let kind = fields.iter().rfind(|field| field.key.eq_ignore_ascii_case("type"));
+        if let Some(Field { value: Some(value), .. }) = kind {
             options.kind = choose(KINDS, value, "mount type")?;
         }
-        for (key, value) in fields {
-            options.set(key, value.as_deref())?;
+        for field in fields {
+            options.set(&field.key, field.value.as_ref())?;
         }
         options.check()?;
         Ok(options)
     }
 
-    fn set(&mut self, written: &str, value: Option<&str>) -> Result<(), String> {
+    fn set(&mut self, written: &Placed, value: Option<&Placed>) -> Result<(), Fault> {
         let key = written.to_lowercase();
-        let needs_value = || format!("invalid field '{written}' must be a key=value pair");
+        let needs_value = || Fault {
+            message: format!("invalid field '{written}' must be a key=value pair"),
+            place: written.span(),
+            remark: "`=` and a value must follow".to_string(),
+        };
         match key.as_str() {
             "readonly" | "ro" => self.readonly = Some(boolean(&key, value)?),
             "readwrite" | "rw" => self.readonly = Some(!boolean(&key, value)?),
             "required" if matches!(self.kind, Kind::Secret | Kind::Ssh) => self.required = boolean(&key, value)?,
             "size" if self.kind == Kind::Tmpfs => {
                 let value = value.ok_or_else(needs_value)?;
-                let size = parse_size(value).ok_or_else(|| format!("invalid value for size: {value}"))?;
+                let wrong = || Fault::new(format!("invalid value for size: {value}"), value.span());
+                let size = parse_size(value).ok_or_else(wrong)?;
                 self.size_bytes = Some(size).filter(|size| *size > 0);
             }
             "required" | "size" => {
-                return Err(format!("unexpected key '{key}' for mount type '{}'", self.kind_name()));
+                let message = format!("unexpected key '{key}' for mount type '{}'", self.kind_name());
+                return Err(Fault::new(message, written.span()));
             }
             key if !KEYS.contains(&key) => {
-                let field = value.map_or(written.to_string(), |value| format!("{written}={value}"));
-                if value.is_none() {
-                    return Err(needs_value());
-                }
-                let message = format!("unexpected key '{key}' in '{field}'");
-                return Err(did_you_mean(message, key, KEYS, Case::Sensitive));
+                let Some(value) = value else { return Err(needs_value()) };
+                let message = format!("unexpected key '{key}' in '{written}={value}'");
+                let message = did_you_mean(message, key, KEYS, Case::Sensitive);
+                let near = nearest(key, KEYS, Case::Sensitive);
+                let remark = near.map_or("no such key".to_string(), |near| format!("did you mean {near}?"));
+                return Err(Fault { message, place: written.span(), remark });
             }
             key => self.set_text(key, value.ok_or_else(needs_value)?)?,
         }
         Ok(())
     }
 
-    fn set_text(&mut self, key: &str, value: &str) -> Result<(), String> {
-        let number = |radix| u32::from_str_radix(value, radix).map_err(|_| format!("invalid value {value} for {key}"));
+    fn set_text(&mut self, key: &str, value: &Placed) -> Result<(), Fault> {
+        let number = |radix| {
+            let wrong = |_| Fault::new(format!("invalid value {value} for {key}"), value.span());
+            u32::from_str_radix(value, radix).map_err(wrong)
+        };
         match key {
             "source" | "src" => self.source = value.to_string(),
             "target" | "dst" | "destination" => self.target = value.to_string(),
@@ -199,37 +242,44 @@ impl Options {
         Ok(())
     }
 
-    fn check(&self) -> Result<(), String> {
+    /// Where the value of the last of some keys stands; the whole record if there is none.
+    fn place_of(&self, keys: &[&str]) -> Span {
+        let found = self.places.iter().rfind(|(key, _)| keys.contains(&key.as_str()));
+        found.map_or(self.place, |(_, place)| *place)
+    }
+
+    fn check(&self) -> Result<(), Fault> {
+        let fault = |message: &str, keys: &[&str]| Err(Fault::new(message.to_string(), self.place_of(keys)));
         let kind = self.kind_name();
         if matches!(self.kind, Kind::Bind | Kind::Tmpfs) {
             for (key, value) in [("mode", self.mode), ("uid", self.uid), ("gid", self.gid)] {
                 if value.is_some() {
-                    return Err(format!("{key} not allowed for {kind:?} type mounts"));
+                    return fault(&format!("{key} not allowed for {kind:?} type mounts"), &[key]);
                 }
             }
         }
         if self.kind == Kind::Secret {
             if self.has_from {
-                return Err("secret mount should not have a from".to_string());
+                return fault("secret mount should not have a from", &["from"]);
             }
             if self.sharing.is_some() {
-                return Err("secret mount should not define sharing".to_string());
+                return fault("secret mount should not define sharing", &["sharing"]);
             }
             if self.source.is_empty() && self.target.is_empty() && self.id.is_empty() {
-                return Err("invalid secret mount. one of source, target required".to_string());
+                return fault("invalid secret mount. one of source, target required", &[]);
             }
             if !self.source.is_empty() && !self.id.is_empty() {
-                return Err("both source and id can't be set".to_string());
+                return fault("both source and id can't be set", &["source", "src"]);
             }
             if self.env.as_deref().is_some_and(|name| name.is_empty() || name.contains('=')) {
-                return Err("invalid secret mount. env must be the name of a variable".to_string());
+                return fault("invalid secret mount. env must be the name of a variable", &["env"]);
             }
         }
         if self.kind == Kind::Ssh && !self.source.is_empty() {
-            return Err("ssh does not support source".to_string());
+            return fault("ssh does not support source", &["source", "src"]);
         }
         if self.sharing.is_some() && self.kind != Kind::Cache {
-            return Err(format!("invalid cache sharing set for {kind} mount"));
+            return fault(&format!("invalid cache sharing set for {kind} mount"), &["sharing"]);
         }
         Ok(())
     }
@@ -238,8 +288,17 @@ impl Options {
         KINDS.iter().find(|(_, kind)| *kind == self.kind).map_or("", |(name, _)| name)
     }
 
+    fn bad_target(&self) -> Fault {
+        let place = self.place_of(&["target", "dst", "destination"]);
+        Fault {
+            message: "invalid mount target \"/\"".to_string(),
+            place,
+            remark: "the root cannot be mounted over".into(),
+        }
+    }
+
     /// Turns the options into a mount.
-    pub fn lower(self, around: Surroundings<'_>) -> Result<Lowered, String> {
+    pub fn lower(self, around: Surroundings<'_>) -> Result<Lowered, Fault> {
         match self.kind {
             Kind::Secret => return self.lower_secret(around.working_dir),
             Kind::Ssh => return self.lower_ssh(around.working_dir, around.ssh_index),
@@ -247,7 +306,7 @@ impl Options {
         }
         let target = path::join(around.working_dir, &self.target);
         if target == "/" {
-            return Err(format!("invalid mount target {target:?}"));
+            return Err(self.bad_target());
         }
         let source = path::clean(&self.source);
         let kind = if self.kind == Kind::Tmpfs {
@@ -273,7 +332,7 @@ impl Options {
         Ok(Lowered { mount: Some(Mount { target, kind }), secret_env: None })
     }
 
-    fn lower_secret(self, working_dir: &str) -> Result<Lowered, String> {
+    fn lower_secret(self, working_dir: &str) -> Result<Lowered, Fault> {
         let id = [&self.id, &self.source].into_iter().find(|id| !id.is_empty()).cloned();
         let id = id.unwrap_or_else(|| path::base_name(&self.target).to_string());
         let target = match (self.target.as_str(), &self.env) {
@@ -282,7 +341,7 @@ impl Options {
             (target, _) => Some(path::join(working_dir, target)),
         };
         if target.as_deref() == Some("/") {
-            return Err("invalid mount target \"/\"".to_string());
+            return Err(self.bad_target());
         }
         let mount = target.map(|target| Mount {
             target,
@@ -298,13 +357,13 @@ impl Options {
         Ok(Lowered { mount, secret_env })
     }
 
-    fn lower_ssh(self, working_dir: &str, index: usize) -> Result<Lowered, String> {
+    fn lower_ssh(self, working_dir: &str, index: usize) -> Result<Lowered, Fault> {
         let target = match self.target.as_str() {
             "" => format!("/run/buildkit/ssh_agent.{index}"),
             target => path::join(working_dir, target),
         };
         if target == "/" {
-            return Err("invalid mount target \"/\"".to_string());
+            return Err(self.bad_target());
         }
         let kind = MountKind::Ssh {
             id: if self.id.is_empty() { "default".to_string() } else { self.id },
@@ -326,22 +385,27 @@ fn default_cache_id(target: &str) -> String {
     }
 }
 
-fn choose<T: Copy>(table: &[(&str, T)], value: &str, what: &str) -> Result<T, String> {
+fn choose<T: Copy>(table: &[(&str, T)], value: &Placed, what: &str) -> Result<T, Fault> {
     match table.iter().find(|(name, _)| value.eq_ignore_ascii_case(name)) {
         Some((_, choice)) => Ok(*choice),
         None => {
-            let names = table.iter().map(|(name, _)| name);
-            Err(did_you_mean(format!("unsupported {what} {value:?}"), value, names, Case::Sensitive))
+            let names: Vec<_> = table.iter().map(|(name, _)| *name).collect();
+            let message = did_you_mean(format!("unsupported {what} {value:?}"), value, &names, Case::Sensitive);
+            Err(Fault { message, place: value.span(), remark: format!("one of {}", names.join(", ")) })
         }
     }
 }
 
 /// A key alone is true.
-fn boolean(key: &str, value: Option<&str>) -> Result<bool, String> {
-    match value {
-        None | Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
-        Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
-        Some(value) => Err(format!("invalid value for {key}: {value}")),
+fn boolean(key: &str, value: Option<&Placed>) -> Result<bool, Fault> {
+    let Some(value) = value else { return Ok(true) };
+    match value.as_str() {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => {
+            let remark = "true or false".to_string();
+            Err(Fault { message: format!("invalid value for {key}: {value}"), place: value.span(), remark })
+        }
     }
 }
 
@@ -361,10 +425,11 @@ fn parse_size(text: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn lower(record: &str) -> Result<Lowered, String> {
+    fn lower(record: &str) -> Result<Lowered, Fault> {
         let around =
             Surroundings { working_dir: "/w", cache_namespace: "ns", input: &mut || (Some(3), true), ssh_index: 1 };
-        let options = RunMount::parse(record)?.expand::<String>(&mut |word| Ok(word.replace("$x", "cache")))??;
+        let mount = RunMount::parse(&Placed::verbatim(record, 0))?;
+        let options = mount.expand::<Fault>(&mut |word| Ok(word.replace("$x", "cache")))??;
         options.lower(around)
     }
 
@@ -374,7 +439,22 @@ mod tests {
     }
 
     fn check_error(record: &str, message: &str) {
-        assert_eq!(lower(record), Err(message.to_string()), "{record}");
+        assert_eq!(lower(record).map_err(|fault| fault.message), Err(message.to_string()), "{record}");
+    }
+
+    #[test]
+    fn errors_point_at_the_field() {
+        let check = |record: &str, expect: &str| {
+            let place = lower(record).unwrap_err().place;
+            assert_eq!(&record[place.start as usize..place.end as usize], expect, "{record}");
+        };
+        check("type=cache,taget=/x", "taget");
+        check("type=tmp,target=/x", "tmp");
+        check("type=bind,\"ro=x\",target=/x", "x");
+        check("target=/a,mode=755", "755");
+        check("type=cache,dst=/a/..", "/a/..");
+        check("type=secret", "type=secret");
+        check("type=bind,from=$s,target=/x", "$s");
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! `SHELL ["program", "argument"]` (reference/dockerfile.md 2.12).
 
 use super::flags::Flags;
-use super::{NOT_STRINGS, fail, some_argument};
+use super::{fail, not_strings, some_argument};
 use crate::ast::Node;
 use crate::diagnostic::Diagnostic;
+use crate::placed::Placed;
 use crate::stage::{LayerOf, Lowering};
-use crate::words::{JsonForm, Lexer, json_array};
+use crate::words::{Lexer, NotWords, json_fault, json_words};
 
 /// The fields of a SHELL.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,12 +20,17 @@ impl Shell {
     pub fn parse(node: &Node, _lexer: Lexer) -> Result<Shell, Diagnostic> {
         Flags::check(node, &[])?;
         some_argument(node, "SHELL")?;
-        match json_array(&node.rest) {
-            JsonForm::Strings(words) if words.is_empty() => fail(node, "SHELL requires at least one argument"),
-            JsonForm::Strings(words) => Ok(Shell { words }),
-            JsonForm::NotStrings => fail(node, NOT_STRINGS),
-            JsonForm::NotJson => Err(Diagnostic::error("SHELL requires the arguments to be in JSON form", node.span)
-                .help(r#"write SHELL ["/bin/sh", "-c"]"#)),
+        match json_words(&node.rest) {
+            Ok(words) if words.is_empty() => fail(node, "SHELL requires at least one argument"),
+            Ok(words) => Ok(Shell { words: words.into_iter().map(Placed::into_string).collect() }),
+            Err(NotWords::NotStrings(span)) => Err(not_strings(node, span)),
+            Err(NotWords::NotJson) => {
+                let (place, remark) = json_fault(&node.rest)
+                    .filter(|_| node.rest.starts_with('['))
+                    .unwrap_or((node.rest.span(), "not a JSON array"));
+                let error = Diagnostic::error("SHELL requires the arguments to be in JSON form", node.span);
+                Err(error.label(place, remark).help(r#"write SHELL ["/bin/sh", "-c"]"#))
+            }
         }
     }
 

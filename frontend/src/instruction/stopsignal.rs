@@ -3,6 +3,7 @@
 use super::one_argument;
 use crate::ast::Node;
 use crate::diagnostic::Diagnostic;
+use crate::placed::Placed;
 use crate::stage::{LayerOf, Lowering};
 use crate::suggest::{Case, did_you_mean};
 use crate::words::Lexer;
@@ -11,7 +12,7 @@ use crate::words::Lexer;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stopsignal {
     /// Not yet expanded.
-    pub signal: String,
+    pub signal: Placed,
 }
 
 /// Linux's signals, without `SIG` (signal(7)); the real-time ones are computed.
@@ -33,7 +34,8 @@ impl Stopsignal {
         if !is_signal(&signal) {
             let message = format!("invalid signal: {signal}");
             let names = SIGNALS.iter().map(|name| format!("SIG{name}"));
-            return Err(at.error(did_you_mean(message, &signal, names, Case::Insensitive)));
+            let message = did_you_mean(message, &signal, names, Case::Insensitive);
+            return Err(at.error_at(&self.signal, message, "no signal of Linux"));
         }
         at.history(format!("STOPSIGNAL {signal}"), LayerOf::Nothing);
         at.stage.config.config.stop_signal = signal;

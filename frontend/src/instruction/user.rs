@@ -4,6 +4,7 @@ use super::flags::Flags;
 use super::one_argument;
 use crate::ast::Node;
 use crate::diagnostic::Diagnostic;
+use crate::placed::Placed;
 use crate::stage::{LayerOf, Lowering};
 use crate::words::Lexer;
 
@@ -11,7 +12,7 @@ use crate::words::Lexer;
 #[derive(Clone, Debug, PartialEq)]
 pub struct User {
     /// Not yet expanded.
-    pub user: String,
+    pub user: Placed,
 }
 
 impl User {

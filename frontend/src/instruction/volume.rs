@@ -1,18 +1,19 @@
 //! `VOLUME path …` (reference/dockerfile.md 2.14).
 
 use super::flags::Flags;
-use super::{NOT_STRINGS, fail, some_argument};
+use super::{fail, fail_at, not_strings, some_argument};
 use crate::ast::Node;
 use crate::diagnostic::Diagnostic;
 use crate::image_config::Empty;
+use crate::placed::Placed;
 use crate::stage::{LayerOf, Lowering};
-use crate::words::{JsonForm, Lexer, json_array, split_words};
+use crate::words::{Lexer, NotWords, json_words, split_words};
 
 /// The fields of a VOLUME.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Volume {
     /// Not yet expanded, none empty.
-    pub paths: Vec<String>,
+    pub paths: Vec<Placed>,
 }
 
 const EMPTY: &str = "VOLUME specified can not be an empty string";
@@ -22,15 +23,15 @@ impl Volume {
     pub fn parse(node: &Node, _lexer: Lexer) -> Result<Volume, Diagnostic> {
         some_argument(node, "VOLUME")?;
         Flags::check(node, &[])?;
-        let words = match json_array(&node.rest) {
-            JsonForm::Strings(words) if words.is_empty() => return fail(node, "VOLUME requires at least one argument"),
-            JsonForm::Strings(words) => words,
-            JsonForm::NotStrings => return fail(node, NOT_STRINGS),
-            JsonForm::NotJson => split_words(&node.rest),
+        let words = match json_words(&node.rest) {
+            Ok(words) if words.is_empty() => return fail(node, "VOLUME requires at least one argument"),
+            Ok(words) => words,
+            Err(NotWords::NotStrings(span)) => return Err(not_strings(node, span)),
+            Err(NotWords::NotJson) => split_words(&node.rest),
         };
-        let paths: Vec<String> = words.iter().map(|word| word.trim().to_string()).collect();
-        if paths.iter().any(String::is_empty) {
-            return fail(node, EMPTY);
+        let paths: Vec<Placed> = words.iter().map(|word| word.part(word.trim())).collect();
+        if let Some(empty) = paths.iter().find(|path| path.is_empty()) {
+            return fail_at(node, empty, EMPTY, "empty");
         }
         Ok(Volume { paths })
     }
@@ -40,7 +41,7 @@ impl Volume {
         let mut paths = vec![];
         for path in &self.paths {
             match at.expand(path)? {
-                empty if empty.is_empty() => return Err(at.error(EMPTY)),
+                empty if empty.is_empty() => return Err(at.error_at(path, EMPTY, "this comes to nothing")),
                 path => paths.push(path),
             }
         }

@@ -7,6 +7,7 @@ use crate::diagnostic::Diagnostic;
 use crate::lint;
 use crate::op::{FileAction, FileOp, Op};
 use crate::path;
+use crate::placed::Placed;
 use crate::stage::{LayerOf, Lowering, owner};
 use crate::words::Lexer;
 
@@ -14,7 +15,7 @@ use crate::words::Lexer;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Workdir {
     /// Not yet expanded.
-    pub path: String,
+    pub path: Placed,
 }
 
 impl Workdir {
