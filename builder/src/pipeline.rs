@@ -123,6 +123,7 @@ pub async fn build(options: &BuildOptions, world: &World) -> Result<Built, Build
         secrets: Arc::new(secrets),
         ssh: Arc::new(ssh),
         identity: world.identity.clone(),
+        limits: options.limits.clone(),
         layer_options: layer_options(&exporters),
         cancel: world.cancel.clone(),
         begun_anew: Arc::default(),

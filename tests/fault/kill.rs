@@ -1,20 +1,13 @@
 //! kiln is killed or interrupted in the middle of a step.
 
-use harness::{Finished, Kiln, Tree};
+use harness::{Finished, Kiln, Tree, wait_for_line};
 use rustix::process::{Pid, Signal, kill_process};
-use std::io::{BufRead, BufReader, Read};
 use std::process::Child;
 
 /// Starts a build and waits until its RUN has said "now".
 fn start(kiln: &Kiln, context: &Tree) -> Child {
     let mut child = kiln.build(context).progress("plain").spawn();
-    let mut stderr = BufReader::new(child.stderr.take().expect("standard error is a pipe"));
-    let mut line = String::new();
-    while !line.trim_end().ends_with(" now") {
-        line.clear();
-        assert!(stderr.read_line(&mut line).expect("read progress") > 0, "the build ended early");
-    }
-    std::thread::spawn(move || stderr.read_to_end(&mut vec![]));
+    wait_for_line(&mut child, " now");
     child
 }
 

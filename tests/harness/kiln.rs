@@ -8,6 +8,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -200,6 +201,17 @@ impl Build<'_> {
     }
 }
 
+/// Reads what a running build says until a line ends with `end`; what follows is read and thrown away.
+pub fn wait_for_line(child: &mut Child, end: &str) {
+    let mut stderr = BufReader::new(child.stderr.take().expect("standard error is a pipe"));
+    let mut line = String::new();
+    while !line.trim_end().ends_with(end) {
+        line.clear();
+        assert!(stderr.read_line(&mut line).expect("read progress") > 0, "the build ended early");
+    }
+    std::thread::spawn(move || stderr.read_to_end(&mut vec![]));
+}
+
 /// A build that has ended.
 pub struct Finished {
     /// How.
@@ -288,6 +300,18 @@ impl Finished {
             }
         }
         String::from_utf8_lossy(&log).into_owned()
+    }
+
+    /// Remarks of the build, of rawjson progress: checks and what the machine cannot do.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = vec![];
+        for message in self.messages() {
+            for warning in message["warnings"].as_array().into_iter().flatten() {
+                let short = BASE64_STANDARD.decode(warning["short"].as_str().unwrap_or_default());
+                warnings.push(String::from_utf8_lossy(&short.expect("a warning in base64")).into_owned());
+            }
+        }
+        warnings
     }
 
     /// What it said that is no progress message: errors, excerpts, warnings.

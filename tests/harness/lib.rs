@@ -15,7 +15,7 @@ mod user;
 
 pub use dockerd::Dockerd;
 pub use image::{Entry, Image, Kind, layer_entries};
-pub use kiln::{Build, Finished, Kiln, Step};
+pub use kiln::{Build, Finished, Kiln, Step, wait_for_line};
 pub use registry::Registry;
 pub use tree::Tree;
 pub use user::User;

@@ -6,6 +6,7 @@ pub mod exit;
 pub mod failure;
 pub mod options;
 pub mod output;
+mod resources;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;

@@ -2,6 +2,8 @@
 
 use super::csv;
 use super::output::{self, OutputSpec};
+use super::resources;
+use crate::sandbox::limits::Limits;
 use clap::Args;
 use frontend::platform::Platform;
 use frontend::reference::Reference;
@@ -87,6 +89,34 @@ pub struct BuildArgs {
     /// Parent cgroup of RUN
     #[arg(long, value_name = "PATH")]
     cgroup_parent: Option<String>,
+    /// What RUN may use: memory=BYTES,memory-swap=BYTES,cpu-shares=N,cpu-period=US,cpu-quota=US,cpuset-cpus=LIST,
+    /// cpuset-mems=LIST
+    #[arg(long = "resource", value_name = "SPEC")]
+    resources: Vec<String>,
+    /// Memory that RUN may use, such as 2g: --resource memory=
+    #[arg(short, long, value_name = "BYTES")]
+    memory: Option<String>,
+    /// Processors that RUN may keep busy, such as 1.5: a quota of that many for each period
+    #[arg(long, value_name = "NUMBER", conflicts_with = "cpu_quota")]
+    cpus: Option<String>,
+    /// Memory and swap together, -1 for unlimited swap: --resource memory-swap=
+    #[arg(long, value_name = "BYTES", hide = true, allow_hyphen_values = true)]
+    memory_swap: Option<String>,
+    /// --resource cpu-shares=
+    #[arg(short, long, value_name = "N", hide = true)]
+    cpu_shares: Option<String>,
+    /// --resource cpu-period=
+    #[arg(long, value_name = "US", hide = true)]
+    cpu_period: Option<String>,
+    /// --resource cpu-quota=
+    #[arg(long, value_name = "US", hide = true, allow_hyphen_values = true)]
+    cpu_quota: Option<String>,
+    /// --resource cpuset-cpus=
+    #[arg(long, value_name = "LIST", hide = true)]
+    cpuset_cpus: Option<String>,
+    /// --resource cpuset-mems=
+    #[arg(long, value_name = "LIST", hide = true)]
+    cpuset_mems: Option<String>,
     /// Grant what a Dockerfile asks for: network.host, security.insecure
     #[arg(long = "allow", value_name = "ENTITLEMENT")]
     allow: Vec<String>,
@@ -128,6 +158,7 @@ pub struct BuildOptions {
     /// Name, soft, hard; -1 is unlimited.
     pub ulimits: Vec<(String, i64, i64)>,
     pub cgroup_parent: Option<String>,
+    pub limits: Limits,
     pub entitlements: BTreeSet<String>,
 }
 
@@ -205,9 +236,14 @@ impl BuildArgs {
             ssh: self.ssh.clone(),
             extra_hosts: extra_hosts(&self.add_hosts)?,
             network: network(&self.network)?,
-            shm_size_bytes: self.shm_size.as_deref().map(|text| bytes("shm-size", text)).transpose()?,
+            shm_size_bytes: self
+                .shm_size
+                .as_deref()
+                .map(|text| resources::bytes(text).map_err(|problem| bad("shm-size", text, problem)))
+                .transpose()?,
             ulimits: self.ulimits.iter().map(|text| ulimit(text)).collect::<Result<_, _>>()?,
             cgroup_parent: self.cgroup_parent.clone(),
+            limits: self.limits()?,
             entitlements: self.entitlements()?,
         })
     }
@@ -325,6 +361,35 @@ impl BuildArgs {
         }
     }
 
+    /// `--resource` and docker's flags for single limits, which come last and so win.
+    fn limits(&self) -> Result<Limits, OptionError> {
+        let mut limits = Limits::default();
+        for record in &self.resources {
+            let fields = csv::pairs(record).map_err(|error| bad("resource", record, error.problem))?;
+            for (key, value) in fields {
+                let value = value.unwrap_or_default();
+                resources::set(&mut limits, &key, &value).map_err(|problem| bad("resource", record, problem))?;
+            }
+        }
+        let flags = [
+            ("memory", &self.memory),
+            ("memory-swap", &self.memory_swap),
+            ("cpu-shares", &self.cpu_shares),
+            ("cpu-period", &self.cpu_period),
+            ("cpu-quota", &self.cpu_quota),
+            ("cpuset-cpus", &self.cpuset_cpus),
+            ("cpuset-mems", &self.cpuset_mems),
+            ("cpus", &self.cpus),
+        ];
+        for (flag, value) in flags {
+            if let Some(value) = value {
+                resources::set(&mut limits, flag, value).map_err(|problem| bad(flag, value, problem))?;
+            }
+        }
+        resources::check(&limits).map_err(|problem| bad("memory-swap", "", problem))?;
+        Ok(limits)
+    }
+
     fn entitlements(&self) -> Result<BTreeSet<String>, OptionError> {
         let mut granted = BTreeSet::new();
         for name in self.allow.iter().flat_map(|list| list.split(',')).map(str::trim) {
@@ -408,27 +473,6 @@ fn network(text: &str) -> Result<frontend::op::Network, OptionError> {
         "host" => Ok(frontend::op::Network::Host),
         _ => Err(bad("network", text, format!("network mode \"{text}\" not supported by buildkit, nor by kiln"))),
     }
-}
-
-/// A number of bytes with a suffix of docker's: `b k m g t p`, powers of 1024.
-fn bytes(flag: &'static str, text: &str) -> Result<u64, OptionError> {
-    let lower = text.to_lowercase();
-    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let factor = match lower[digits.len()..].trim_end_matches('b').trim_end_matches('i') {
-        "" => 1u64,
-        "k" => 1 << 10,
-        "m" => 1 << 20,
-        "g" => 1 << 30,
-        "t" => 1 << 40,
-        "p" => 1 << 50,
-        _ => return Err(bad(flag, text, "it must be a number of bytes, such as 64m")),
-    };
-    let number: f64 =
-        digits.trim().parse().map_err(|_| bad(flag, text, "it must be a number of bytes, such as 64m"))?;
-    if !(number >= 0.0 && number * factor as f64 <= i64::MAX as f64) {
-        return Err(bad(flag, text, "it is out of range"));
-    }
-    Ok((number * factor as f64) as u64)
 }
 
 fn ulimit(text: &str) -> Result<(String, i64, i64), OptionError> {

@@ -9,9 +9,10 @@ pub mod tty;
 
 pub use render::{FailedVertex, Mode, Summary, spawn};
 
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 /// Which output of a step a log belongs to.
@@ -66,12 +67,14 @@ pub struct VertexName {
 #[derive(Clone)]
 pub struct Progress {
     sender: Sender<Event>,
+    /// What [`Vertex::warn_once`] has said.
+    said: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Progress {
     /// Events go to `sender`; a renderer that has gone away is no error.
     pub fn new(sender: Sender<Event>) -> Progress {
-        Progress { sender }
+        Progress { sender, said: Arc::default() }
     }
 
     /// Announces a vertex. `key` makes its digest; equal keys in one build are the same vertex.
@@ -161,6 +164,15 @@ impl Vertex {
     pub fn warn(&self, message: impl Into<String>) {
         let vertex = self.name.clone();
         self.progress.send(Event::Warning { vertex, message: message.into(), at: SystemTime::now() });
+    }
+
+    /// A remark about the machine or the whole build: whichever vertex comes upon it first says it.
+    pub fn warn_once(&self, message: impl Into<String>) {
+        let message = message.into();
+        let is_new = self.progress.said.lock().unwrap_or_else(PoisonError::into_inner).insert(message.clone());
+        if is_new {
+            self.warn(message);
+        }
     }
 
     fn send_status(&self, id: &str, current: u64, total: u64, done: bool) {

@@ -1,14 +1,22 @@
-//! A cgroup for each step, where the machine lets us make one (cgroup v2; cgroups(7)): what it used, and whether it was
-//! short of memory. Without one a step runs in the program's own.
+//! A cgroup for each step, where the machine lets us make one (cgroups(7)): what it used, whether it was short of memory,
+//! and what limits it. Without one a step runs in the program's own.
+//!
+//! Version 2 is used for what it has. Controllers that the machine keeps in version 1 get a cgroup there, and only when
+//! a limit needs them; the child enters those by itself, since clone3(2) can only put it into one of version 2.
 
+use super::limits::{Controller, Limits, Version, Write};
 use rustix::fs::{Mode, OFlags};
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-/// A step's cgroup; removed when dropped.
+/// A step's cgroups; removed when dropped.
+#[derive(Debug, Default)]
 pub(crate) struct Cgroup {
-    path: PathBuf,
+    /// Of version 2.
+    unified: Option<PathBuf>,
+    /// Of version 1.
+    legacy: Vec<PathBuf>,
 }
 
 /// What the processes of a cgroup have used.
@@ -23,73 +31,170 @@ pub(crate) struct Usage {
 }
 
 impl Cgroup {
-    /// Makes `<parent>/<id>`. Without a parent: below `kiln` at the top for one who may, else below the program's own.
-    /// `None` if none of them can be made.
-    pub(crate) fn create(parent: Option<&str>, id: &str) -> Option<Cgroup> {
-        let root = mount_point(&fs::read_to_string("/proc/self/mountinfo").ok()?)?;
-        let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-        let own = own.lines().find_map(|line| line.strip_prefix("0::"))?.trim_start_matches('/');
-        let parents = match parent {
-            Some(parent) => vec![root.join(inside(parent))],
-            None => vec![root.join("kiln"), root.join(own).join("kiln")],
-        };
-        parents.into_iter().find_map(|parent| {
-            fs::create_dir_all(&parent).ok()?;
-            // Counting is asked of the controllers for as far as they are to be had; it works partly without.
-            for folder in [parent.parent()?, &parent] {
-                for controller in ["+memory", "+pids", "+cpu"] {
+    /// Makes `<parent>/<id>` and limits it. Without a parent: below `kiln` at the top for one who may, else below the
+    /// program's own. Gives also the names of the controllers whose limits cannot be set here.
+    pub(crate) fn create(parent: Option<&str>, id: &str, limits: &Limits) -> (Cgroup, Vec<&'static str>) {
+        let mut cgroup = Cgroup::default();
+        let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        if let Some(hierarchy) = Hierarchy::unified(&mountinfo, &own) {
+            cgroup.unified = hierarchy.make(parent, id, |folder| {
+                // Counting is asked of the controllers for as far as they are to be had; it works partly without.
+                for controller in ["+memory", "+pids", "+cpu", "+cpuset"] {
                     let _ = fs::write(folder.join("cgroup.subtree_control"), controller);
                 }
-            }
-            let path = parent.join(id);
-            fs::create_dir(&path).ok()?;
-            Some(Cgroup { path })
-        })
+            });
+        }
+        let unmet = Controller::ALL.into_iter().filter(|controller| {
+            let needed = !limits.writes(*controller, Version::V2).is_empty();
+            needed
+                && !cgroup.limit(*controller, limits, || {
+                    Hierarchy::legacy(&mountinfo, &own, *controller)?.make(parent, id, |_| {})
+                })
+        });
+        let unmet = unmet.map(Controller::name).collect();
+        (cgroup, unmet)
     }
 
-    /// For clone3(2).
+    /// Sets what one controller limits, in the cgroup that has it; false if there is none or the kernel refuses.
+    fn limit(&mut self, controller: Controller, limits: &Limits, legacy: impl FnOnce() -> Option<PathBuf>) -> bool {
+        let in_unified = self.unified.as_ref().filter(|path| {
+            let controllers = fs::read_to_string(path.join("cgroup.controllers")).unwrap_or_default();
+            controllers.split_whitespace().any(|name| name == controller.name())
+        });
+        if let Some(path) = in_unified {
+            return write_all(path, &limits.writes(controller, Version::V2));
+        }
+        let Some(path) = legacy() else { return false };
+        if controller == Controller::Cpuset {
+            inherit_cpuset(&path);
+        }
+        let written = write_all(&path, &limits.writes(controller, Version::V1));
+        self.legacy.push(path);
+        written
+    }
+
+    /// That of version 2, for clone3(2).
     pub(crate) fn open(&self) -> Option<OwnedFd> {
-        rustix::fs::open(&self.path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(self.unified.as_ref()?, flags, Mode::empty()).ok()
+    }
+
+    /// The lists of processes of those of version 1: whoever writes `0` there enters.
+    pub(crate) fn open_legacy(&self) -> std::io::Result<Vec<OwnedFd>> {
+        let open = |path: &PathBuf| fs::File::options().write(true).open(path.join("cgroup.procs")).map(OwnedFd::from);
+        self.legacy.iter().map(open).collect()
     }
 
     /// Counts so far.
     pub(crate) fn usage(&self) -> Usage {
         let value = |file: &str, key: &str| {
-            let text = fs::read_to_string(self.path.join(file)).ok()?;
-            let number = match key {
-                "" => text.trim(),
-                key => text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '))?,
-            };
-            number.parse().ok()
+            self.unified.iter().chain(&self.legacy).find_map(|path| {
+                let text = fs::read_to_string(path.join(file)).ok()?;
+                let number = match key {
+                    "" => text.trim(),
+                    key => text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '))?,
+                };
+                number.parse::<u64>().ok()
+            })
         };
+        let killed = value("memory.events", "oom_kill").or_else(|| value("memory.oom_control", "oom_kill"));
         Usage {
             cpu_time_us: value("cpu.stat", "usage_usec"),
-            memory_peak_bytes: value("memory.peak", ""),
-            out_of_memory: value("memory.events", "oom_kill").is_some_and(|count: u64| count > 0),
+            memory_peak_bytes: value("memory.peak", "").or_else(|| value("memory.max_usage_in_bytes", "")),
+            out_of_memory: killed.is_some_and(|count| count > 0),
         }
     }
 }
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // Processes that have just died may still be counted; a folder left behind is empty and costs nothing.
-        for _ in 0..20 {
-            match fs::remove_dir(&self.path) {
-                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
-                    std::thread::sleep(std::time::Duration::from_millis(1));
-                }
-                _ => return,
+        self.unified.iter().chain(&self.legacy).for_each(|path| remove(path));
+    }
+}
+
+/// Processes that have just died may still be counted; a folder left behind is empty and costs nothing.
+fn remove(path: &Path) {
+    for _ in 0..20 {
+        match fs::remove_dir(path) {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            _ => return,
+        }
+    }
+}
+
+fn write_all(path: &Path, writes: &[Write]) -> bool {
+    writes.iter().all(|write| fs::write(path.join(write.file), &write.value).is_ok())
+}
+
+/// A new cpuset of version 1 is empty, and takes no process until it has processors and memory nodes (cpuset(7)).
+fn inherit_cpuset(path: &Path) {
+    let Some(parent) = path.parent() else { return };
+    for (from, to) in [(parent.parent(), parent), (Some(parent), path)] {
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            let is_empty = fs::read_to_string(to.join(file)).is_ok_and(|text| text.trim().is_empty());
+            if let (true, Some(Ok(value))) = (is_empty, from.map(|from| fs::read_to_string(from.join(file)))) {
+                let _ = fs::write(to.join(file), value);
             }
         }
     }
 }
 
-/// Where cgroup v2 is mounted, by the lines of mountinfo (proc_pid_mountinfo(5)).
-fn mount_point(mountinfo: &str) -> Option<PathBuf> {
-    mountinfo.lines().find_map(|line| {
-        let (mount, fs) = line.split_once(" - ")?;
-        (fs.split(' ').next() == Some("cgroup2")).then(|| mount.split(' ').nth(4).map(PathBuf::from)).flatten()
-    })
+/// A mounted tree of cgroups, and the program's place in it.
+#[derive(Debug, PartialEq, Eq)]
+struct Hierarchy {
+    mount: PathBuf,
+    /// Relative to `mount`.
+    own: PathBuf,
+}
+
+impl Hierarchy {
+    /// That of version 2, by the texts of /proc/self/mountinfo and /proc/self/cgroup.
+    fn unified(mountinfo: &str, own: &str) -> Option<Hierarchy> {
+        let place = own.lines().find_map(|line| line.strip_prefix("0::"))?;
+        Hierarchy::find(mountinfo, place, |fs, _| fs == "cgroup2")
+    }
+
+    /// That of version 1 with a controller.
+    fn legacy(mountinfo: &str, own: &str, controller: Controller) -> Option<Hierarchy> {
+        let has = |list: &str| list.split(',').any(|name| name == controller.name());
+        let place = own.lines().find_map(|line| {
+            let (controllers, place) = line.split_once(':')?.1.split_once(':')?;
+            has(controllers).then_some(place)
+        })?;
+        Hierarchy::find(mountinfo, place, |fs, options| fs == "cgroup" && has(options))
+    }
+
+    /// By the lines of mountinfo (proc_pid_mountinfo(5)); `wanted` is asked about file system and its options.
+    fn find(mountinfo: &str, place: &str, wanted: impl Fn(&str, &str) -> bool) -> Option<Hierarchy> {
+        mountinfo.lines().find_map(|line| {
+            let (mount, fs) = line.split_once(" - ")?;
+            let mut fs = fs.split(' ');
+            let (kind, options) = (fs.next()?, fs.nth(1).unwrap_or_default());
+            let mut fields = mount.split(' ').skip(3);
+            let (root, mount) = (fields.next()?, fields.next()?);
+            let own = place.strip_prefix(root.trim_end_matches('/')).unwrap_or_default().trim_start_matches('/');
+            wanted(kind, options).then(|| Hierarchy { mount: mount.into(), own: own.into() })
+        })
+    }
+
+    /// Makes `id` below the first parent that lets us; `prepare` is called on what is above.
+    fn make(&self, parent: Option<&str>, id: &str, prepare: impl Fn(&Path)) -> Option<PathBuf> {
+        let parents = match parent {
+            Some(parent) => vec![self.mount.join(inside(parent))],
+            None => vec![self.mount.join("kiln"), self.mount.join(&self.own).join("kiln")],
+        };
+        parents.into_iter().find_map(|parent| {
+            fs::create_dir_all(&parent).ok()?;
+            prepare(parent.parent()?);
+            prepare(&parent);
+            let path = parent.join(id);
+            fs::create_dir(&path).ok()?;
+            Some(path)
+        })
+    }
 }
 
 /// A path that stays below where it is joined. The form of systemd, `a-b.slice`, stands for `a.slice/a-b.slice`.
@@ -116,7 +221,19 @@ mod tests {
         check("/a/b", "a/b");
         check("../../a", "a");
         check("system-kiln.slice", "system.slice/system-kiln.slice");
-        let mountinfo = "30 20 0:26 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n31 30 0:27 / /sys/fs/cgroup/unified rw shared:1 - cgroup2 cgroup2 rw\n";
-        assert_eq!(mount_point(mountinfo), Some("/sys/fs/cgroup/unified".into()));
+    }
+
+    #[test]
+    fn hierarchies() {
+        let mountinfo = "30 20 0:26 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
+                         31 30 0:27 / /sys/fs/cgroup/unified rw shared:1 - cgroup2 cgroup2 rw\n\
+                         32 30 0:28 /box /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n";
+        let own = "4:cpu,cpuacct:/box/a\n3:memory:/m\n0::/init.scope\n";
+        let hierarchy = |mount: &str, own: &str| Some(Hierarchy { mount: mount.into(), own: own.into() });
+        assert_eq!(Hierarchy::unified(mountinfo, own), hierarchy("/sys/fs/cgroup/unified", "init.scope"));
+        let legacy = |controller| Hierarchy::legacy(mountinfo, own, controller);
+        assert_eq!(legacy(Controller::Cpu), hierarchy("/sys/fs/cgroup/cpu,cpuacct", "a"));
+        assert_eq!(legacy(Controller::Memory), None, "it is not mounted");
+        assert_eq!(legacy(Controller::Cpuset), None);
     }
 }

@@ -30,6 +30,7 @@ pub(super) fn run(plan: &Plan) -> (usize, Errno) {
 
 fn perform(operation: &Operation, fds: &[OwnedFd]) -> Result<(), Errno> {
     match operation {
+        Operation::Cgroup(processes) => rustix::io::write(slot(fds, *processes)?, b"0").map(drop),
         Operation::PrivateMounts => syscall::make_private(c"/"),
         Operation::Session => rustix::process::setsid().map(drop),
         Operation::Unshare(flags) => syscall::unshare(*flags),

@@ -12,6 +12,7 @@ mod child;
 pub(crate) mod devices;
 pub mod emulator;
 pub mod error;
+pub mod limits;
 pub(crate) mod plan;
 pub mod rootfs;
 pub(crate) mod seccomp;

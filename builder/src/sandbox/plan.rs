@@ -27,6 +27,8 @@ pub(crate) struct Plan {
 /// One thing to do. Paths are in the root, which `Pivot` makes the child's own.
 #[derive(Debug)]
 pub(crate) enum Operation {
+    /// Enters the cgroup of version 1 whose list of processes this is.
+    Cgroup(Slot),
     /// Keeps what the child mounts to itself.
     PrivateMounts,
     /// A session of its own.
@@ -108,6 +110,7 @@ impl Operation {
     pub(crate) fn describe(&self) -> String {
         let text = |string: &CString| string.to_string_lossy().into_owned();
         match self {
+            Operation::Cgroup(_) => "enter the step's cgroup".into(),
             Operation::PrivateMounts => "make all mounts private".into(),
             Operation::Session => "start a session".into(),
             Operation::Unshare(_) => "create a cgroup namespace".into(),

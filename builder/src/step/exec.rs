@@ -8,6 +8,7 @@ use super::user::{self, User};
 use super::{exec_files, exec_plan};
 use crate::progress::{Stream, Vertex};
 use crate::sandbox::cgroup::Cgroup;
+use crate::sandbox::limits::Limits;
 use crate::sandbox::spawn::{self, SpawnError};
 use crate::sandbox::userns::Identity;
 use crate::sandbox::{SandboxError, devices, emulator, rootfs};
@@ -48,6 +49,8 @@ pub struct ExecInput {
     pub identity: Identity,
     /// Name of the step in the cgroup tree; unique on this machine.
     pub id: String,
+    /// What its processes may use.
+    pub limits: Limits,
 }
 
 /// The tree that a mount shows.
@@ -140,6 +143,7 @@ async fn run_to_end(exec: &Exec, input: &ExecInput, vertex: &Vertex) -> Result<E
     }
     let (stdin, stdout, stderr) = streams()?;
     let emulator = emulator::find(&exec.platform)?;
+    let cgroup = make_cgroup(exec, input, vertex);
     let parts = exec_plan::Parts {
         root,
         anchor: &input.work,
@@ -151,10 +155,10 @@ async fn run_to_end(exec: &Exec, input: &ExecInput, vertex: &Vertex) -> Result<E
         streams: [stdin, stdout.1, stderr.1],
         rootless: input.identity != Identity::Root,
         emulator,
+        cgroups: cgroup.open_legacy().map_err(SandboxError::path("open", "the step's cgroup"))?,
     };
     let plan = exec_plan::plan(exec, parts)?;
-    let cgroup = Cgroup::create(exec.cgroup_parent.as_deref(), &input.id);
-    let started = spawn::spawn(plan, cgroup.as_ref().and_then(Cgroup::open)).await;
+    let started = spawn::spawn(plan, cgroup.open()).await;
     let mut process = match started {
         Ok(process) => process,
         Err(SpawnError::Sandbox(error)) => return Err(error.into()),
@@ -168,12 +172,25 @@ async fn run_to_end(exec: &Exec, input: &ExecInput, vertex: &Vertex) -> Result<E
     // All that could write there is in the pid namespace, so the pipes end when the process does.
     let (exit, (), ()) = tokio::join!(process.wait(), follow(stdout.0, out_log), follow(stderr.0, err_log));
     let code = exit?.code();
-    let usage = cgroup.as_ref().map(Cgroup::usage).unwrap_or_default();
+    let usage = cgroup.usage();
     if code != 0 {
         logs.iter_mut().for_each(StepLog::failed);
         return Err(ExecError::Exit { command: exec.args.join(" "), code, out_of_memory: usage.out_of_memory });
     }
     Ok(ExecOutcome { cpu_time_us: usage.cpu_time_us, memory_peak_bytes: usage.memory_peak_bytes })
+}
+
+/// The step's cgroup. A limit that cannot be set is said once; the step runs all the same, as without the option.
+fn make_cgroup(exec: &Exec, input: &ExecInput, vertex: &Vertex) -> Cgroup {
+    let (cgroup, unmet) = Cgroup::create(exec.cgroup_parent.as_deref(), &input.id, &input.limits);
+    if !unmet.is_empty() {
+        vertex.warn_once(format!(
+            "limits of {} are not applied: no cgroup with that controller can be made or set here; as an ordinary \
+             user, run kiln where one is delegated: `systemd-run --user --scope -p Delegate=yes kiln build …`",
+            unmet.join(" and ")
+        ));
+    }
+    cgroup
 }
 
 /// `/etc/hosts` and `/etc/resolv.conf`.

@@ -60,6 +60,8 @@ pub(super) struct Parts<'a> {
     pub rootless: bool,
     /// Where the emulator for a foreign platform is registered.
     pub emulator: Option<OwnedFd>,
+    /// Cgroups of version 1 to enter, by their lists of processes.
+    pub cgroups: Vec<OwnedFd>,
 }
 
 /// Where a mount goes.
@@ -95,9 +97,13 @@ pub(super) fn locate(
 
 /// Makes the plan.
 pub(super) fn plan(exec: &Exec, parts: Parts<'_>) -> Result<Plan, SandboxError> {
-    let Parts { root, anchor, mounts, targets, devices, user, env, streams, rootless, emulator } = parts;
+    let Parts { root, anchor, mounts, targets, devices, user, env, streams, rootless, emulator, cgroups } = parts;
     let mut plan = Builder { fds: vec![], operations: vec![] };
     let insecure = exec.security == Security::Insecure;
+    for cgroup in cgroups {
+        let cgroup = plan.slot(cgroup);
+        plan.push(Operation::Cgroup(cgroup));
+    }
     plan.push(Operation::PrivateMounts);
     // Not with the clone: it would show the program's own cgroup as the root, since the child enters its later.
     plan.push(Operation::Unshare(libc::CLONE_NEWCGROUP));

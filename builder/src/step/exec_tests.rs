@@ -103,6 +103,7 @@ impl Bench {
             ssh: Arc::new(self.ssh.clone()),
             identity: self.identity.clone(),
             id: format!("test-{}-{}", std::process::id(), self.dir.path().file_name().unwrap().display()),
+            limits: Limits::default(),
         };
         let limit = tokio::time::sleep(Duration::from_secs(20));
         let result = run(exec, input, &vertex, limit).await;
@@ -237,6 +238,7 @@ async fn cancel_kills() {
         ssh: Arc::default(),
         identity: Identity::Root,
         id: format!("cancel-{}", std::process::id()),
+        limits: Limits::default(),
     };
     let (sender, events) = std::sync::mpsc::channel();
     let vertex = Progress::new(sender).vertex("k", "n", vec![]);

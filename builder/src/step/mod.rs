@@ -20,6 +20,7 @@ mod user;
 use crate::cancel::Cancel;
 use crate::image::layers::{LayerBlobs, LayerOptions};
 use crate::progress::{Outcome, Vertex};
+use crate::sandbox::limits::Limits;
 use crate::sandbox::userns::Identity;
 use crate::secret::Secrets;
 use crate::source::context::ContextDir;
@@ -60,6 +61,8 @@ pub struct BuildSteps {
     pub ssh: Arc<SshAgents>,
     /// As what kiln runs.
     pub identity: Identity,
+    /// What each RUN may use.
+    pub limits: Limits,
     /// Progress of each vertex, in graph order.
     pub vertices: Vec<Vertex>,
     /// Vertices whose layers the result consists of, and how exporters want those.
@@ -217,6 +220,7 @@ impl BuildSteps {
             ssh: self.ssh.clone(),
             identity: self.identity.clone(),
             id: format!("{}-{}", std::process::id(), vertex.0),
+            limits: self.limits.clone(),
         };
         let vertex = &self.vertices[vertex.0 as usize];
         match exec::run(op, input, vertex, self.cancel.canceled()).await {
