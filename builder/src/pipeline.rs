@@ -20,7 +20,10 @@ use crate::step::{BuildSteps, StepError, StepOutput};
 use cache::store::Store;
 use cache::tree::Tree;
 use frontend::ast::Dockerfile;
-use frontend::compile::{BuildPlan, CompileRequest, Compiled, ImageInfo, ImageRequest, Images, PlannedImage, compile};
+use frontend::compile::{
+    BuildPlan, CompileRequest, Compiled, ImageInfo, ImageRequest, Images, PlannedImage, UnusedArg, compile,
+    instruction_errors, similar_name,
+};
 use frontend::diagnostic::{Diagnostic, Severity};
 use frontend::ignore::{Ignore, IgnoreError};
 use frontend::platform::Platform;
@@ -50,6 +53,8 @@ pub struct Built {
     /// Build checks that fired, and the text they point into.
     pub warnings: Vec<Diagnostic>,
     pub source: Arc<SourceText>,
+    /// Build arguments that no ARG declares.
+    pub unused_args: Vec<UnusedArg>,
     /// Nothing was exported: no `--output` was given.
     pub nothing_exported: bool,
 }
@@ -67,10 +72,10 @@ pub enum BuildError {
     NamedContext(#[from] NamedContextError),
     #[error("the Dockerfile has errors")]
     Diagnostics { text: Arc<SourceText>, list: Vec<Diagnostic>, phase: Phase },
+    #[error("{}", list.first().map(|missing| missing.error.to_string()).unwrap_or_default())]
+    Resolve { text: Arc<SourceText>, list: Vec<MissingImage> },
     #[error("{error}")]
-    Resolve { text: Arc<SourceText>, span: Option<Span>, error: ImageError },
-    #[error("{error}")]
-    Step { text: Arc<SourceText>, span: Option<Span>, name: String, error: Box<StepError> },
+    Step { text: Arc<SourceText>, place: Place, name: String, error: Box<StepError> },
     #[error(transparent)]
     Export(#[from] ExportError),
     #[error(transparent)]
@@ -92,6 +97,24 @@ pub enum BuildError {
     NoImageForIidFile,
     #[error("Canceled: context canceled")]
     Canceled,
+}
+
+/// An image whose config could not be had.
+#[derive(Debug)]
+pub struct MissingImage {
+    pub place: Place,
+    pub error: ImageError,
+    /// A stage or a well-known image that may be meant.
+    pub near: Option<String>,
+}
+
+/// Where in the Dockerfile something is asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Place {
+    /// The instruction.
+    pub span: Option<Span>,
+    /// The word in it.
+    pub word: Option<Span>,
 }
 
 /// Builds and exports.
@@ -155,7 +178,8 @@ pub async fn build(options: &BuildOptions, world: &World) -> Result<Built, Build
         };
         response.extend(vertex.finish(exported)?);
     }
-    Ok(Built { response, warnings: plan.warnings, source, nothing_exported: exporters.is_empty() })
+    let (warnings, unused_args) = (plan.warnings, plan.unused_args);
+    Ok(Built { response, warnings, unused_args, source, nothing_exported: exporters.is_empty() })
 }
 
 /// All outputs are understood before anything is built.
@@ -237,7 +261,8 @@ fn parse(text: DockerfileText) -> Result<Dockerfile, BuildError> {
     let parsed = frontend::parse::parse(text.source);
     let is_error = |diagnostic: &Diagnostic| diagnostic.severity == Severity::Error;
     if parsed.diagnostics.iter().any(is_error) {
-        let list = parsed.diagnostics.into_iter().filter(is_error).collect();
+        let errors = parsed.diagnostics.into_iter().filter(is_error).collect();
+        let list = instruction_errors(&parsed.dockerfile, errors);
         return Err(BuildError::Diagnostics { text: parsed.dockerfile.source, list, phase: Phase::Parse });
     }
     Ok(parsed.dockerfile)
@@ -286,10 +311,21 @@ async fn plan(
             Compiled::NeedsImages(missing) => missing,
         };
         let resolved = futures::future::join_all(missing.iter().map(|request| resolve(request, source, world))).await;
+        let mut list = vec![];
         for (request, info) in missing.into_iter().zip(resolved) {
-            let text = dockerfile.source.clone();
-            let info = info.map_err(|error| BuildError::Resolve { text, span: request.span, error })?;
-            images.insert((request.source, request.platform), info);
+            match info {
+                Ok(info) => {
+                    images.insert((request.source, request.platform), info);
+                }
+                Err(error) => {
+                    let near = similar_name(dockerfile, &request.source);
+                    list.push(MissingImage { place: Place { span: request.span, word: request.word }, error, near });
+                }
+            }
+        }
+        if !list.is_empty() {
+            list.sort_by_key(|missing| missing.place.span);
+            return Err(BuildError::Resolve { text: dockerfile.source.clone(), list });
         }
     }
 }
@@ -387,7 +423,11 @@ async fn solve(
             return BuildError::Canceled;
         }
         let step = steps.graph.value(error.vertex);
-        BuildError::Step { text: text.clone(), span: step.span, name: step.name.clone(), error: Box::new(cause) }
+        let meant = cause.word().map(frontend::path::clean);
+        let is_meant = |came_to: &str| meant.as_ref().is_some_and(|word| *word == frontend::path::clean(came_to));
+        let word = step.words.iter().find(|(came_to, _)| is_meant(came_to)).map(|(_, word)| *word);
+        let place = Place { span: step.span, word };
+        BuildError::Step { text: text.clone(), place, name: step.name.clone(), error: Box::new(cause) }
     })
 }
 

@@ -6,6 +6,7 @@
 
 use crate::progress::FailedVertex;
 use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Renderer, Snippet};
+use frontend::compile::UnusedArg;
 use frontend::diagnostic::{Diagnostic, Severity};
 use frontend::span::{SourceText, Span};
 use std::fmt::Write;
@@ -16,7 +17,15 @@ const FAILED: &str = "ERROR: failed to build: failed to solve: ";
 /// What BuildKit's messages about the text of a Dockerfile begin with; the number of a line follows.
 const PARSE_ERROR: &str = "dockerfile parse error on line ";
 
+/// Characters of a message above a drawing.
+const MAX_MESSAGE: usize = 240;
+
+/// Columns that a drawing takes also where the terminal has fewer.
+const MIN_WIDTH: usize = 40;
+
 const YELLOW: &str = "\x1b[33m";
+/// As annotate-snippets has it.
+const CYAN: &str = "\x1b[1m\x1b[96m";
 const RESET: &str = "\x1b[0m";
 
 /// Where diagnostics come from; BuildKit's message tells them apart.
@@ -37,6 +46,23 @@ pub enum Detail {
     Full,
 }
 
+/// How text is to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// With escape sequences.
+    pub colour: bool,
+    /// Columns; lines of the Dockerfile that are longer are cut around what is to be seen.
+    pub width: usize,
+}
+
+/// An error with its place.
+#[derive(Clone, Debug)]
+pub struct Drawing<'a> {
+    /// What its spans point into.
+    pub source: &'a SourceText,
+    pub diagnostic: Diagnostic,
+}
+
 /// A build that failed while it ran.
 #[derive(Clone, Copy, Debug)]
 pub struct Failure<'a> {
@@ -44,6 +70,8 @@ pub struct Failure<'a> {
     pub steps: &'a [FailedVertex],
     /// Instructions that the error is about, usually one.
     pub places: &'a [(&'a SourceText, Span)],
+    /// Errors whose words are to be underlined.
+    pub drawings: &'a [Drawing<'a>],
     /// The error and its causes, joined by `: `.
     pub message: &'a str,
     /// What to do next, one sentence each.
@@ -52,24 +80,25 @@ pub struct Failure<'a> {
 
 /// All that is wrong with a Dockerfile, then the line that names the first error. Without any error, just the
 /// warnings.
-pub fn diagnostics(source: &SourceText, list: &[Diagnostic], phase: Phase, colour: bool) -> String {
+pub fn diagnostics(source: &SourceText, list: &[Diagnostic], phase: Phase, look: Look) -> String {
     let mut text = String::new();
     for diagnostic in list {
-        text += &drawing(source, diagnostic, colour);
+        text += &drawing(source, diagnostic, look);
         text.push('\n');
     }
-    if let Some(first) = list.iter().find(|diagnostic| diagnostic.severity == Severity::Error) {
+    let mut errors = list.iter().filter(|diagnostic| diagnostic.severity == Severity::Error);
+    if let Some(first) = errors.next() {
         text += FAILED;
         if let (Phase::Parse, Some(span), None) = (phase, first.span, without_line(&first.message)) {
             let _ = write!(text, "{PARSE_ERROR}{}: ", source.lines(span).0);
         }
-        let _ = writeln!(text, "{}", first.message);
+        let _ = writeln!(text, "{}{}", first.message, and_more(errors.count()));
     }
     text
 }
 
 /// What is left to say about a build that failed while it ran.
-pub fn failure(failure: &Failure) -> String {
+pub fn failure(failure: &Failure, look: Look) -> String {
     let mut text = String::new();
     for step in failure.steps {
         let _ = writeln!(text, "------\n > {}:", step.name);
@@ -81,8 +110,32 @@ pub fn failure(failure: &Failure) -> String {
     for (source, span) in failure.places {
         text += &excerpt(source, *span);
     }
-    let _ = writeln!(text, "{FAILED}{}", failure.message);
-    text + &help_lines(failure.help)
+    for Drawing { source, diagnostic } in failure.drawings {
+        text += &drawing(source, diagnostic, look);
+        text.push('\n');
+    }
+    let more = and_more(failure.drawings.len().saturating_sub(1));
+    let _ = writeln!(text, "{FAILED}{}{more}", failure.message);
+    text + &help_lines(failure.help, look)
+}
+
+fn and_more(count: usize) -> String {
+    match count {
+        0 => String::new(),
+        1 => " (and 1 more error)".to_string(),
+        count => format!(" (and {count} more errors)"),
+    }
+}
+
+/// The notice about build arguments without effect, in the classic builder's words; nothing if there are none.
+pub fn unused_args(unused: &[UnusedArg]) -> String {
+    if unused.is_empty() {
+        return String::new();
+    }
+    let names: Vec<&str> = unused.iter().map(|arg| arg.name.as_str()).collect();
+    let near = unused.iter().filter_map(|arg| arg.near.as_ref());
+    let near: Vec<String> = near.map(|near| format!(" (did you mean {near}?)")).collect();
+    format!("[Warning] One or more build-args [{}] were not consumed{}\n", names.join(" "), near.concat())
 }
 
 /// The build checks' warnings after a build; nothing when there are none.
@@ -101,7 +154,7 @@ pub fn warnings(source: &SourceText, list: &[Diagnostic], detail: Detail, colour
             if let Some(span) = warning.span {
                 text += &excerpt(source, span);
             }
-            text += &help_lines(&warning.help);
+            text += &help_lines(&warning.help, Look { colour: false, width: 80 });
             text.push('\n');
         }
     }
@@ -130,8 +183,9 @@ pub fn excerpt(source: &SourceText, span: Span) -> String {
     text + "--------------------\n"
 }
 
-fn help_lines(help: &[String]) -> String {
-    help.iter().map(|advice| format!("help: {advice}\n")).collect()
+fn help_lines(help: &[String], look: Look) -> String {
+    let (on, off) = if look.colour { (CYAN, RESET) } else { ("", "") };
+    help.iter().map(|advice| format!("{on}help{off}: {advice}\n")).collect()
 }
 
 /// A message without BuildKit's words for a line, which a drawing shows anyway; `None` if it has none.
@@ -140,13 +194,14 @@ fn without_line(message: &str) -> Option<&str> {
 }
 
 /// One diagnostic with its places underlined, and its advice.
-fn drawing(source: &SourceText, diagnostic: &Diagnostic, colour: bool) -> String {
+fn drawing(source: &SourceText, diagnostic: &Diagnostic, look: Look) -> String {
     let level = match diagnostic.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
     };
     let message = without_line(&diagnostic.message).unwrap_or(&diagnostic.message);
-    let message = diagnostic.rule.map_or(message.to_string(), |rule| format!("{rule}: {message}"));
+    let message = clipped(message);
+    let message = diagnostic.rule.map_or(message.clone(), |rule| format!("{rule}: {message}"));
     let annotations = annotations(source, diagnostic);
     let group = if annotations.is_empty() {
         Group::with_title(level.primary_title(message))
@@ -154,12 +209,23 @@ fn drawing(source: &SourceText, diagnostic: &Diagnostic, colour: bool) -> String
         let snippet = Snippet::source(source.text.as_str()).path(source.name.as_str()).annotations(annotations);
         level.primary_title(message).element(snippet)
     };
-    let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
-    let drawn = renderer.render(&[group]);
+    let renderer = if look.colour { Renderer::styled() } else { Renderer::plain() };
+    let drawn = renderer.term_width(look.width.max(MIN_WIDTH)).render(&[group]);
     // Renderers pad the gutter; trailing blanks are no part of the message.
     let mut text: String = drawn.lines().map(|line| format!("{}\n", line.trim_end())).collect();
-    text += &help_lines(&diagnostic.help);
+    text += &help_lines(&diagnostic.help, look);
     text
+}
+
+/// A message without the middle of it where it repeats a long word, which the excerpt shows.
+fn clipped(message: &str) -> String {
+    let count = message.chars().count();
+    if count <= MAX_MESSAGE {
+        return message.to_string();
+    }
+    let start: String = message.chars().take(MAX_MESSAGE / 2).collect();
+    let end: String = message.chars().skip(count - MAX_MESSAGE / 2).collect();
+    format!("{start} … {end}")
 }
 
 /// The instruction is drawn as a whole unless a label points into it; labels elsewhere only add to it.
@@ -193,8 +259,13 @@ fn within_line(source: &SourceText, span: Span) -> std::ops::Range<usize> {
 }
 
 #[cfg(test)]
+mod golden;
+
+#[cfg(test)]
 mod tests {
     use super::*;
+
+    const PLAIN: Look = Look { colour: false, width: 100 };
 
     const DOCKERFILE: &str = "FROM scratch AS base\nCOPY busybox /bin/sh\nRUN exit 7\nRUN a \\\n  && b\nCMD x\n";
 
@@ -215,12 +286,16 @@ mod tests {
             error: "exit code: 7".into(),
             log: vec!["0.123 going".into(), "0.125 gone".into()],
         }];
-        let text = failure(&Failure {
-            steps: &steps,
-            places: &[(&source(), span_of("RUN exit 7"))],
-            message: "process \"/bin/sh -c exit 7\" did not complete successfully: exit code: 7",
-            help: &["look".into()],
-        });
+        let text = failure(
+            &Failure {
+                steps: &steps,
+                places: &[(&source(), span_of("RUN exit 7"))],
+                drawings: &[],
+                message: "process \"/bin/sh -c exit 7\" did not complete successfully: exit code: 7",
+                help: &["look".into()],
+            },
+            PLAIN,
+        );
         assert_eq!(
             text,
             "------
@@ -266,7 +341,7 @@ help: look
             Diagnostic::error("dockerfile parse error on line 4: second", span_of("RUN a \\\n  && b")),
         ];
         assert_eq!(
-            diagnostics(&source(), &list, Phase::Parse, false),
+            diagnostics(&source(), &list, Phase::Parse, PLAIN),
             "error: COPY: `busybox` is not in the build context
  --> Dockerfile:2:6
   |
@@ -280,7 +355,7 @@ error: second
 4 | RUN a \\
   | ^^^^^^^
 
-ERROR: failed to build: failed to solve: dockerfile parse error on line 2: COPY: `busybox` is not in the build context
+ERROR: failed to build: failed to solve: dockerfile parse error on line 2: COPY: `busybox` is not in the build context (and 1 more error)
 "
         );
     }
@@ -289,7 +364,7 @@ ERROR: failed to build: failed to solve: dockerfile parse error on line 2: COPY:
     fn diagnostics_without_a_place() {
         let list = [Diagnostic { span: None, ..Diagnostic::error("the Dockerfile cannot be empty", Span::default()) }];
         assert_eq!(
-            diagnostics(&source(), &list, Phase::Compile, false),
+            diagnostics(&source(), &list, Phase::Compile, PLAIN),
             "error: the Dockerfile cannot be empty\n\nERROR: failed to build: failed to solve: the Dockerfile cannot be empty\n"
         );
     }
@@ -301,7 +376,10 @@ ERROR: failed to build: failed to solve: dockerfile parse error on line 2: COPY:
             for end in 0..source.text.len() + 3 {
                 let span = Span::new(start, end);
                 let list = [Diagnostic::error("m", span).label(span, "here")];
-                assert!(diagnostics(&source, &list, Phase::Parse, true).contains("failed to solve"));
+                assert!(
+                    diagnostics(&source, &list, Phase::Parse, Look { colour: true, width: 80 })
+                        .contains("failed to solve")
+                );
                 assert!(excerpt(&source, span).contains(">>>"));
             }
         }

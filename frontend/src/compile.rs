@@ -210,6 +210,14 @@ pub fn compile(
     Ok(Compiled::Plan(BuildPlan { graph: build.graph, results, warnings, epoch, unused_args }))
 }
 
+/// What is wrong with single instructions of a file that could not be parsed as a whole, beside the errors of that: all
+/// in file order. What would follow from the gaps is left out.
+pub fn instruction_errors(dockerfile: &Dockerfile, mut errors: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    let (_, found) = typed::read(dockerfile);
+    errors.extend(found.into_iter().filter(|error| error.span.is_some()));
+    in_file_order(errors)
+}
+
 /// A stage, or an image that many build on, whose name is close to that of an image that could not be had: for the
 /// message.
 pub fn similar_name(dockerfile: &Dockerfile, location: &ImageLocation) -> Option<String> {

@@ -38,6 +38,8 @@ pub mod platform;
 pub mod reference;
 pub mod span;
 pub mod stage;
+#[cfg(any(test, feature = "testing"))]
+pub mod stand_in;
 pub mod suggest;
 mod wildcard;
 pub mod words;

@@ -1,17 +1,12 @@
 //! Compiles texts with faked images, for the tests of this crate.
 
-use crate::compile::{BuildPlan, CompileRequest, Compiled, ImageInfo, ImageRequest, Images, NoCache, compile};
+use crate::compile::{BuildPlan, CompileRequest, Compiled, ImageInfo, ImageRequest, Images, compile};
 use crate::diagnostic::{Diagnostic, Severity};
-use crate::image_config::{HistoryEntry, ImageConfig};
-use crate::op::{Exec, FileAction, Network, Op};
+use crate::image_config::ImageConfig;
+use crate::op::{Exec, FileAction, Op};
 use crate::platform::Platform;
 use crate::span::SourceText;
-use std::collections::{BTreeMap, BTreeSet};
-
-/// `linux/amd64`
-pub(crate) fn amd64() -> Platform {
-    platform("linux/amd64")
-}
+pub(crate) use crate::stand_in::{image, request};
 
 pub(crate) fn platform(text: &str) -> Platform {
     let host = Platform {
@@ -23,45 +18,9 @@ pub(crate) fn platform(text: &str) -> Platform {
     Platform::parse(text, &host).unwrap()
 }
 
-/// A request without any option.
-pub(crate) fn request() -> CompileRequest {
-    CompileRequest {
-        target: None,
-        build_args: BTreeMap::new(),
-        platforms: vec![],
-        build_platform: amd64(),
-        labels: BTreeMap::new(),
-        contexts: BTreeMap::new(),
-        no_cache: NoCache::Use,
-        network: Network::Default,
-        extra_hosts: vec![],
-        shm_size_bytes: None,
-        ulimits: vec![],
-        cgroup_parent: None,
-        entitlements: BTreeSet::new(),
-        ignore_file: None,
-    }
-}
-
 pub(crate) fn with_args(args: &[(&str, &str)]) -> CompileRequest {
     let build_args = args.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
     CompileRequest { build_args, ..request() }
-}
-
-/// An image with a layer, a command and a variable.
-pub(crate) fn image(request: &ImageRequest) -> ImageInfo {
-    let mut config = ImageConfig {
-        architecture: request.platform.architecture.clone(),
-        os: request.platform.os.clone(),
-        variant: request.platform.variant.clone(),
-        history: vec![HistoryEntry { created_by: "base".into(), ..HistoryEntry::default() }],
-        ..ImageConfig::default()
-    };
-    config.rootfs.diff_ids = Some(vec!["sha256:base".into()]);
-    config.config.env = vec!["PATH=/bin".into(), "BASE=1".into()];
-    config.config.cmd = Some(vec!["sh".into()]);
-    config.config.working_dir = "/".into();
-    ImageInfo { digest: "sha256:manifest".into(), top_digest: "sha256:index".into(), config }
 }
 
 /// Compiles, answering all requests for images.

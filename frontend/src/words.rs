@@ -103,7 +103,9 @@ impl WordErrorKind {
                 Some("close it, or put the escape character before a quote that is meant as text")
             }
             WordErrorKind::BadSubstitution => Some("write ${NAME}, or \\$ for a dollar sign"),
-            WordErrorKind::MissingBrace => Some("close it with `}`"),
+            WordErrorKind::MissingBrace => {
+                Some("close it with `}`; a blank ends the word, so put double quotes around a value with blanks")
+            }
             WordErrorKind::MissingSlash => Some("write ${NAME/pattern/replacement}"),
             WordErrorKind::Modifier(_) => Some(
                 "after the name may come :-word, :+word, :?word (also without `:`), #pattern, ##pattern, %pattern, \

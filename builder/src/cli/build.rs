@@ -13,7 +13,6 @@ use crate::report::{self, Detail};
 use crate::sandbox::userns::Identity;
 use anyhow::{Context, Result};
 use cache::store::Store;
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 /// Runs the command; gives the program's exit code.
@@ -61,11 +60,12 @@ pub fn run(cli: &Cli, args: &BuildArgs, identity: Identity) -> Result<u8> {
 
 /// Writes the files that were asked for, and says what happened.
 fn conclude(options: &BuildOptions, result: Result<Built, BuildError>, summary: &Summary) -> Result<u8> {
-    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let look = failure::look();
+    let colour = look.colour;
     let built = match result {
         Ok(built) => built,
         Err(error) => {
-            eprint!("{}", failure::text(&error, summary, colour));
+            eprint!("{}", failure::text(&error, summary, look));
             return Ok(match error {
                 BuildError::Canceled => exit::CANCELED,
                 _ => exit::FAILURE,
@@ -87,6 +87,7 @@ fn conclude(options: &BuildOptions, result: Result<Built, BuildError>, summary: 
     }
     if !quiet {
         eprint!("{}", report::warnings(&built.source, &built.warnings, Detail::Full, colour));
+        eprint!("{}", report::unused_args(&built.unused_args));
         if built.nothing_exported {
             eprintln!(
                 "WARNING: No output specified: the result stays in kiln's cache. Add --push, --load, \

@@ -120,7 +120,8 @@ impl Renderer for Silent {
     }
 }
 
-fn stderr_size() -> Terminal {
+/// Size of the terminal that standard error is; 80 by 24 if it is none.
+pub fn stderr_size() -> Terminal {
     let size = rustix::termios::tcgetwinsize(io::stderr()).ok().filter(|size| size.ws_col > 0 && size.ws_row > 0);
     size.map_or(Terminal { width: 80, height: 24 }, |size| Terminal {
         width: size.ws_col.into(),

@@ -110,6 +110,33 @@ pub enum ExecError {
     Sandbox(#[from] SandboxError),
 }
 
+impl ExecError {
+    /// What to do next, where the way a command ended is well known.
+    pub fn help(&self) -> Vec<String> {
+        let ExecError::Exit { code, out_of_memory, .. } = self else { return vec![] };
+        let advice = match code {
+            137 if *out_of_memory => {
+                "a process needed more memory than there is: run fewer things at once, or give more"
+            }
+            // 128 and the number of the signal (signal(7)).
+            137 => {
+                "a process was killed (SIGKILL): often for want of memory, by the kernel or by what limits this machine"
+            }
+            139 => "a process crashed (SIGSEGV); under emulation that can be a fault of the emulator",
+            127 => {
+                "the shell did not find a command: install it in an earlier step, or check its name and PATH (the output \
+                 above says which)"
+            }
+            126 => {
+                "a command was found but could not be run: it may lack the execute permission (chmod +x, or COPY \
+                 --chmod=755), its interpreter (the line `#!`), or be made for another platform"
+            }
+            _ => return vec![],
+        };
+        vec![advice.to_string()]
+    }
+}
+
 /// Runs the command of `exec` until it ends or `cancel` is ready, which kills it. Its output goes to `vertex`. Must be
 /// called in a tokio runtime with IO and time.
 ///

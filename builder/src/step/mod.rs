@@ -104,8 +104,31 @@ impl StepError {
         match self {
             StepError::File(error) => error.help(),
             StepError::Image(error) => error.help().into_iter().collect(),
+            StepError::Exec(error) => error.help(),
             _ => vec![],
         }
+    }
+
+    /// The word of the instruction, as it came to be after expansion, that is to blame.
+    pub fn word(&self) -> Option<&str> {
+        match self {
+            StepError::File(error) => error.word(),
+            StepError::Exec(exec::ExecError::MountSource { path }) => Some(path),
+            _ => None,
+        }
+    }
+
+    /// A short form of the error, and a remark on that word: for a drawing with the instruction in view.
+    pub fn in_short(&self) -> (Option<String>, String) {
+        match self {
+            StepError::File(error) => error.in_short(),
+            _ => (None, String::new()),
+        }
+    }
+
+    /// Whether a command ran, whose output tells what went wrong.
+    pub fn has_run(&self) -> bool {
+        matches!(self, StepError::Exec(exec::ExecError::Exit { .. }))
     }
 }
 

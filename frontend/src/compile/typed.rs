@@ -1,6 +1,6 @@
 //! Nodes -> instructions, grouped into stages. All errors of all nodes are found, also in stages that nobody needs.
 
-use crate::ast::Dockerfile;
+use crate::ast::{Dockerfile, Node};
 use crate::diagnostic::Diagnostic;
 use crate::instruction::arg::Arg;
 use crate::instruction::from::From;
@@ -34,7 +34,7 @@ pub(super) fn read(dockerfile: &Dockerfile) -> (TypedFile, Vec<Diagnostic>) {
     let lexer = Lexer { escape: dockerfile.directives.escape };
     let mut file = TypedFile { globals: vec![], stages: vec![], lost: Lost::Nothing };
     let mut errors = vec![];
-    for node in &dockerfile.nodes {
+    for (index, node) in dockerfile.nodes.iter().enumerate() {
         let command = match instruction::parse(node, lexer) {
             Ok(Typed::Command(command)) => command,
             Ok(Typed::From(from)) => {
@@ -42,6 +42,8 @@ pub(super) fn read(dockerfile: &Dockerfile) -> (TypedFile, Vec<Diagnostic>) {
                 continue;
             }
             Err(error) => {
+                let above = index.checked_sub(1).and_then(|above| dockerfile.nodes.get(above));
+                let error = with_lost_continuation(error, node, above, dockerfile);
                 errors.push(parse_error(error, &dockerfile.source));
                 let is = |keyword: &str| node.keyword.eq_ignore_ascii_case(keyword);
                 if is("FROM") {
@@ -70,6 +72,18 @@ pub(super) fn read(dockerfile: &Dockerfile) -> (TypedFile, Vec<Diagnostic>) {
         errors.push(error.help("a Dockerfile begins with FROM"));
     }
     (file, errors)
+}
+
+/// Often an unknown instruction is the rest of the one directly above it.
+fn with_lost_continuation(error: Diagnostic, node: &Node, above: Option<&Node>, dockerfile: &Dockerfile) -> Diagnostic {
+    let is_known = instruction::KEYWORDS.iter().any(|keyword| node.keyword.eq_ignore_ascii_case(keyword));
+    let Some(above) = above.filter(|above| !is_known && above.heredocs.is_empty()) else { return error };
+    let between = dockerfile.source.text.get(above.span.end as usize..node.span.start as usize).unwrap_or_default();
+    if between.matches('\n').count() != 1 {
+        return error;
+    }
+    let (keyword, escape) = (above.keyword.to_uppercase(), dockerfile.directives.escape);
+    error.help(format!("if it belongs to the {keyword} above, end the line before it with `{escape}`"))
 }
 
 /// An instruction that cannot be read counts as a parse error, as a line that cannot be.

@@ -32,16 +32,29 @@ impl Expose {
     /// Adds the ports to those that the image has.
     pub fn lower(&self, at: &mut Lowering<'_>) -> Result<(), Diagnostic> {
         let mut ports = vec![];
+        let mut wrong: Option<Diagnostic> = None;
         for written in &self.ports {
             let expanded = at.settings.lexer.expand_words(written, &at.stage.env.lookup());
             let (words, _) = expanded.map_err(|error| at.word_error(&error, written))?;
             for word in words {
                 let remark = if *written == word.as_str() { String::new() } else { format!("comes to {word:?}") };
-                let spec = PortSpec::parse(&word).map_err(|message| at.error_at(written, message, remark))?;
+                let spec = match PortSpec::parse(&word) {
+                    Ok(spec) => spec,
+                    Err(message) => {
+                        wrong = Some(match wrong {
+                            None => at.error_at(written, message, remark),
+                            Some(first) => first.label(written.span(), message),
+                        });
+                        continue;
+                    }
+                };
                 lint::expose(at, &word, &spec);
                 let protocol = spec.protocol.to_lowercase();
                 ports.extend(spec.ports.map(|port| format!("{port}/{protocol}")));
             }
+        }
+        if let Some(error) = wrong {
+            return Err(error);
         }
         at.history(format!("EXPOSE [{}]", ports.join(" ")), LayerOf::Nothing);
         at.stage.config.config.exposed_ports.extend(ports.into_iter().map(|port| (port, Empty {})));

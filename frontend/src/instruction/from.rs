@@ -39,6 +39,10 @@ impl From {
             words => {
                 let error = Diagnostic::error("FROM requires either one or three arguments", node.span);
                 let error = match words {
+                    [_, .., word] if words[1..].iter().any(|word| word.starts_with('#')) => {
+                        let comment = words[1..].iter().find(|word| word.starts_with('#')).unwrap_or(word);
+                        error.label(comment.span(), "a comment must have a line of its own")
+                    }
                     [_, word, _] => error.label(word.span(), "only `AS` can stand here"),
                     [_, word, ..] if !word.eq_ignore_ascii_case("as") => error.label(word.span(), "one word too many"),
                     [_, _, _, extra, ..] => error.label(extra.span(), "one word too many"),

@@ -49,7 +49,18 @@ impl Pairs {
                 }
                 let message = || format!("Syntax error - can't find = in {word:?}. Must be of the form: name=value");
                 let error = error.get_or_insert_with(|| {
-                    Diagnostic::error(message(), node.span).help("put quotes around a value with blanks")
+                    let error = Diagnostic::error(message(), node.span);
+                    // `A=${B:?need B}` is two words.
+                    let open = pairs.last().filter(|pair: &&Pair| {
+                        pair.value.rfind("${").is_some_and(|at| !pair.value[at..].contains('}'))
+                    });
+                    match open {
+                        Some(pair) => error.help(format!(
+                            "a blank ends the word, also within ${{…}}: put double quotes around the value of {}",
+                            pair.name
+                        )),
+                        None => error.help("put quotes around a value with blanks"),
+                    }
                 });
                 error.labels.push((word.span(), "no `=`".to_string()));
             }

@@ -214,7 +214,8 @@ impl Options {
                 let message = format!("unexpected key '{key}' in '{written}={value}'");
                 let message = did_you_mean(message, key, KEYS, Case::Sensitive);
                 let near = nearest(key, KEYS, Case::Sensitive);
-                let remark = near.map_or("no such key".to_string(), |near| format!("did you mean {near}?"));
+                let remark =
+                    near.map_or_else(|| format!("one of {}", KEYS.join(", ")), |near| format!("did you mean {near}?"));
                 return Err(Fault { message, place: written.span(), remark });
             }
             key => self.set_text(key, value.ok_or_else(needs_value)?)?,

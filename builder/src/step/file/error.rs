@@ -129,6 +129,27 @@ impl FileError {
         move |source| FileError::Io { verb, path: path.as_ref().to_owned(), source: source.into() }
     }
 
+    /// The word of the instruction that is to blame, as it came to be after expansion.
+    pub fn word(&self) -> Option<&str> {
+        match self {
+            FileError::NotFound { missing } => Some(&missing.written),
+            FileError::BadPattern { pattern } => Some(pattern),
+            _ => None,
+        }
+    }
+
+    /// A short form of the error, and a remark on that word.
+    pub fn in_short(&self) -> (Option<String>, String) {
+        let FileError::NotFound { missing } = self else { return (None, String::new()) };
+        let remark = match (&missing.ignored, missing.near.as_slice()) {
+            (Some((line, pattern)), _) => format!("excluded by .dockerignore line {line}: `{pattern}`"),
+            (None, []) if missing.clamped => "leads out of it".to_string(),
+            (None, []) => "not found".to_string(),
+            (None, [near, ..]) => format!("did you mean `{near}`?"),
+        };
+        (Some(format!("`{}` is not in {}", missing.path, missing.label)), remark)
+    }
+
     /// What the user can do, one piece of advice each.
     pub fn help(&self) -> Vec<String> {
         match self {
@@ -169,9 +190,10 @@ impl Missing {
                 self.written, self.label, self.path
             ));
         }
-        if !self.near.is_empty() {
+        // The first is the remark on the word.
+        if self.near.len() > 1 {
             let names: Vec<String> = self.near.iter().map(|name| format!("`{name}`")).collect();
-            help.push(format!("did you mean {}?", names.join(" or ")));
+            help.push(format!("similar names are {}", names.join(" and ")));
         }
         help
     }

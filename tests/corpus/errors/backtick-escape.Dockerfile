@@ -1,0 +1,5 @@
+# escape=`
+FROM scratch
+ENV A=1 `
+    B=C:\ `
+    C

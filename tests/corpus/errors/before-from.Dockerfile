@@ -1,0 +1,4 @@
+# build it
+RUN make
+FROM scratch
+CMD ["x"]

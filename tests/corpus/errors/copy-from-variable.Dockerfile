@@ -1,0 +1,3 @@
+ARG S
+FROM alpine
+COPY --from=$S /a /b

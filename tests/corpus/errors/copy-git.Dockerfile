@@ -1,0 +1,5 @@
+FROM scratch
+COPY \
+  ok \
+  git@example.com:x/y.git \
+  /x

@@ -1,0 +1,2 @@
+FROM scratch
+COPY --link --chown=app:app a /b

@@ -1,0 +1,2 @@
+FROM scratch
+COPY ok https://example.com/x /x

@@ -1,0 +1,2 @@
+# check=skip=all;fail=true
+FROM scratch

@@ -1,0 +1,3 @@
+FROM alpine
+RUN --security=insecure true
+RUN --network=host true

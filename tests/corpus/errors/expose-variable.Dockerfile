@@ -1,0 +1,3 @@
+FROM scratch
+ARG PORT="80 x"
+EXPOSE $PORT

@@ -1,0 +1,3 @@
+FROM scratch
+ADD --from=x a /b
+USER --name=x y

@@ -1,0 +1,5 @@
+FROM scratch
+RUN --mount=type=cache,target=/c \
+    # a remark
+    --netwrok=none \
+    make

@@ -1,0 +1,3 @@
+FROM alpine
+RUN echo $((1 << 2))
+ENV x

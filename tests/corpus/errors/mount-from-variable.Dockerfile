@@ -1,0 +1,3 @@
+FROM alpine
+ARG s
+RUN --mount=type=bind,from=$s,target=/x make

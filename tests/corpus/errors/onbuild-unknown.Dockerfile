@@ -1,0 +1,3 @@
+FROM scratch AS base
+ONBUILD FOO x
+FROM base AS next

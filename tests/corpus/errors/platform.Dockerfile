@@ -1,0 +1,1 @@
+FROM --platform=linux/amd46/v1/x alpine

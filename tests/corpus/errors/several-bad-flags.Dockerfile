@@ -1,0 +1,2 @@
+FROM scratch
+COPY --chwn=1 --link=perhaps --from --chmod=1 --chmod=2 a /b

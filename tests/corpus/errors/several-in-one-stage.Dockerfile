@@ -1,0 +1,6 @@
+FROM scratch
+WORKDIR ${A:?no A}
+USER ${B:?no B}
+VOLUME /x ${C}
+EXPOSE 80 99999 70/x
+STOPSIGNAL SIGTREM

@@ -1,0 +1,2 @@
+FROM scratch
+COPY --chwn=1:1 a /b

@@ -1,0 +1,2 @@
+FROM scratch
+RNU echo hi

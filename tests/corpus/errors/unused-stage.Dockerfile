@@ -1,0 +1,4 @@
+FROM scratch AS unused
+USER
+ENV A=${B:?}
+FROM scratch

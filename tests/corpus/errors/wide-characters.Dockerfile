@@ -1,0 +1,2 @@
+FROM scratch
+ENV 漢字=値 é=ü B ${😀}
