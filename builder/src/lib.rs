@@ -13,6 +13,8 @@ pub mod export;
 pub mod image;
 pub mod pipeline;
 pub mod progress;
+#[cfg(any(test, feature = "testing"))]
+pub mod properties;
 pub mod registry;
 pub mod report;
 pub mod sandbox;

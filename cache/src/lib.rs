@@ -37,6 +37,8 @@ mod failpoint;
 mod ingest;
 pub mod layer;
 pub mod memo;
+#[cfg(any(test, feature = "testing"))]
+pub mod properties;
 pub mod records;
 pub mod snapshot;
 pub mod store;

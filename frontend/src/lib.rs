@@ -35,6 +35,9 @@ pub mod path;
 mod pattern;
 pub mod placed;
 pub mod platform;
+mod print;
+#[cfg(any(test, feature = "testing"))]
+pub mod properties;
 pub mod reference;
 pub mod span;
 pub mod stage;

@@ -90,7 +90,7 @@ impl Parser<'_> {
             keyword_span: line.text.place(split.keyword.clone()),
             flags,
             rest,
-            line: line.text.trim_end().to_owned(),
+            line: line.text.trim().to_owned(),
             heredocs,
             span,
             empty_continuation: line.empty_continuation,

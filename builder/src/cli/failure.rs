@@ -62,6 +62,7 @@ fn diagnostic(message: String, place: Place, remark: String) -> Diagnostic {
     let error = Diagnostic { span: place.span, ..Diagnostic::error(message, Span::default()) };
     match place.word {
         Some(word) => error.label(word, remark),
-        None => error,
+        None if remark.is_empty() => error,
+        None => error.help(remark),
     }
 }

@@ -40,7 +40,7 @@ impl Scopes {
 
 /// One challenge of a `WWW-Authenticate`.
 #[derive(Debug, PartialEq, Eq)]
-enum Challenge {
+pub(crate) enum Challenge {
     Bearer { realm: String, service: Option<String>, scope: Option<String> },
     Basic,
 }
@@ -279,7 +279,7 @@ fn parse(headers: &HeaderMap) -> Vec<Challenge> {
 }
 
 /// `Scheme name="value", name=value, Scheme …` (RFC 9110, 11.6.1).
-fn parse_challenges(text: &str) -> Vec<Challenge> {
+pub(crate) fn parse_challenges(text: &str) -> Vec<Challenge> {
     let mut challenges: Vec<(String, HashMap<String, String>)> = vec![];
     let mut rest = text.trim_start_matches([' ', ',', '\t']);
     while !rest.is_empty() {

@@ -2,7 +2,7 @@
 //! that belongs to it (`auth.rs`, `credentials.rs`, `retry.rs`), `hosts.rs` knows where a domain's requests go, `pull.rs`
 //! and `push.rs` say what is asked for. What the answers mean as images is `source/image.rs`.
 
-mod auth;
+pub(crate) mod auth;
 mod client;
 pub mod credentials;
 pub mod error;

@@ -15,7 +15,7 @@ pub mod file;
 pub mod inputs;
 mod mount_point;
 pub mod plan;
-mod user;
+pub(crate) mod user;
 
 use crate::cancel::Cancel;
 use crate::image::layers::{LayerBlobs, LayerOptions};

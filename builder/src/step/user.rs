@@ -2,7 +2,7 @@
 
 /// As whom a command runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct User {
+pub(crate) struct User {
     pub uid: u32,
     pub gid: u32,
     /// Supplementary groups, with the primary one first.
@@ -13,7 +13,7 @@ pub(super) struct User {
 
 /// Finds `user` (`name`, `uid`, `name:group`, …; empty is root). `passwd` and `group` are the files' contents, empty
 /// where there is no file. The error is the message.
-pub(super) fn look_up(user: &str, passwd: &str, group: &str) -> Result<User, String> {
+pub(crate) fn look_up(user: &str, passwd: &str, group: &str) -> Result<User, String> {
     let (name, group_name) = match user.split_once(':') {
         Some((name, group)) => (name, Some(group).filter(|group| !group.is_empty())),
         None => (user, None),

@@ -6,7 +6,7 @@ pub mod compression;
 mod deferred;
 mod header;
 mod metadata;
-mod reader;
+pub(crate) mod reader;
 mod resolve;
 pub mod tar;
 mod unpack;

@@ -6,6 +6,7 @@ mod check;
 mod conform;
 mod demo;
 mod dist;
+mod fuzz;
 mod setup;
 mod suite;
 
@@ -26,6 +27,9 @@ usage: cargo xtask COMMAND
                            --user builds as an ordinary user
   bench [--work DIR] [WORKLOAD...]
                            time builds, with a release build of kiln
+  bless                    accept what error messages and snapshots have become
+  fuzz [--seconds N] [TARGET...]
+                           run fuzz targets one after another, N seconds each (60); without TARGET, all
   dist                     one static binary
   ci                       check, test, e2e, conform
 ";
@@ -54,6 +58,8 @@ fn run(arguments: &[String]) -> Result<bool> {
         "e2e" => suite::end_to_end(rest).map(passed),
         "conform" => conform::run(rest).map(passed),
         "bench" => bench::run(rest).map(|()| true),
+        "bless" => suite::bless().map(passed),
+        "fuzz" => fuzz::run(rest).map(passed),
         "dist" => dist::run().map(|()| true),
         "ci" => ci(),
         _ => bail!("unknown command {command}\n\n{USAGE}"),

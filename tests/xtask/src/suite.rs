@@ -37,6 +37,12 @@ pub fn unit() -> Result<Counts> {
     cargo_test(&mut crate::cargo(&["test", "--workspace", "--exclude=e2e", "--no-fail-fast"]))
 }
 
+/// Runs the unit tests, and takes what they got for what they expect: errors in `tests/corpus/errors`, snapshots.
+pub fn bless() -> Result<Counts> {
+    let mut command = crate::cargo(&["test", "--workspace", "--exclude=e2e", "--no-fail-fast"]);
+    cargo_test(command.env("KILN_BLESS", "1").env("INSTA_UPDATE", "always"))
+}
+
 /// Builds kiln, then drives it.
 pub fn end_to_end(filters: &[String]) -> Result<Counts> {
     let kiln = match std::env::var_os("KILN_BIN") {

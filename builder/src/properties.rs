@@ -1,0 +1,105 @@
+//! What holds for any input, as functions that panic where it does not: run by the fuzz targets (`tests/fuzz`), and by
+//! `cargo test` on what those have found (`tests/corpus/fuzz`). Feature `testing`.
+
+use crate::cli::output;
+use crate::config::Config;
+use crate::image::config::to_bytes;
+use crate::image::select;
+use crate::registry::auth::parse_challenges;
+use crate::report::{self, Look, Phase};
+use crate::source::oci_layout::{self, Layout};
+use crate::step::user::look_up;
+use cache::digest::Digest;
+use frontend::image_config::ImageConfig;
+use frontend::span::SourceText;
+use frontend::stand_in;
+use std::path::Path;
+
+/// Whatever is wrong with a Dockerfile, it can be told.
+pub fn report(input: &[u8]) {
+    let text = String::from_utf8_lossy(input).into_owned();
+    let source = SourceText { name: "Dockerfile".to_string(), text };
+    let Err(errors) = stand_in::build(source.clone(), &stand_in::request()) else { return };
+    for look in [Look { colour: true, width: 20 }, Look { colour: false, width: 200 }] {
+        let told = report::diagnostics(&source, &errors, Phase::Parse, look);
+        assert!(told.contains("failed to solve: "), "{told}");
+    }
+}
+
+/// A manifest or an index of a registry.
+pub fn manifest(input: &[u8]) {
+    let host = stand_in::request().build_platform;
+    let told = String::from_utf8_lossy(input);
+    select::media_type(input, &told);
+    if let Ok(select::Document::Index(index)) = select::parse(input, &Digest::of(input)) {
+        let _ = index.choose(&host);
+    }
+}
+
+/// An image's config that is written again says the same.
+pub fn image_config(input: &[u8]) {
+    let Ok(config) = serde_json::from_slice::<ImageConfig>(input) else { return };
+    let written = to_bytes(&config);
+    assert_eq!(serde_json::from_slice::<ImageConfig>(&written).ok(), Some(config));
+}
+
+/// `index.json` of an OCI layout: the first line is the image's name, the rest the file.
+///
+/// # Panics
+/// Also if no temporary folder can be made.
+pub fn layout(input: &[u8]) {
+    let (name, index) = input.split_at(input.iter().position(|byte| *byte == b'\n').unwrap_or(0));
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(folder.path().join("index.json"), index).expect("a file in it");
+    let name = Some(String::from_utf8_lossy(name).into_owned()).filter(|name| !name.is_empty());
+    let _ = oci_layout::resolve(&Layout { path: folder.path().to_owned(), name });
+}
+
+/// A `WWW-Authenticate` header.
+pub fn challenge(input: &[u8]) {
+    parse_challenges(&String::from_utf8_lossy(input));
+}
+
+/// A `kiln.toml`.
+pub fn config(input: &[u8]) {
+    let _ = Config::parse(&String::from_utf8_lossy(input), Path::new("kiln.toml"));
+}
+
+/// A user, looked up in a file that is both passwd and group: the first line is the user, the rest the file.
+pub fn user(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    let (user, file) = text.split_once('\n').unwrap_or((&text, ""));
+    if let Ok(found) = look_up(user, file, file) {
+        assert!(found.uid <= i32::MAX as u32 && found.groups.first() == Some(&found.gid));
+    }
+}
+
+/// The value of an `--output`.
+pub fn output(input: &[u8]) {
+    let _ = output::parse(&String::from_utf8_lossy(input));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replay(target: &str, property: fn(&[u8])) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/corpus").join(target);
+        let inputs: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert!(!inputs.is_empty(), "the corpus of {target} is missing");
+        inputs.iter().for_each(|input| property(&std::fs::read(input).unwrap()));
+    }
+
+    #[test]
+    fn corpus() {
+        replay("errors", report);
+        replay("fuzz/dockerfile", report);
+        replay("fuzz/manifest", manifest);
+        replay("fuzz/image_config", image_config);
+        replay("fuzz/layout", layout);
+        replay("fuzz/challenge", challenge);
+        replay("fuzz/config", config);
+        replay("fuzz/user", user);
+        replay("fuzz/output", output);
+    }
+}
