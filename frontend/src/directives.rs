@@ -33,8 +33,8 @@ pub(crate) fn read(text: &str) -> Found {
     found.directives.syntax =
         first("syntax").map(|(_, value, line)| (value.to_string(), line.span())).or_else(|| foreign_syntax(text));
     // A remark may follow after a blank.
-    found.directives.check =
-        first("check").map(|(_, value, line)| (value.split(' ').next().unwrap_or_default().to_owned(), line.span()));
+    found.directives.check = first("check")
+        .map(|(_, value, line)| (value.split(' ').next().unwrap_or_default().trim_end().to_owned(), line.span()));
     found
 }
 

@@ -201,8 +201,10 @@ struct Split {
 
 fn split_instruction(line: &Placed, escape: char) -> Split {
     let start = line.len() - line.trim_start().len();
-    let text = &line[start..];
-    let keyword_end = start + text.find(|c| "\t\x0b\x0c\r ".contains(c)).unwrap_or(text.trim_end().len());
+    // Blanks at the end belong to nothing, not even to a flag with an unclosed quote.
+    let end = line.trim_end().len().max(start);
+    let text = &line[start..end];
+    let keyword_end = start + text.find(|c| "\t\x0b\x0c\r ".contains(c)).unwrap_or(text.len());
     let mut flags = vec![];
     let mut at = keyword_end;
     loop {
@@ -210,28 +212,28 @@ fn split_instruction(line: &Placed, escape: char) -> Split {
         if !line[at..].starts_with("--") {
             break;
         }
-        let (end, word) = flag_word(line, at, escape);
-        let range = at..end;
-        at = end;
+        let (word_end, word) = flag_word(line, at..end, escape);
+        let range = at..word_end;
+        at = word_end;
         if word == "--" {
             at += line[at..].len() - line[at..].trim_start().len();
             break;
         }
         flags.push((range, word));
     }
-    let end = line.trim_end().len();
     Split { keyword: start..keyword_end, flags, rest: at.min(end)..end }
 }
 
-/// The end of the word that starts at an offset, and the word without quotes and escapes. An unclosed quote takes all.
-fn flag_word(line: &Placed, start: usize, escape: char) -> (usize, Placed) {
+/// The end of the word that a part of a line begins with, and the word without quotes and escapes. An unclosed quote
+/// takes all.
+fn flag_word(line: &Placed, within: Range<usize>, escape: char) -> (usize, Placed) {
     let mut word = Placed::default();
     let mut keep = |at: usize, c: char| {
         word.push(c.encode_utf8(&mut [0; 4]), line.place(at..at + c.len_utf8()).start as usize);
     };
     let mut quote = None;
-    let mut chars = line[start..].char_indices().map(|(at, c)| (start + at, c));
-    let mut end = line.len();
+    let mut chars = line[within.clone()].char_indices().map(|(at, c)| (within.start + at, c));
+    let mut end = within.end;
     while let Some((at, c)) = chars.next() {
         match quote {
             None if c.is_whitespace() => {
@@ -378,6 +380,7 @@ mod tests {
         );
         check("HEALTHCHECK --interval=1s CMD --x", &["HEALTHCHECK --interval=1s | CMD --x"]);
         check("COPY --chown=é:'ü b c", &["COPY --chown=é:ü b c | "]);
+        check("COPY --chown='a b \t\r\nRUN x", &["COPY --chown=a b | ", "RUN | x"]);
     }
 
     #[test]
