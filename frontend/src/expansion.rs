@@ -274,10 +274,9 @@ impl<'a> Scan<'a, '_> {
             }),
             ':' => match self.take() {
                 Some(test @ ('-' | '+' | '?')) => self.tested(name, ":", test),
-                Some(other) if self.mode.unset == Unset::Kept && !matches!(other, '#' | '%') => {
-                    self.unsupported(name, other)
-                }
-                other => Err(WordErrorKind::Modifier(format!(":{}", other.map(String::from).unwrap_or_default()))),
+                Some(other @ ('#' | '%')) => Err(WordErrorKind::Modifier(format!(":{other}"))),
+                Some(other) => self.unsupported(name, other),
+                None => Err(WordErrorKind::MissingBrace),
             },
             '-' | '+' | '?' => self.tested(name, "", operator),
             '#' | '%' => self.trimmed(name, operator),
@@ -306,12 +305,13 @@ impl<'a> Scan<'a, '_> {
         }
     }
 
-    /// `${name:0:2}` and the like, which are meant for the shell: kept as long as nothing need be known about them.
+    /// `${name:0:2}` and the like, which are meant for the shell: kept where unset variables are. What is wrong with the
+    /// word after it comes first.
     fn unsupported(&mut self, name: &str, modifier: char) -> Result<String, WordErrorKind> {
         let word = self.word('}', false)?;
         match self.get(name, Use::Test) {
-            None => Ok(format!("${{{name}:{modifier}{word}}}")),
-            Some(_) => Err(WordErrorKind::Modifier(format!(":{modifier}"))),
+            None if self.mode.unset == Unset::Kept => Ok(format!("${{{name}:{modifier}{word}}}")),
+            _ => Err(WordErrorKind::Modifier(format!(":{modifier}"))),
         }
     }
 

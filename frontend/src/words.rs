@@ -273,10 +273,12 @@ mod tests {
         check("${X-${Y", "!syntax error: missing '}'");
         check("${X y}", "!unsupported modifier ( ) in substitution");
         check("${.}", "!unsupported modifier (.) in substitution");
-        for modifier in ["=", ":=", "^", ",", ":0", ":#", ":%", ":"] {
-            let shown = if modifier == ":" { ":}" } else { modifier };
-            check(&format!("${{X{modifier}}}"), &format!("!unsupported modifier ({shown}) in substitution"));
+        for modifier in ["=", ":=", "^", ",", ":0", ":#", ":%"] {
+            check(&format!("${{X{modifier}}}"), &format!("!unsupported modifier ({modifier}) in substitution"));
         }
+        check("${X:}", "!syntax error: missing '}'");
+        check("${X:", "!syntax error: missing '}'");
+        check("${X:=${U:?none}}", "!U: none");
         check("${X/a}", "!syntax error: missing '/' in ${}");
         check("${X#\\y}", "!invalid pattern (\\y) in substitution: invalid escape '\\y'");
         let deep = "${U:-".repeat(100_000);
