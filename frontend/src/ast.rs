@@ -42,6 +42,8 @@ pub struct Node {
     pub rest: Placed,
     /// The whole logical line as written, continuations joined, trimmed.
     pub line: String,
+    /// White space after `line`, which ONBUILD stores with its trigger.
+    pub blanks_at_end: String,
     /// For RUN, COPY and ADD (also below ONBUILD): the heredocs whose tokens stand in `rest`, in order.
     pub heredocs: Vec<Heredoc>,
     /// Comment lines directly above, `# ` removed.

@@ -91,6 +91,7 @@ impl Parser<'_> {
             flags,
             rest,
             line: line.text.trim().to_owned(),
+            blanks_at_end: line.text[line.text.trim_end().len()..].to_owned(),
             heredocs,
             span,
             empty_continuation: line.empty_continuation,
@@ -191,15 +192,16 @@ fn flags(line: &LogicalLine, split: &Split) -> Vec<Flag> {
 }
 
 /// The parts of a logical line, as byte ranges of it.
-struct Split {
-    keyword: Range<usize>,
+pub(crate) struct Split {
+    pub keyword: Range<usize>,
     /// Words that begin with `--`, with quotes and escapes, and without.
     flags: Vec<(Range<usize>, Placed)>,
     /// Trimmed.
-    rest: Range<usize>,
+    pub rest: Range<usize>,
 }
 
-fn split_instruction(line: &Placed, escape: char) -> Split {
+/// Splits an instruction on one line.
+pub(crate) fn split_instruction(line: &Placed, escape: char) -> Split {
     let start = line.len() - line.trim_start().len();
     // Blanks at the end belong to nothing, not even to a flag with an unclosed quote.
     let end = line.trim_end().len().max(start);

@@ -30,6 +30,17 @@ impl Pairs {
     /// Parses the rest of an ENV or LABEL line.
     pub fn parse(node: &Node, lexer: Lexer, keyword: &str) -> Result<Pairs, Diagnostic> {
         some_argument(node, keyword)?;
+        let pairs = Pairs::split(node, lexer, keyword)?;
+        if let Some(pair) = pairs.pairs.iter().find(|pair| pair.name.is_empty()) {
+            let (message, remark) = (format!("{keyword} names can not be blank"), "no name before it");
+            let equals = Span { start: pair.value.span().start.saturating_sub(1), end: pair.value.span().start };
+            return Err(Diagnostic::error(message, node.span).label(equals, remark));
+        }
+        Ok(pairs)
+    }
+
+    /// The pairs of a line, whose names may be empty. Fails where the form is wrong.
+    pub fn split(node: &Node, lexer: Lexer, keyword: &str) -> Result<Pairs, Diagnostic> {
         let words = split_assignments(&node.rest, lexer.escape);
         let legacy = words.first().is_none_or(|word| !word.contains('='));
         let mut pairs = vec![];
@@ -67,11 +78,6 @@ impl Pairs {
             if let Some(error) = error {
                 return Err(error);
             }
-        }
-        if let Some(pair) = pairs.iter().find(|pair| pair.name.is_empty()) {
-            let (message, remark) = (format!("{keyword} names can not be blank"), "no name before it");
-            let equals = Span { start: pair.value.span().start.saturating_sub(1), end: pair.value.span().start };
-            return Err(Diagnostic::error(message, node.span).label(equals, remark));
         }
         Ok(Pairs { pairs, legacy })
     }
