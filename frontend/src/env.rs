@@ -1,6 +1,7 @@
 //! Ordered environments: `NAME=value`, each name once.
 
-/// Variables in the order in which they were first set.
+/// Variables in the order in which they were last set. Steps see it in what `env` prints; the image's config has its own
+/// list, where a variable keeps its place ([`set_in_list`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Environment {
     variables: Vec<(String, String)>,
@@ -22,12 +23,10 @@ impl Environment {
         self.variables.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 
-    /// Sets a variable, in its place if it is there.
+    /// Sets a variable. It becomes the last one, wherever it was.
     pub fn set(&mut self, name: &str, value: &str) {
-        match self.variables.iter_mut().find(|(other, _)| other == name) {
-            Some((_, old)) => *old = value.to_string(),
-            None => self.variables.push((name.to_string(), value.to_string())),
-        }
+        self.remove(name);
+        self.variables.push((name.to_string(), value.to_string()));
     }
 
     /// Takes a variable out.
@@ -78,12 +77,14 @@ mod tests {
     }
 
     #[test]
-    fn set_keeps_places() {
+    fn set_makes_it_the_last() {
         let mut env = Environment::from_list(&["A=1".into(), "B=2=3".into(), "C".into(), "A=4".into()]);
         env.set("B", "5");
         env.set("D", "6");
         env.remove("C");
         assert_eq!(env.to_list(), ["A=4", "B=5", "D=6"]);
+        env.set("A", "7");
+        assert_eq!(env.to_list(), ["B=5", "D=6", "A=7"]);
         assert_eq!((env.get("B"), env.get("C")), (Some("5"), None));
     }
 }

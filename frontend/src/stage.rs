@@ -192,6 +192,11 @@ impl Lowering<'_> {
         Ok(expansion.text)
     }
 
+    /// Expands one word after another.
+    pub fn expand_all(&self, words: &[Placed]) -> Result<Vec<String>, Diagnostic> {
+        words.iter().map(|word| self.expand(word)).collect()
+    }
+
     /// The error of a word that cannot be expanded.
     pub fn word_error(&self, error: &WordError, word: &Placed) -> Diagnostic {
         let diagnostic = self.error(error.to_string()).word(error, word);
@@ -344,7 +349,8 @@ pub fn with_upper_keyword(text: &str) -> String {
     }
 }
 
-/// `user[:group]` of --chown or USER: numbers, or names to be looked up. `root` needs no looking up.
+/// `user[:group]` of --chown or USER: numbers, or names to be looked up. `root` needs no looking up. What is empty, also
+/// after a colon, is 0.
 pub fn owner(text: &str) -> Owner {
     let id = |text: &str| match text.parse() {
         Ok(number) => Id::Number(number),
@@ -352,7 +358,6 @@ pub fn owner(text: &str) -> Owner {
         Err(_) => Id::Name(text.to_string()),
     };
     match text.split_once(':') {
-        Some((user, "")) => Owner { user: id(user), group: None },
         Some((user, group)) => Owner { user: id(user), group: Some(id(group)) },
         None => Owner { user: id(text), group: None },
     }

@@ -7,7 +7,7 @@ use super::{ImageInfo, Images, PlannedImage};
 use crate::diagnostic::Diagnostic;
 use crate::env::Environment;
 use crate::image_config::{ImageConfig, RootFs};
-use crate::instruction::Instruction;
+use crate::instruction::{Command, Instruction};
 use crate::lint::{self, Lints};
 use crate::op::Step;
 use crate::path;
@@ -190,7 +190,7 @@ impl Lower<'_> {
     fn set_names(&self, plan: &StagePlan, stage: &mut OpenStage) {
         stage.name = plan.shown.clone();
         stage.ignore_cache = self.settings.ignores_cache(plan.from.name.as_deref());
-        let steps = plan.commands.iter().filter(|planned| makes_step(&planned.command.instruction)).count();
+        let steps = plan.commands.iter().filter(|planned| counts_as_step(&planned.command)).count();
         stage.step_total = steps + usize::from(has_from_step(&plan.base, self.images));
         stage.step_index = 0;
     }
@@ -205,9 +205,14 @@ fn variables(instruction: &Instruction) -> Vec<String> {
     }
 }
 
-/// Whether an instruction counts in `[2/5]`.
-fn makes_step(instruction: &Instruction) -> bool {
-    matches!(instruction, Instruction::Run(_) | Instruction::Copy(_) | Instruction::Add(_) | Instruction::Workdir(_))
+/// Whether an instruction counts in the 5 of `[2/5]`. As in BuildKit, every ONBUILD trigger does, also one that makes no
+/// step.
+fn counts_as_step(command: &Command) -> bool {
+    let makes_step = matches!(
+        command.instruction,
+        Instruction::Run(_) | Instruction::Copy(_) | Instruction::Add(_) | Instruction::Workdir(_)
+    );
+    makes_step || command.is_trigger
 }
 
 /// `FROM scratch`.

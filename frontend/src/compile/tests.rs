@@ -104,6 +104,16 @@ fn targets() {
 }
 
 #[test]
+fn names_show_the_joined_line() {
+    let check =
+        |text: &str, expect: &str| assert_eq!(steps(&plan(&format!("FROM scratch\n{text}"))), [expect], "{text}");
+    check("RUN\t\\\n  \n1", "[1/1] RUN\t1");
+    check("RUN \\\n# c\n  a \\ \nb  ", "[1/1] RUN   a b");
+    check("run --network=none \\\nx", "[1/1] RUN --network=none x");
+    check("RUN --", "[1/1] RUN --");
+}
+
+#[test]
 fn names_of_stages() {
     let text = "FROM x AS a\nRUN 1\nFROM y AS a\nRUN 2\nFROM a\nCOPY --from=A f g\nCOPY --from=0 f h";
     check_steps(
@@ -131,7 +141,7 @@ fn inherited_by_stages_on_stages() {
     let text = "FROM a AS s\nARG A=1\nENV E=2\nUSER u\nWORKDIR /w\nSHELL [\"z\"]\nFROM s\nRUN x";
     let plan = plan(text);
     let exec = last_exec(&plan);
-    assert_eq!(exec.env, ["PATH=/bin", "BASE=1", "A=1", "E=2"]);
+    assert_eq!(exec.env, ["A=1", "PATH=/bin", "BASE=1", "E=2"]);
     assert_eq!((exec.user.as_str(), exec.cwd.as_str(), exec.args[0].as_str()), ("u", "/w", "z"));
     let image = &plan.results[0];
     assert_eq!(image.base_history_len, 1);
@@ -235,8 +245,8 @@ fn triggers_of_stages_and_images() {
         text,
         &[
             "[parts 1/1] FROM docker.io/library/a:latest@sha256:index",
-            "[child 1/2] ONBUILD COPY --from=parts p /p",
-            "[child 2/2] RUN x",
+            "[child 1/4] ONBUILD COPY --from=parts p /p",
+            "[child 2/4] RUN x",
             "[stage-3 1/1] RUN y",
         ],
     );
@@ -255,7 +265,7 @@ fn triggers_of_stages_and_images() {
     };
     let image_of_t = with_triggers(&["COPY --from=other a b", "RUN <<E\nz\nE", "USER u"]);
     let plan = compile_with("FROM t\nONBUILD RUN own", &request(), image_of_t).unwrap();
-    assert_eq!(steps(&plan)[2..], ["[2/3] ONBUILD COPY --from=other a b", "[3/3] ONBUILD RUN <<E (z)"]);
+    assert_eq!(steps(&plan)[2..], ["[2/4] ONBUILD COPY --from=other a b", "[3/4] ONBUILD RUN <<E (z)"]);
     assert_eq!(plan.results[0].config.config.on_build, ["RUN own"]);
 
     let failing = |triggers: &[&str]| -> Vec<(String, (usize, usize))> {

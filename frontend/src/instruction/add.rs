@@ -58,14 +58,12 @@ impl Add {
             expanded.check_link(at, &self.attributes.chown)?;
         }
         let checksum = Some(at.expand(&self.checksum)?).filter(|checksum| !checksum.is_empty());
+        let sources = at.expand_all(&self.files.sources)?;
         let written_dest = at.expand(&self.files.dest)?;
         let dest = destination(at, &written_dest);
         let mut history = format!("ADD{}", expanded.history_flags());
-        let mut sources = vec![];
-        for word in &self.files.sources {
-            let source = at.expand(word)?;
+        for source in &sources {
             history.push_str(&format!(" {source}"));
-            sources.push(source);
         }
         self.check_checksum(at, checksum.as_deref(), &sources)?;
 

@@ -62,6 +62,7 @@ impl Copy {
         if link {
             expanded.check_link(at, &self.attributes.chown)?;
         }
+        let sources = at.expand_all(&self.files.sources)?;
         let written_dest = at.expand(&self.files.dest)?;
         let dest = destination(at, &written_dest);
         let mut history = "COPY".to_string();
@@ -73,9 +74,7 @@ impl Copy {
         let mut actions = vec![];
         let mut inputs = vec![];
         let tree = (!self.files.sources.is_empty()).then(|| self.tree(at));
-        for source in &self.files.sources {
-            let word = source;
-            let source = at.expand(word)?;
+        for (word, source) in self.files.sources.iter().zip(sources) {
             if is_http(&source) {
                 return Err(at.error_at(word, "source can't be a URL for COPY", "").help("ADD fetches URLs"));
             }
@@ -165,6 +164,7 @@ mod tests {
         check("root", Id::Number(0), None);
         check(":grp", Id::Number(0), Some(Id::Name("grp".into())));
         check("1:root", Id::Number(1), Some(Id::Number(0)));
+        check("bob:", Id::Name("bob".into()), Some(Id::Number(0)));
     }
 
     #[test]
@@ -237,10 +237,12 @@ mod tests {
         check("COPY", few);
         check("COPY []", few);
         check("COPY a <<E\nE", "COPY cannot accept a heredoc as a destination");
+        let message = "unexpected end of statement while looking for matching double-quote";
+        check("COPY a \"b c\"", &format!("failed to process \"\\\"b\": {message}"));
         check("COPY --chwn=1 a b", "unknown flag: --chwn (did you mean chown?)");
-        check("COPY --link=x a b", "expecting boolean value for flag link, not: x");
-        check("COPY --from a b", "missing a value on flag: from");
-        check("COPY --chown=1 --chown=2 a b", "duplicate flag specified: chown");
+        check("COPY --link=x a b", "expecting boolean value for flag --link, not: x");
+        check("COPY --from a b", "missing a value on flag: --from");
+        check("COPY --chown=1 --chown=2 a b", "duplicate flag specified: --chown");
         check("COPY --chmod=64a a b", "invalid chmod parameter: '64a'. it should be octal string and between 0 and 07777");
         check("COPY https://h/x /", "source can't be a URL for COPY");
         check("COPY git@h:x.git /", "source can't be a git ref for COPY");

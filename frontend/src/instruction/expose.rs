@@ -31,11 +31,14 @@ impl Expose {
 
     /// Adds the ports to those that the image has.
     pub fn lower(&self, at: &mut Lowering<'_>) -> Result<(), Diagnostic> {
+        let mut expanded = vec![];
+        for written in &self.ports {
+            let words = at.settings.lexer.expand_words(written, &at.stage.env.lookup());
+            expanded.push((written, words.map_err(|error| at.word_error(&error, written))?.0));
+        }
         let mut ports = vec![];
         let mut wrong: Option<Diagnostic> = None;
-        for written in &self.ports {
-            let expanded = at.settings.lexer.expand_words(written, &at.stage.env.lookup());
-            let (words, _) = expanded.map_err(|error| at.word_error(&error, written))?;
+        for (written, words) in expanded {
             for word in words {
                 let remark = if *written == word.as_str() { String::new() } else { format!("comes to {word:?}") };
                 let spec = match PortSpec::parse(&word) {
@@ -128,6 +131,8 @@ mod tests {
         assert_eq!(ports, ["80/tcp", "80/udp"]);
         check_errors("FROM a\nEXPOSE", &["EXPOSE requires at least one argument"]);
         check_errors("FROM a\nEXPOSE 70000", &["invalid containerPort: 70000"]);
+        let message = "failed to process \"${X:?needed}\": X: needed";
+        check_errors("FROM a\nARG X\nEXPOSE 0x50 ${X:?needed}", &[message]);
     }
 
     #[test]

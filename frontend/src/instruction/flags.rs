@@ -83,16 +83,16 @@ fn check_one(flag: &Flag, earlier: &[Flag], declared: &[(&str, Kind)]) -> Result
         });
     };
     if *kind != Kind::List && earlier.iter().any(|other| other.name == flag.name) {
-        return Err(fault(format!("duplicate flag specified: {name}"), flag.span, "given before"));
+        return Err(fault(format!("duplicate flag specified: --{name}"), flag.span, "given before"));
     }
-    let no_value = || fault(format!("missing a value on flag: {name}"), flag.span, "`=` and a value must follow");
+    let no_value = || fault(format!("missing a value on flag: --{name}"), flag.span, "`=` and a value must follow");
     match (kind, &flag.value) {
         (Kind::Text | Kind::List, Some(_)) | (Kind::Bool, None) => Ok(()),
         (Kind::Text | Kind::List, None) => Err(no_value()),
         (Kind::Bool, Some(value)) if value.is_empty() => Err(no_value()),
         (Kind::Bool, Some(value)) if ["true", "false"].iter().any(|word| value.eq_ignore_ascii_case(word)) => Ok(()),
         (Kind::Bool, Some(value)) => {
-            let message = format!("expecting boolean value for flag {name}, not: {value}");
+            let message = format!("expecting boolean value for flag --{name}, not: {value}");
             Err(fault(message, value.span(), "true or false"))
         }
     }

@@ -399,8 +399,8 @@ mod tests {
         check("RUN --security=insecure x", "security.insecure is not allowed");
         check("RUN --security=none x", "security \"none\" is not valid");
         check("RUN --device=x y", "device feature is only supported in Dockerfile frontend 1.14.0-labs or later");
-        check("RUN --mount x", "missing a value on flag: mount");
-        check("RUN --network=none --network=none x", "duplicate flag specified: network");
+        check("RUN --mount x", "missing a value on flag: --mount");
+        check("RUN --network=none --network=none x", "duplicate flag specified: --network");
         check("RUN --mount=target=${X:?m} x", "failed to process \"${X:?m}\": X: m");
         check("RUN --mount=from=b,target=/x y\nFROM c AS b\nFROM a", "cannot mount from stage \"b\" to \"/x\", stage needs to be defined before current command");
         check("RUN --mount=from=A/B,target=/x y", "failed to parse stage name \"A/B\": invalid reference format: repository name (B) must be lowercase");
