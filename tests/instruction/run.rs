@@ -44,3 +44,10 @@ fn layers_hold_only_what_the_step_changed() {
     assert_eq!(image.layers.len(), 3);
     assert_eq!(image.paths_above(2), ["/d", "/d/g"]);
 }
+
+#[test]
+fn proxies_of_the_command_line_go_before_those_of_the_image() {
+    let context = Tree::dockerfile("FROM busybox\nENV http_proxy=image\nRUN echo $http_proxy $HTTP_PROXY > /out\n");
+    let image = Kiln::new().build(&context).args(["--build-arg", "HTTP_PROXY=given"]).image();
+    assert_eq!(image.text("/out"), "given given\n");
+}

@@ -43,3 +43,21 @@ fn long_chains_of_stages() {
     let image = Kiln::new().image(&Tree::dockerfile(&text).file("f", "x"));
     assert_eq!((image.layers.len(), image.text("/f149")), (150, "x".into()));
 }
+
+#[test]
+fn an_empty_stage_can_be_copied() {
+    let context = Tree::dockerfile(
+        "FROM scratch AS none\nFROM scratch\nCOPY --from=none / /a/\nCOPY --from=scratch . /b/c\nCOPY --from=none x* /d/\n",
+    );
+    let kiln = Kiln::new();
+    assert_eq!(kiln.image(&context).paths_above(0), ["/a", "/b", "/b/c"]);
+    kiln.build(&Tree::dockerfile("FROM scratch\nCOPY --from=scratch x /\n")).fails().says(&["\"/x\": not found"]);
+}
+
+#[test]
+fn steps_of_triggers_are_numbered_with_all_triggers() {
+    let text = "FROM busybox AS t\nONBUILD ENV A=1\nONBUILD RUN echo $A > /a\nFROM t\nRUN cat /a > /b\n";
+    let finished = Kiln::new().build(&Tree::dockerfile(text)).ok();
+    let names: Vec<_> = finished.steps().into_keys().filter(|name| name.contains("RUN")).collect();
+    assert_eq!(names, ["[stage-1 1/3] ONBUILD RUN echo 1 > /a", "[stage-1 2/3] RUN cat /a > /b"]);
+}

@@ -25,6 +25,14 @@ pub enum RegistryError {
         /// What was known about who asks; for 401 and 403.
         login: Login,
     },
+    /// A mirror answered that it does not have it, and the registry itself gave no answer.
+    #[error("{mirror}, and the registry that it mirrors gives no answer")]
+    OnlyMirror {
+        /// What the mirror said.
+        mirror: Box<RegistryError>,
+        /// Why the registry says nothing.
+        source: Box<RegistryError>,
+    },
     /// No connection.
     #[error("cannot connect to {url}")]
     Connect {
@@ -169,7 +177,18 @@ impl RegistryError {
     pub fn status(&self) -> Option<StatusCode> {
         match self {
             RegistryError::Status { status, .. } => Some(*status),
+            RegistryError::OnlyMirror { mirror, .. } => mirror.status(),
             _ => None,
+        }
+    }
+
+    /// The failure of a registry, after that of the mirrors that were asked before. An answer tells more than none.
+    pub(super) fn after_mirrors(self, mirrors: Option<RegistryError>) -> RegistryError {
+        match mirrors {
+            Some(mirror) if mirror.status().is_some() && self.status().is_none() => {
+                RegistryError::OnlyMirror { mirror: Box::new(mirror), source: Box::new(self) }
+            }
+            _ => self,
         }
     }
 
@@ -177,6 +196,7 @@ impl RegistryError {
     pub fn help(&self) -> Option<String> {
         match self {
             RegistryError::Status { status, login, url, .. } => status_help(*status, login, &host_of(url)),
+            RegistryError::OnlyMirror { source, .. } => source.help(),
             RegistryError::PlainHttp { url, .. } => {
                 let host = host_of(url);
                 Some(format!("if {host} is meant to speak plain HTTP, set `http = true` in [registry.\"{host}\"]"))

@@ -46,6 +46,7 @@ impl Registry {
         let pull = self.pull(reference)?;
         let identifier = reference.identifier();
         let mut endpoints = pull.endpoints.iter().peekable();
+        let mut mirrors = None;
         loop {
             let Some(endpoint) = endpoints.next() else {
                 return Err(RegistryError::BadHost(reference.domain.clone()));
@@ -54,8 +55,9 @@ impl Registry {
             match self.resolve_at(endpoint, &pull.scopes(endpoint), identifier, effort).await {
                 Err(error) if endpoints.peek().is_some() => {
                     tracing::debug!(%error, mirror = endpoint.host.name, "mirror does not resolve the reference");
+                    mirrors = Some(error);
                 }
-                result => return result,
+                result => return result.map_err(|error| error.after_mirrors(mirrors)),
             }
         }
     }

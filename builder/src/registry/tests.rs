@@ -276,6 +276,23 @@ async fn mirrors_are_asked_first_and_for_whom() {
     assert_eq!(origin.lines(), [""; 0]);
 }
 
+#[tokio::test]
+async fn what_a_mirror_says_counts_where_the_registry_gives_no_answer() {
+    let empty = Fake::start(|_, _| Answer::status(404));
+    let origin = Fake::start(|_, _| Answer::status(500));
+    let resolve = async |host: &str, mirror: &str| {
+        let registry = registry(&format!("[registry.\"{host}\"]\nmirrors = [\"{mirror}\"]"));
+        registry.resolve(&reference(host, "a:1")).await.unwrap_err()
+    };
+    let nobody = "127.0.0.1:1";
+    let error = resolve(nobody, &empty.host).await;
+    assert_eq!(error.status().map(|status| status.as_u16()), Some(404), "{error}");
+    let source = std::error::Error::source(&error).map(ToString::to_string);
+    assert_eq!(source.as_deref(), Some("cannot connect to http://127.0.0.1:1/v2/a/manifests/1"));
+    assert_eq!(resolve(&origin.host, &empty.host).await.status().map(|status| status.as_u16()), Some(500));
+    assert!(matches!(resolve(nobody, nobody).await, RegistryError::Connect { .. }));
+}
+
 /// Blobs in a folder, and the manifest that names them.
 fn image(dir: &std::path::Path, contents: &[&str], origins: &[String]) -> PushImage {
     let mut blobs = vec![];

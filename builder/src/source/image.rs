@@ -24,7 +24,7 @@ use tokio::sync::OnceCell;
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// There is no such image.
-    #[error("{reference}: not found")]
+    #[error("failed to resolve source metadata for {reference}: not found")]
     NotFound {
         /// As asked for.
         reference: String,
@@ -32,14 +32,25 @@ pub enum ImageError {
         source: Box<RegistryError>,
     },
     /// There may be, but not for us.
-    #[error("pull access denied for {reference}, repository does not exist or may require authorization")]
+    #[error(
+        "failed to resolve source metadata for {reference}: pull access denied, repository does not exist or may require \
+         authorization"
+    )]
     Denied {
         /// As asked for.
         reference: String,
         /// What the registry said.
         source: Box<RegistryError>,
     },
-    /// Another answer of the registry.
+    /// Another answer of the registry, or none.
+    #[error("failed to resolve source metadata for {reference}")]
+    Resolve {
+        /// As asked for.
+        reference: String,
+        /// What happened.
+        source: Box<RegistryError>,
+    },
+    /// Something that the manifest names cannot be fetched.
     #[error("cannot pull {reference}")]
     Pull {
         /// As asked for.
@@ -144,6 +155,7 @@ impl ImageError {
         match self {
             ImageError::NotFound { source, .. }
             | ImageError::Denied { source, .. }
+            | ImageError::Resolve { source, .. }
             | ImageError::Pull { source, .. }
             | ImageError::Push { source, .. } => source.help(),
             ImageError::Shared(error) => error.help(),
@@ -156,7 +168,7 @@ impl ImageError {
         match source.status().map(|status| status.as_u16()) {
             Some(404) => ImageError::NotFound { reference, source },
             Some(401 | 403) => ImageError::Denied { reference, source },
-            _ => ImageError::Pull { reference, source },
+            _ => ImageError::Resolve { reference, source },
         }
     }
 }

@@ -271,7 +271,8 @@ fn environment(exec: &Exec, input: &ExecInput, mounts: &Mounts, user: &User) -> 
     set("PATH", exec_plan::DEFAULT_PATH, false);
     for entry in &exec.proxy_env {
         let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
-        set(name, value, false);
+        // What the client says goes before what the image says, as in BuildKit.
+        set(name, value, true);
     }
     set("HOME", &user.home, false);
     if let Some(socket) = &mounts.ssh_auth_sock {

@@ -5,7 +5,7 @@ use super::view;
 use super::{FileError, SourceTree};
 use crate::source::context::ContextDir;
 use crate::source::dir::{self, Listing, Meta};
-use rustix::fs::OFlags;
+use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
@@ -13,6 +13,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// As many symbolic links as BuildKit follows in one path.
 const MAX_LINKS: usize = 255;
@@ -26,6 +27,14 @@ enum Kind {
     Client(Arc<ContextDir>),
     Layers(OwnedFd),
     Empty,
+}
+
+/// The root of an empty tree, which is there like any other.
+fn empty_root() -> Meta {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let time = (now.as_secs() as i64, now.subsec_nanos());
+    let (kind, mode) = (FileType::Directory, 0o755);
+    Meta { kind, mode, uid: 0, gid: 0, size: 0, rdev: 0, nlink: 2, dev: 0, ino: 0, mtime: time, ctime: time }
 }
 
 /// The listings of directories, by path.
@@ -89,7 +98,10 @@ impl Tree {
     /// Follows all symbolic links of `path`, the last one too, never out of the root. `None` if there is nothing, or
     /// nothing that the ignore file leaves.
     pub fn resolve(&self, path: &[u8]) -> Result<Option<(Vec<u8>, Meta)>, FileError> {
-        let Some(root) = self.root() else { return Ok(None) };
+        let Some(root) = self.root() else {
+            let is_root = components(path).all(|name| name == b"..");
+            return Ok(is_root.then(|| (Vec::new(), empty_root())));
+        };
         let mut rest: VecDeque<Vec<u8>> = components(path).map(<[u8]>::to_vec).collect();
         let mut done: Vec<u8> = Vec::new();
         let mut meta = self.stat_at(root, b"")?;
