@@ -70,7 +70,7 @@ pub enum ImageError {
     #[error("nothing to push to {0}")]
     NothingToPush(String),
     /// A document cannot be used.
-    #[error("{reference}")]
+    #[error("failed to resolve source metadata for {reference}")]
     Document {
         /// As asked for.
         reference: String,
