@@ -2,6 +2,7 @@
 
 mod args;
 mod lower;
+mod merge;
 mod outside;
 mod stages;
 mod triggers;
@@ -131,7 +132,7 @@ pub enum Compiled {
 
 /// The whole build, for all platforms.
 pub struct BuildPlan {
-    /// All vertices that some target needs, and possibly more.
+    /// All vertices that some result needs.
     pub graph: Graph<Step>,
     /// One for each requested platform, in order; exactly one if none was requested.
     pub results: Vec<PlannedImage>,
@@ -207,7 +208,12 @@ pub fn compile(
     if let Some(error) = lint_error {
         return Err(warnings.into_iter().chain([error]).collect());
     }
-    Ok(Compiled::Plan(BuildPlan { graph: build.graph, results, warnings, epoch, unused_args }))
+    let roots: Vec<_> = results.iter().map(|result: &PlannedImage| result.root).collect();
+    let (graph, roots) = merge::merge(&build.graph, &roots);
+    for (result, root) in results.iter_mut().zip(roots) {
+        result.root = root;
+    }
+    Ok(Compiled::Plan(BuildPlan { graph, results, warnings, epoch, unused_args }))
 }
 
 /// What is wrong with single instructions of a file that could not be parsed as a whole, beside the errors of that: all

@@ -261,6 +261,15 @@ pub struct SecretEnv {
     pub required: bool,
 }
 
+impl Step {
+    /// By which [`solver::graph::Graph::add`] finds equal vertices.
+    pub fn definition(&self) -> CacheKey {
+        let definition = self.op.definition();
+        // A step that must run is not one with an equal step of a stage that may be cached.
+        if self.ignore_cache { CacheKey::of(&[definition.0.as_slice(), b"ignore cache"].concat()) } else { definition }
+    }
+}
+
 impl Op {
     /// The inputs whose layers the output is stacked on, lowest first; `inputs` is how many inputs the vertex has.
     pub fn bases(&self, inputs: usize) -> Vec<InputIndex> {
@@ -281,7 +290,7 @@ impl Op {
         recipe
     }
 
-    /// Digest of [`Op::recipe`], by which [`solver::graph::Graph::add`] finds equal vertices. Holds, unlike the
+    /// Digest of [`Op::recipe`], by which equal vertices are found. Holds, unlike the
     /// recipe, also what is kept from keys (proxies, host addresses, cache mounts' ids), so that merging loses nothing.
     pub fn definition(&self) -> CacheKey {
         let mut recipe = self.recipe();

@@ -315,13 +315,12 @@ impl OpenStage {
     }
 }
 
-/// Adds a vertex, or finds its equal.
+/// Adds a vertex. Equal sources are one; what else is equal is made one when all stages are there (`compile::merge`).
 pub fn add_step(graph: &mut Graph<Step>, inputs: Vec<Edge>, step: Step) -> Edge {
-    let mut definition = step.op.definition();
-    if step.ignore_cache {
-        // A step that must run is not one with an equal step of a stage that may be cached.
-        definition = CacheKey::of(&[definition.0.as_slice(), b"ignore cache"].concat());
-    }
+    let definition = match step.op {
+        Op::Source(_) => step.definition(),
+        Op::Exec(_) | Op::File(_) | Op::Merge => CacheKey::of(&graph.len().to_le_bytes()),
+    };
     Edge { vertex: graph.add(definition, inputs, step), output: 0 }
 }
 
