@@ -96,7 +96,7 @@ fn element_ranges(array: &str) -> Vec<Range<usize>> {
         let ends_element = !in_string && depth == 1 && (c == ',' || c == ']');
         if ends_element {
             ranges.extend(element.take());
-        } else if depth > 0 && !(c.is_whitespace() && !in_string) {
+        } else if depth > 0 && (in_string || !c.is_whitespace()) {
             element.get_or_insert(at..at).end = at + c.len_utf8();
         }
         match c {
