@@ -26,6 +26,7 @@ use frontend::compile::{
 };
 use frontend::diagnostic::{Diagnostic, Severity};
 use frontend::ignore::{Ignore, IgnoreError};
+use frontend::op::{Op, Source, Step};
 use frontend::platform::Platform;
 use frontend::span::{SourceText, Span};
 use solver::error::Cause;
@@ -133,7 +134,7 @@ pub async fn build(options: &BuildOptions, world: &World) -> Result<Built, Build
 
     let source = dockerfile.source.clone();
     let blobs = LayerBlobs::new(world.store.clone());
-    let contexts = contexts(inputs.context, &named)?;
+    let contexts = contexts(inputs.context, &named, &plan, &world.progress)?;
     let rooted = rooted_vertices(&plan);
     let steps = BuildSteps {
         vertices: announce(&plan, &world.progress),
@@ -222,11 +223,10 @@ fn load_inputs(options: &BuildOptions, world: &World) -> Result<Inputs, BuildErr
     vertex.status_done("transferring dockerfile:", text.source.text.len() as u64, 0);
 
     let vertex = world.progress.task("[internal] load .dockerignore");
-    let beside = text.path.clone().unwrap_or_else(|| folder.join("Dockerfile"));
     // Archives are taken as they are (reference/dockerfile.md 6.2).
     let found = match options.context {
         ContextArg::Stdin => Ok(None),
-        ContextArg::Directory(_) => load_ignore_file(&folder, &beside),
+        ContextArg::Directory(_) => load_ignore_file(&folder, text.path.as_deref()),
     };
     let found = vertex.finish(found)?;
     let ignore = match &found {
@@ -235,7 +235,10 @@ fn load_inputs(options: &BuildOptions, world: &World) -> Result<Inputs, BuildErr
             Ignore::parse(text).map_err(|source| BuildError::Ignore { path: path.clone(), source })?
         }
     };
-    let context = ContextDir::open(&folder, ignore)?;
+    let context = match options.context {
+        ContextArg::Stdin => ContextDir::open_unpacked(&folder)?,
+        ContextArg::Directory(_) => ContextDir::open(&folder, ignore)?,
+    };
     Ok(Inputs { text, context, ignore_file: found.map(|(_, text)| text) })
 }
 
@@ -336,8 +339,21 @@ async fn resolve(request: &ImageRequest, images: &ImageSource, world: &World) ->
 }
 
 /// All folders of the client by name; the main one is `context`.
-fn contexts(main: ContextDir, named: &NamedContexts) -> Result<BTreeMap<String, Arc<ContextDir>>, BuildError> {
+fn contexts(
+    main: ContextDir,
+    named: &NamedContexts,
+    plan: &BuildPlan,
+    progress: &Progress,
+) -> Result<BTreeMap<String, Arc<ContextDir>>, BuildError> {
     let mut contexts = named.folders()?;
+    for name in contexts.keys() {
+        let is_used = |step: &Step| matches!(&step.op, Op::Source(Source::Local { name: used }) if used == name);
+        let targets = plan.results.iter().filter_map(|result| result.root.map(|edge| edge.vertex));
+        if plan.graph.reachable(targets).into_iter().any(|vertex| is_used(plan.graph.value(vertex))) {
+            let vertex = progress.task(&format!("[context {name}] load .dockerignore"));
+            vertex.finish(Ok::<(), BuildError>(()))?;
+        }
+    }
     contexts.insert("context".into(), Arc::new(main));
     Ok(contexts)
 }

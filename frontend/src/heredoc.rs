@@ -46,7 +46,7 @@ pub(crate) fn read_body(heredoc: &mut Heredoc, lines: &mut Lines<'_>) -> Option<
 }
 
 /// `[fd]<<[-][blanks]word`, where the word has no `<`.
-fn token(word: Placed) -> Option<Heredoc> {
+pub(crate) fn token(word: Placed) -> Option<Heredoc> {
     let after_fd = word.trim_start_matches(|c: char| c.is_ascii_digit());
     let fd = &word[..word.len() - after_fd.len()];
     let rest = after_fd.strip_prefix("<<")?;

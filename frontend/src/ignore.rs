@@ -2,8 +2,9 @@
 //!
 //! How a single pattern matches is in `wildcard.rs`.
 
-use crate::wildcard::Matcher;
 pub use crate::wildcard::{BadPattern, has_wildcard, path_match};
+use crate::wildcard::{LastName, Matcher};
+use std::collections::HashMap;
 use thiserror::Error;
 
 /// Compiled patterns.
@@ -11,7 +12,28 @@ use thiserror::Error;
 pub struct Ignore {
     rules: Vec<Rule>,
     exceptions: bool,
+    /// Rules that match paths of one last name only, which are most in long files.
+    by_name: HashMap<Vec<u8>, Vec<usize>>,
+    /// All others.
+    unnamed: Vec<usize>,
 }
+
+/// The patterns as they are for what is directly in one directory. BuildKit walks down to a path and remembers for each
+/// directory which rules matched it or a parent; so does this, which decides about a name without looking at the
+/// directories above it again.
+pub struct Within<'a> {
+    ignore: &'a Ignore,
+    /// Of the directory, with a slash at its end; of the root, empty.
+    path: Vec<u8>,
+    /// For each rule: whether it matched the directory or one above it.
+    matched: RuleSet,
+    /// Rules that match the path asked about; kept for its space.
+    found: RuleSet,
+}
+
+/// A set of rules by index.
+#[derive(Clone, Debug, PartialEq)]
+struct RuleSet(Vec<u64>);
 
 #[derive(Clone, Debug)]
 struct Rule {
@@ -99,23 +121,45 @@ impl Ignore {
         }
         let matcher = Matcher::new(pattern).map_err(|BadPattern| error(IgnoreErrorKind::BadPattern))?;
         self.exceptions |= exception;
+        let index = self.rules.len();
+        match matcher.last_name() {
+            LastName::Is(name) => self.by_name.entry(name.clone().into_bytes()).or_default().push(index),
+            LastName::Has { .. } => self.unnamed.push(index),
+        }
         self.rules.push(Rule { line, written: written.to_owned(), exception, matcher });
         Ok(())
     }
 
     /// Whether a path is excluded. `path` is relative to the root, `/`-separated, without leading or trailing slash.
-    pub fn excluded(&self, path: &str) -> bool {
-        self.deciding(path).is_some()
+    pub fn excluded(&self, path: impl AsRef<[u8]>) -> bool {
+        self.deciding(path.as_ref()).is_some()
     }
 
     /// For an excluded path: the line, from 1, and the pattern as written that decides so.
-    pub fn reason(&self, path: &str) -> Option<(usize, &str)> {
-        self.deciding(path).map(|rule| (rule.line, rule.written.as_str()))
+    pub fn reason(&self, path: impl AsRef<[u8]>) -> Option<(usize, &str)> {
+        self.deciding(path.as_ref()).map(|rule| (rule.line, rule.written.as_str()))
+    }
+
+    /// The patterns as they are for what is directly in a directory; empty is the root.
+    pub fn within(&self, dir: impl AsRef<[u8]>) -> Within<'_> {
+        let (path, matched) = (Vec::new(), RuleSet::new(self.rules.len()));
+        let mut within = Within { ignore: self, path, found: matched.clone(), matched };
+        for name in dir.as_ref().split(|&byte| byte == b'/').filter(|name| !name.is_empty()) {
+            within.enter(name);
+        }
+        within
     }
 
     /// Whether an exception could take in something below a directory, so that it must be walked although excluded.
-    pub fn may_include_below(&self, dir: &str) -> bool {
+    pub fn may_include_below(&self, dir: impl AsRef<[u8]>) -> bool {
+        let dir = dir.as_ref();
         self.rules.iter().any(|rule| rule.exception && rule.matcher.may_match_below(dir))
+    }
+
+    /// Whether a pattern that is no exception could match something below a directory.
+    pub fn may_exclude_below(&self, dir: impl AsRef<[u8]>) -> bool {
+        let dir = dir.as_ref();
+        self.rules.iter().any(|rule| !rule.exception && rule.matcher.may_match_below(dir))
     }
 
     /// Whether some pattern is an exception (`!x`).
@@ -129,36 +173,82 @@ impl Ignore {
     }
 
     /// The rule that excludes a path.
-    fn deciding(&self, path: &str) -> Option<&Rule> {
-        if path.is_empty() || path == "." {
+    fn deciding(&self, path: &[u8]) -> Option<&Rule> {
+        if path.is_empty() || path == b"." {
             return None;
         }
-        if !self.exceptions {
-            return self.rules.iter().find(|rule| rule.matcher.matches_or_parent(path));
-        }
-        self.walk_to(path)
+        let (dir, name) = match path.iter().rposition(|&byte| byte == b'/') {
+            Some(slash) => (&path[..slash], &path[slash + 1..]),
+            None => (b"".as_slice(), path),
+        };
+        let deciding = self.within(dir).decide(name);
+        deciding.map(|index| &self.rules[index])
+    }
+}
+
+impl Within<'_> {
+    /// Whether the directory's entry of that name is excluded.
+    pub fn excludes(&mut self, name: &[u8]) -> bool {
+        self.decide(name).is_some()
     }
 
-    /// Decides as BuildKit does, which walks down to the path and remembers for each directory which rules matched it
-    /// or a parent. On the way a rule is tried only if it can change the decision so far: an exception that comes upon
-    /// a directory that nothing excludes is not remembered, and so does not cover what is below it. (`a/b` and then
-    /// `!a` exclude `a/b`.)
-    fn walk_to(&self, path: &str) -> Option<&Rule> {
-        let mut matched = vec![false; self.rules.len()];
+    /// Goes down into a directory.
+    pub fn enter(&mut self, name: &[u8]) {
+        self.decide(name);
+        std::mem::swap(&mut self.matched, &mut self.found);
+        self.path.extend_from_slice(name);
+        self.path.push(b'/');
+    }
+
+    /// Finds the rule that excludes a name, and leaves the rules that count for what is below it in `found`.
+    ///
+    /// A rule is tried only if it can change the decision so far: an exception that comes upon a path that nothing
+    /// excludes is not remembered, and so does not cover what is below it. (`a/b` and then `!a` exclude `a/b`.)
+    fn decide(&mut self, name: &[u8]) -> Option<usize> {
+        let Within { ignore, path, matched, found } = self;
+        let length = path.len();
+        path.extend_from_slice(name);
+        found.0.copy_from_slice(&matched.0);
+        let named = ignore.by_name.get(name).map_or(&[][..], Vec::as_slice);
+        for &index in named.iter().chain(&ignore.unnamed) {
+            if !matched.has(index) && ignore.rules[index].matcher.matches(path, name) {
+                found.add(index);
+            }
+        }
+        path.truncate(length);
         let mut deciding = None;
-        let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
-        for end in ends {
-            deciding = None;
-            for (rule, matched) in self.rules.iter().zip(&mut matched) {
-                if !*matched && rule.exception == deciding.is_some() {
-                    *matched = rule.matcher.matches(&path[..end]);
-                }
-                if *matched {
-                    deciding = if rule.exception { None } else { Some(rule) };
+        for word in 0..found.0.len() {
+            let mut left = found.0[word];
+            while left != 0 {
+                let index = word * 64 + left.trailing_zeros() as usize;
+                left &= left - 1;
+                let exception = ignore.rules[index].exception;
+                if matched.has(index) || exception == deciding.is_some() {
+                    deciding = if exception { None } else { Some(index) };
+                } else {
+                    found.remove(index);
                 }
             }
         }
         deciding
+    }
+}
+
+impl RuleSet {
+    fn new(rules: usize) -> RuleSet {
+        RuleSet(vec![0; rules.div_ceil(64)])
+    }
+
+    fn has(&self, index: usize) -> bool {
+        self.0[index / 64] >> (index % 64) & 1 != 0
+    }
+
+    fn add(&mut self, index: usize) {
+        self.0[index / 64] |= 1 << (index % 64);
+    }
+
+    fn remove(&mut self, index: usize) {
+        self.0[index / 64] &= !(1 << (index % 64));
     }
 }
 

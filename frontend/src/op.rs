@@ -68,6 +68,16 @@ pub struct Owner {
     pub group: Option<Id>,
 }
 
+impl Owner {
+    /// A name that has to be looked up, if there is one.
+    pub fn name(&self) -> Option<&str> {
+        [Some(&self.user), self.group.as_ref()].into_iter().flatten().find_map(|id| match id {
+            Id::Name(name) => Some(name.as_str()),
+            Id::Number(_) => None,
+        })
+    }
+}
+
 /// A number or a name.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]

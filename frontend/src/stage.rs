@@ -349,10 +349,11 @@ pub fn with_upper_keyword(text: &str) -> String {
 }
 
 /// `user[:group]` of --chown or USER: numbers, or names to be looked up. `root` needs no looking up. What is empty, also
-/// after a colon, is 0.
+/// after a colon, is 0. What does not fit 32 bits with a sign is a name, and a negative number is what those bits are
+/// without it, as in BuildKit.
 pub fn owner(text: &str) -> Owner {
-    let id = |text: &str| match text.parse() {
-        Ok(number) => Id::Number(number),
+    let id = |text: &str| match text.parse::<i32>() {
+        Ok(number) => Id::Number(number.cast_unsigned()),
         Err(_) if text.is_empty() || text == "root" => Id::Number(0),
         Err(_) => Id::Name(text.to_string()),
     };

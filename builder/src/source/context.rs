@@ -45,25 +45,51 @@ pub enum ContextError {
 pub struct ContextDir {
     path: PathBuf,
     ignore: Ignore,
+    owners: Owners,
     root: OwnedFd,
     listed: Mutex<HashMap<Vec<u8>, Listing>>,
+}
+
+/// To whom the files of a context belong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owners {
+    /// To root, whoever has them on the client.
+    Root,
+    /// To whom an archive gave them.
+    Kept,
 }
 
 impl ContextDir {
     /// Opens a directory. Reads nothing below it yet.
     pub fn open(path: &Path, ignore: Ignore) -> Result<ContextDir, ContextError> {
+        ContextDir::open_with(path, ignore, Owners::Root)
+    }
+
+    /// Opens the directory into which [`unpack_context`] unpacked an archive.
+    pub fn open_unpacked(path: &Path) -> Result<ContextDir, ContextError> {
+        // Who cannot give files away has unpacked them all as their own.
+        let owners = if rustix::process::geteuid().is_root() { Owners::Kept } else { Owners::Root };
+        ContextDir::open_with(path, Ignore::default(), owners)
+    }
+
+    fn open_with(path: &Path, ignore: Ignore, owners: Owners) -> Result<ContextDir, ContextError> {
         let root = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         let root = root.map_err(|errno| match errno {
             rustix::io::Errno::NOENT => ContextError::Missing { path: path.to_owned() },
             rustix::io::Errno::NOTDIR => ContextError::NotDirectory { path: path.to_owned() },
             errno => ContextError::Io { verb: "open", path: path.to_owned(), source: errno.into() },
         })?;
-        Ok(ContextDir { path: path.to_owned(), ignore, root, listed: Mutex::default() })
+        Ok(ContextDir { path: path.to_owned(), ignore, owners, root, listed: Mutex::default() })
     }
 
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// To whom its files belong.
+    pub fn owners(&self) -> Owners {
+        self.owners
     }
 
     /// What is left out of it.
@@ -86,13 +112,7 @@ impl ContextDir {
             path: self.path.join(OsStr::from_bytes(path)),
             source: errno.into(),
         })?;
-        let mut kept: Vec<Entry> = Vec::with_capacity(entries.len());
-        for entry in entries {
-            if self.ignore.is_empty() || self.visible(&dir::join(path, &entry.name), &entry.meta)? {
-                kept.push(entry);
-            }
-        }
-        let listing = Arc::new(kept);
+        let listing = Arc::new(if self.ignore.is_empty() { entries } else { self.kept(path, entries)? });
         // Two threads may have read it at once; all go on with the same.
         Ok(self.listed().entry(path.to_vec()).or_insert(listing).clone())
     }
@@ -102,11 +122,31 @@ impl ContextDir {
         if path.is_empty() || self.ignore.is_empty() {
             return Ok(true);
         }
-        let text = String::from_utf8_lossy(path);
-        if !self.ignore.excluded(&text) {
-            return Ok(true);
-        }
-        Ok(meta.is_dir() && self.ignore.may_include_below(&text) && !self.list(path)?.is_empty())
+        Ok(!self.ignore.excluded(path) || (meta.is_dir() && self.something_left_in(path)?))
+    }
+
+    fn kept(&self, path: &[u8], mut entries: Vec<Entry>) -> Result<Vec<Entry>, ContextError> {
+        let mut within = self.ignore.within(path);
+        let mut failed = None;
+        entries.retain(|entry| {
+            if failed.is_some() || !within.excludes(&entry.name) {
+                return true;
+            }
+            if !entry.meta.is_dir() {
+                return false;
+            }
+            self.something_left_in(&dir::join(path, &entry.name)).unwrap_or_else(|error| {
+                failed = Some(error);
+                true
+            })
+        });
+        entries.shrink_to_fit();
+        failed.map_or(Ok(entries), Err)
+    }
+
+    /// Whether an exception takes something in below an excluded directory.
+    fn something_left_in(&self, dir: &[u8]) -> Result<bool, ContextError> {
+        Ok(self.ignore.may_include_below(dir) && !self.list(dir)?.is_empty())
     }
 
     fn listed(&self) -> std::sync::MutexGuard<'_, HashMap<Vec<u8>, Listing>> {
@@ -115,18 +155,26 @@ impl ContextDir {
 }
 
 /// Finds and reads the ignore file: `<dockerfile>.dockerignore` if there is one, even empty, else `.dockerignore` at
-/// the root of the context (reference 6.3). Returns its path and text.
-pub fn load_ignore_file(context: &Path, dockerfile: &Path) -> Result<Option<(PathBuf, String)>, ContextError> {
-    let mut own = dockerfile.as_os_str().to_owned();
-    own.push(".dockerignore");
-    for path in [PathBuf::from(own), context.join(".dockerignore")] {
+/// the root of the context (reference 6.3). A Dockerfile from standard input has none of its own. Returns its path and
+/// text.
+pub fn load_ignore_file(context: &Path, dockerfile: Option<&Path>) -> Result<Option<(PathBuf, String)>, ContextError> {
+    let own = dockerfile.map(|dockerfile| {
+        let mut own = dockerfile.as_os_str().to_owned();
+        own.push(".dockerignore");
+        PathBuf::from(own)
+    });
+    for path in own.into_iter().chain([context.join(".dockerignore")]) {
         match std::fs::read(&path) {
             Ok(bytes) => return Ok(Some((path, String::from_utf8_lossy(&bytes).into_owned()))),
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+            Err(error) if is_no_file(&error) => {}
             Err(source) => return Err(ContextError::Io { verb: "read", path, source }),
         }
     }
     Ok(None)
+}
+
+fn is_no_file(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory)
 }
 
 /// Whether what comes on stdin, of which `start` are the first 1024 bytes, is a context and not a Dockerfile: gzip,
@@ -153,10 +201,14 @@ mod tests {
         let (context, dockerfile) = (temp.path().join("c"), temp.path().join("sub/app.Dockerfile"));
         std::fs::create_dir_all(&context).unwrap();
         std::fs::create_dir_all(temp.path().join("sub")).unwrap();
-        let text = || load_ignore_file(&context, &dockerfile).unwrap().map(|(_, text)| text);
+        let text = || load_ignore_file(&context, Some(&dockerfile)).unwrap().map(|(_, text)| text);
         assert_eq!(text(), None);
+        // A directory of that name is none.
+        std::fs::create_dir(temp.path().join("sub/app.Dockerfile.dockerignore")).unwrap();
         std::fs::write(context.join(".dockerignore"), "a").unwrap();
+        assert_eq!(load_ignore_file(&context, None).unwrap().map(|(_, text)| text).as_deref(), Some("a"));
         assert_eq!(text().as_deref(), Some("a"));
+        std::fs::remove_dir(temp.path().join("sub/app.Dockerfile.dockerignore")).unwrap();
         std::fs::write(temp.path().join("sub/app.Dockerfile.dockerignore"), "").unwrap();
         assert_eq!(text().as_deref(), Some(""));
     }

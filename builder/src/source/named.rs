@@ -86,7 +86,7 @@ impl NamedContexts {
     pub fn folders(&self) -> Result<BTreeMap<String, Arc<ContextDir>>, NamedContextError> {
         let open = |(name, path): (&String, &PathBuf)| {
             let context = |source| NamedContextError::Context { name: name.clone(), source };
-            let ignore = match load_ignore_file(path, &path.join(".dockerignore-of-no-dockerfile")).map_err(context)? {
+            let ignore = match load_ignore_file(path, None).map_err(context)? {
                 None => Ignore::default(),
                 Some((path, text)) => Ignore::parse(&text).map_err(|source| NamedContextError::Ignore {
                     name: name.clone(),

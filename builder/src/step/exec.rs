@@ -58,6 +58,8 @@ pub struct ExecInput {
 pub struct MountSource {
     /// Folders of its layers, lowest first; none for an empty tree.
     pub lowers: Vec<PathBuf>,
+    /// The part of it that is shown, if not what the mount says: the links of a client's folder are followed before.
+    pub part: Option<String>,
     /// Its content id: cache mounts that begin with other contents are other caches. Empty for an empty tree.
     pub identity: String,
 }

@@ -79,7 +79,7 @@ impl Mounts {
         let target = PathBuf::from(&mount.target);
         let (folder, content) = match &mount.kind {
             MountKind::Bind { source, readonly, .. } => {
-                let tree = source_of(position, input);
+                let (tree, source) = source_of(position, source, input);
                 bind(tree, source, *readonly, &input.work.join(format!("bind{position}")))?
             }
             MountKind::Cache { .. } => (true, Content::Whole(self.cache(position, &mount.kind, input).await?)),
@@ -119,7 +119,7 @@ impl Mounts {
             return Ok(rootfs::overlay(&[], None)?);
         };
         let from = input.sources.iter().find(|(at, _)| *at == position).map(|(_, source)| source);
-        let lowers = source_of(position, input);
+        let (lowers, source) = source_of(position, source, input);
         let (part, seed) = match lowers {
             [] => (String::new(), None),
             lowers => {
@@ -141,9 +141,10 @@ impl Mounts {
     }
 }
 
-/// Folders of what the mount at that position shows.
-fn source_of(position: usize, input: &ExecInput) -> &[PathBuf] {
-    input.sources.iter().find(|(at, _)| *at == position).map_or(&[], |(_, source)| &source.lowers)
+/// Folders of what the mount at that position shows, and the part of it; `written` where nothing else is known.
+fn source_of<'a>(position: usize, written: &'a str, input: &'a ExecInput) -> (&'a [PathBuf], &'a str) {
+    let source = input.sources.iter().find(|(at, _)| *at == position);
+    source.map_or((&[], written), |(_, source)| (&source.lowers, source.part.as_deref().unwrap_or(written)))
 }
 
 /// The part `source` of a tree, for a bind mount. `scratch` takes what is written where that is allowed.

@@ -303,7 +303,7 @@ async fn mounts_leave_no_trace() {
     std::fs::create_dir_all(context.join("src")).unwrap();
     std::fs::write(context.join("src/one"), "1\n").unwrap();
     symlink("/src", context.join("link")).unwrap();
-    let client = || MountSource { lowers: vec![context.clone()], identity: "c".into() };
+    let client = || MountSource { lowers: vec![context.clone()], part: None, identity: "c".into() };
     let tmpfs = || MountKind::Tmpfs { size_bytes: Some(1 << 20) };
     let mut many = exec(
         "touch /exists/new/x /a/b/c/y && test ! -e /full/f && cat /made/file && ls /ctx/src && cat /lnk/one \
@@ -350,7 +350,7 @@ async fn caches_and_secrets() {
     let (mode, uid, gid, readonly) = (None, None, None, false);
     let kind = MountKind::Cache { id, sharing, from: Some(1), source: "/warm".into(), mode, uid, gid, readonly };
     seeded.mounts = vec![mount("/w", kind)];
-    let source = MountSource { lowers: bench.layers.clone(), identity: "s".into() };
+    let source = MountSource { lowers: bench.layers.clone(), part: None, identity: "s".into() };
     assert_eq!(bench.run(&seeded, vec![(0, source.clone())]).await.log, "warm\n");
     assert_eq!(bench.run(&seeded, vec![(0, source)]).await.log, "used\n");
     bench.secrets.add_value("token", b"sesame".to_vec());

@@ -48,15 +48,22 @@ impl BuildSteps {
             StepOutput::Client(context) => context.path().display().to_string(),
             StepOutput::Tree(tree) => tree.content().to_hex(),
         };
+        let mut part = None;
         let lowers = match self.source_tree(vertex, &inputs[from]).await? {
             SourceTree::Client(context) => {
-                let layer = self.client_layer(context, &path).await?;
+                // Only what is shown is copied, so a link would lead nowhere.
+                if let Some((path, _)) =
+                    file::tree::Tree::open(&SourceTree::Client(context.clone()))?.resolve(path.as_bytes())?
+                {
+                    part = String::from_utf8(path).ok();
+                }
+                let layer = self.client_layer(context, part.as_deref().unwrap_or(&path)).await?;
                 vec![self.store.snapshots().path(&layer.snapshot)]
             }
             SourceTree::Layers(lowers) => lowers,
             SourceTree::Empty => vec![],
         };
-        Ok(Some(MountSource { lowers, identity }))
+        Ok(Some(MountSource { lowers, part, identity }))
     }
 
     /// A part of a client's folder as a layer: what .dockerignore leaves of it, owned by root, at its own path. Named by

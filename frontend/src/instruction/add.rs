@@ -54,9 +54,7 @@ impl Add {
     pub fn lower(&self, at: &mut Lowering<'_>) -> Result<(), Diagnostic> {
         let expanded = self.attributes.expand(at)?;
         let link = self.attributes.link && expanded.mode.is_none();
-        if link {
-            expanded.check_link(at, &self.attributes.chown)?;
-        }
+        expanded.check_names(link, at, &self.attributes.chown)?;
         let checksum = Some(at.expand(&self.checksum)?).filter(|checksum| !checksum.is_empty());
         let sources = at.expand_all(&self.files.sources)?;
         let written_dest = at.expand(&self.files.dest)?;

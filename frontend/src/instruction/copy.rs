@@ -59,9 +59,7 @@ impl Copy {
         let expanded = self.attributes.expand(at)?;
         // A --chmod takes --link away, as in BuildKit.
         let link = self.attributes.link && expanded.mode.is_none();
-        if link {
-            expanded.check_link(at, &self.attributes.chown)?;
-        }
+        expanded.check_names(link, at, &self.attributes.chown)?;
         let sources = at.expand_all(&self.files.sources)?;
         let written_dest = at.expand(&self.files.dest)?;
         let dest = destination(at, &written_dest);
@@ -165,11 +163,12 @@ mod tests {
         check(":grp", Id::Number(0), Some(Id::Name("grp".into())));
         check("1:root", Id::Number(1), Some(Id::Number(0)));
         check("bob:", Id::Name("bob".into()), Some(Id::Number(0)));
+        check("-5:2147483648", Id::Number(u32::MAX - 4), Some(Id::Name("2147483648".into())));
     }
 
     #[test]
     fn documents() {
-        let plan = plan("FROM a\nENV V=1\nCOPY --chmod=600 <<A f <<-\"B C\" /d/\n\\$V $V \"q\"\nA\n\t\t$V\nB C");
+        let plan = plan("FROM a\nENV V=1\nCOPY --chmod=600 <<A f <<-\"B\" /d/\n\\$V $V \"q\"\nA\n\t\t$V\nB");
         let make = |name: &str, data: &str| FileAction::MkFile {
             name: name.into(),
             dest: "/d/".into(),
@@ -180,8 +179,14 @@ mod tests {
         };
         let actions = last_actions(&plan);
         assert!(matches!(&actions[0], FileAction::Copy(copy) if copy.source == "f"));
-        assert_eq!(actions[1..], [make("A", "$V 1 \"q\"\n"), make("B C", "$V\n")]);
+        assert_eq!(actions[1..], [make("A", "$V 1 \"q\"\n"), make("B", "$V\n")]);
         check_steps("FROM scratch\nCOPY <<A <<B /d/\nA\nB", &["[1/1] COPY <<A <<B /d/"]);
+        // There are no bodies below a JSON list.
+        let plan = self::plan("FROM a\nCOPY [\"<<A\", \"/d/\"]");
+        assert!(matches!(last_actions(&plan), [FileAction::MkFile { name, data, .. }] if name == "A" && data.is_empty()));
+        check_errors("FROM a\nCOPY <<'B C' /d/\nB C", &[
+            "failed to process \"<<'B\": unexpected end of statement while looking for matching single-quote",
+        ]);
     }
 
     #[test]
@@ -227,6 +232,10 @@ mod tests {
         check_errors("FROM a\nCOPY --link --chown=bob f /f", &[
             "invalid user index: -1: --link copies onto an empty tree, where \"bob\" is not known",
         ]);
+        check_errors("FROM scratch\nCOPY --chown=:adm f /f", &[
+            "invalid user index: -1: the stage has no files yet in which \"adm\" could be known",
+        ]);
+        let _ = plan("FROM scratch\nCOPY f /f\nCOPY --chown=bob f /g");
     }
 
     #[test]

@@ -4,7 +4,8 @@ use super::flags::Flags;
 use super::{fail_at, not_strings};
 use crate::ast::{Heredoc, Node};
 use crate::diagnostic::Diagnostic;
-use crate::op::{Chmod, FileAction, FileOp, Id, InputIndex, Op, Owner};
+use crate::heredoc;
+use crate::op::{Chmod, FileAction, FileOp, InputIndex, Op, Owner};
 use crate::path;
 use crate::placed::Placed;
 use crate::stage::{LayerOf, Lowering, owner};
@@ -50,26 +51,24 @@ impl Files {
     /// Parses the words of a COPY or ADD.
     pub fn parse(node: &Node, keyword: &str) -> Result<Files, Diagnostic> {
         let words = match json_words(&node.rest) {
-            Ok(words) => words.into_iter().map(Word::Path).collect(),
+            Ok(words) => words,
             Err(NotWords::NotStrings(span)) => return Err(not_strings(node, span)),
-            Err(NotWords::NotJson) => split(&node.rest, &node.heredocs),
+            Err(NotWords::NotJson) => node.rest.split_whitespace().map(|word| node.rest.part(word)).collect(),
         };
         let [sources @ .., dest] = words.as_slice() else { return too_few(node, keyword) };
-        let dest = match dest {
-            Word::Path(dest) => dest,
-            Word::Heredoc(heredoc) => {
-                let message = format!("{keyword} cannot accept a heredoc as a destination");
-                return fail_at(node, &heredoc.token, message, "the last word is the destination");
-            }
-        };
+        if let Some(heredoc) = heredoc::token(dest.clone()) {
+            let message = format!("{keyword} cannot accept a heredoc as a destination");
+            return fail_at(node, &heredoc.token, message, "the last word is the destination");
+        }
         if sources.is_empty() {
             return too_few(node, keyword);
         }
         let mut files = Files { sources: vec![], documents: vec![], dest: dest.clone() };
         for word in sources {
-            match word {
-                Word::Path(path) => files.sources.push(path.clone()),
-                Word::Heredoc(heredoc) => files.documents.push(document(node, heredoc)?),
+            // Each word is looked at alone, so a delimiter with blanks is none here, and one in a JSON list is.
+            match heredoc::token(word.clone()) {
+                Some(token) => files.documents.push(document(node, token)?),
+                None => files.sources.push(word.clone()),
             }
         }
         Ok(files)
@@ -83,42 +82,16 @@ fn too_few<T>(node: &Node, keyword: &str) -> Result<T, Diagnostic> {
     Err(error.help(format!("write {keyword} source destination")))
 }
 
-enum Word<'a> {
-    Path(Placed),
-    Heredoc(&'a Heredoc),
-}
-
-/// Splits on white space, but for the tokens of heredocs, which may have blanks (`<<"a b"`).
-fn split<'a>(line: &Placed, heredocs: &'a [Heredoc]) -> Vec<Word<'a>> {
-    let mut words = vec![];
-    let mut heredocs = heredocs.iter().peekable();
-    let mut rest = line.trim_start();
-    while !rest.is_empty() {
-        let token = heredocs.peek().and_then(|heredoc| rest.strip_prefix(heredoc.token.as_str()));
-        if let Some(after) = token
-            && (after.is_empty() || after.starts_with(char::is_whitespace))
-        {
-            words.extend(heredocs.next().map(Word::Heredoc));
-            rest = after.trim_start();
-            continue;
-        }
-        let (word, after) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
-        words.push(Word::Path(line.part(word)));
-        rest = after.trim_start();
+fn document(node: &Node, token: Heredoc) -> Result<Document, Diagnostic> {
+    if token.name.contains('/') {
+        let message = format!("a heredoc's name cannot have slashes: {}", token.name);
+        return fail_at(node, &token.token, message, "names the file");
     }
-    words
-}
-
-fn document(node: &Node, heredoc: &Heredoc) -> Result<Document, Diagnostic> {
-    if heredoc.name.contains('/') {
-        let message = format!("a heredoc's name cannot have slashes: {}", heredoc.name);
-        return fail_at(node, &heredoc.token, message, "names the file");
-    }
-    // A name that is there twice stands for the last body of that name, as in BuildKit.
-    let same_name = node.heredocs.iter().rfind(|other| other.name == heredoc.name);
-    let body = same_name.map_or(&heredoc.body, |other| &other.body);
-    let body = if heredoc.strip_tabs { strip_tabs(body) } else { body.clone() };
-    Ok(Document { name: heredoc.name.clone(), body, expand: heredoc.expand })
+    // A name that is there twice stands for the last body of that name, as in BuildKit; one that has none is empty.
+    let same_name = node.heredocs.iter().rfind(|other| other.name == token.name);
+    let body = same_name.map_or_else(Default::default, |other| other.body.clone());
+    let body = if token.strip_tabs { strip_tabs(&body) } else { body };
+    Ok(Document { name: token.name, body, expand: token.expand })
 }
 
 /// The text without leading tabs of its lines (`<<-`).
@@ -180,22 +153,25 @@ impl Expanded {
         text
     }
 
-    /// Names cannot be looked up where `--link` copies onto nothing.
-    pub fn check_link(&self, at: &Lowering<'_>, chown: &Placed) -> Result<(), Diagnostic> {
+    /// Names cannot be looked up in an empty tree: with `--link`, and as the first step on `scratch`.
+    pub fn check_names(&self, link: bool, at: &Lowering<'_>, chown: &Placed) -> Result<(), Diagnostic> {
         let Some(owner) = &self.owner else { return Ok(()) };
-        let name = [Some(&owner.user), owner.group.as_ref()].into_iter().flatten().find_map(|id| match id {
-            Id::Name(name) => Some(name),
-            Id::Number(_) => None,
-        });
-        match name {
-            None => Ok(()),
-            Some(name) => {
+        match owner.name() {
+            Some(name) if link => {
                 let message =
                     format!("invalid user index: -1: --link copies onto an empty tree, where {name:?} is not known");
                 Err(at.error_at(chown, message, "").help("use numeric ids with --link"))
             }
+            Some(name) if at.stage.root.is_none() => Err(unknown_on_scratch(name, at)),
+            _ => Ok(()),
         }
     }
+}
+
+/// The error for a name where there is no file yet that could know it.
+pub fn unknown_on_scratch(name: &str, at: &Lowering<'_>) -> Diagnostic {
+    at.error(format!("invalid user index: -1: the stage has no files yet in which {name:?} could be known"))
+        .help("use numeric ids, or copy an /etc/passwd and /etc/group first")
 }
 
 /// The actions that write the documents, in order.
@@ -305,18 +281,11 @@ fn bad_chmod(text: &str) -> String {
     format!("invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777")
 }
 
-/// `u=rwX,go-w`: clauses of who, operator and permissions (chmod(1)).
+/// `u=rwX,go-w`: clauses of who, then operators each with permissions or classes to copy them from (chmod(1)).
 fn is_symbolic_mode(text: &str) -> bool {
     text.split(',').all(|clause| {
-        let mut rest = clause.trim_start_matches(['u', 'g', 'o', 'a']);
-        while let Some(after) = rest.strip_prefix(['+', '-', '=']) {
-            let one_copied = after.strip_prefix(['u', 'g', 'o']);
-            rest = one_copied.unwrap_or_else(|| after.trim_start_matches(['r', 'w', 'x', 'X', 's', 't']));
-            if rest.is_empty() {
-                return true;
-            }
-        }
-        false
+        let operations = clause.trim_start_matches(['u', 'g', 'o', 'a']);
+        operations.starts_with(['+', '-', '=']) && operations.chars().all(|c| "+-=rwxXstugo".contains(c))
     })
 }
 
@@ -326,10 +295,11 @@ mod tests {
 
     #[test]
     fn chmod() {
-        for good in ["0", "755", "07777", "u=rwX,go=rX", "+x", "a-w", "g=u", "u+s", "u=rw+x", "=", "o="] {
+        for good in ["0", "755", "07777", "u=rwX,go=rX", "+x", "a-w", "g=u", "u+s", "u=rw+x", "=", "o=", "u=go", "u+-x"]
+        {
             assert!(matches!(parse_chmod(good), Ok(Some(_))), "{good}");
         }
-        for bad in ["64a", "17777", "8", "rwxish", "u", "u=rw,", "x+r", "99999999999"] {
+        for bad in ["64a", "17777", "8", "rwxish", "u", "u=rw,", "x+r", "u+a", "u+q", "99999999999"] {
             assert_eq!(parse_chmod(bad), Err(bad_chmod(bad)), "{bad}");
         }
         assert_eq!(parse_chmod(""), Ok(None));

@@ -1,5 +1,6 @@
 //! `WORKDIR path` (reference/dockerfile.md 2.11): the directory of later steps, made if it is missing.
 
+use super::files::unknown_on_scratch;
 use super::flags::Flags;
 use super::one_argument;
 use crate::ast::Node;
@@ -44,6 +45,11 @@ impl Workdir {
         }
         let user = &at.stage.config.config.user;
         let owner = (!user.is_empty()).then(|| owner(user));
+        if let Some(name) = owner.as_ref().and_then(|owner| owner.name())
+            && at.stage.root.is_none()
+        {
+            return Err(unknown_on_scratch(name, at));
+        }
         let make = FileAction::MkDir { path: path::clean(&directory), mode: 0o755, owner, epoch: at.settings.epoch };
         let (base, inputs) = at.root_input();
         let op = FileOp { base, actions: vec![make], platform: at.stage.platform.clone() };
@@ -73,6 +79,9 @@ mod tests {
         check_steps("FROM scratch\nENV D=d\nWORKDIR \"/$D e\"\nWORKDIR /\nRUN x", &["[1/3] WORKDIR /d e", "[2/3] RUN x"]);
         assert_eq!(last_exec(&plan("FROM a\nWORKDIR /x/./y/\nRUN z")).cwd, "/x/y");
         check_errors("FROM a\nWORKDIR", &["WORKDIR requires exactly one argument"]);
+        check_errors("FROM scratch\nUSER bob\nWORKDIR /x", &[
+            "invalid user index: -1: the stage has no files yet in which \"bob\" could be known",
+        ]);
     }
 
     #[test]

@@ -2,10 +2,12 @@
 //! The directory they are unpacked into is a root of its own: neither names nor links lead out of it.
 
 use super::dest::{Dest, Links, NewDir, absolute, ancestors, at};
+use super::sparse::Sparse;
 use super::tree::{Tree, components};
 use super::{FileError, copy, xattr};
 use crate::source::dir;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, makedev};
+use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, Write};
@@ -31,6 +33,7 @@ struct Header {
     mtime: (i64, u32),
     device: (u32, u32),
     xattrs: xattr::Xattrs,
+    sparse: Sparse,
 }
 
 /// Mode, owner, time and attributes of a directory, set when all is unpacked.
@@ -109,22 +112,27 @@ impl Unpacking<'_> {
     }
 
     fn member(&mut self, header: Header, data: &mut impl Read) -> Result<(), FileError> {
+        if header.kind.is_pax_global_extensions() {
+            return Ok(());
+        }
+        let owner = self.owner.unwrap_or(header.owner);
         let names = clean(&header.name);
         let Some((name, parents)) = names.split_last() else {
-            // The archive's own root; the destination stays as it is.
+            // Written as `.` it is the archive's own root, and the destination stays as it is; `/` and `..` are not.
+            if header.kind.is_dir() && !is_dot(&header.name) {
+                self.dirs.insert(self.root.to_vec(), (header.mode, owner, header.mtime, header.xattrs));
+            }
             return Ok(());
         };
-        let parent = self.dest.resolve(self.root, &parents.join(&b'/'), Links::Follow)?;
-        self.make_parents(&parent)?;
+        let parent = self.parent(parents)?;
         let path = dir::join(&parent, name);
-        let owner = self.owner.unwrap_or(header.owner);
         if header.kind.is_dir() {
             self.directory(&path)?;
             self.dirs.insert(path, (header.mode, owner, header.mtime, header.xattrs));
             return Ok(());
         }
         if header.kind.is_hard_link() {
-            return self.hard_link(&path, &header);
+            return self.hard_link(&path, &header, owner);
         }
         self.dest.remove(&path)?;
         let upper = self.dest.upper();
@@ -152,16 +160,52 @@ impl Unpacking<'_> {
                 self.dest.set_mode(&path, header.mode)?;
                 self.dest.set_mtime(&path, header.mtime)
             }
-            kind if kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse() => {
+            EntryType::Regular => {
                 let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let opened = rustix::fs::openat(upper, path.as_slice(), flags, private).map_err(at("create", &path))?;
                 let mut output = File::from(opened);
-                self.write(data, &mut output, &path)?;
+                if header.sparse.is_sparse() {
+                    let broken = |source| FileError::Archive { archive: self.name.to_string(), source };
+                    let on_write = |error| FileError::at("write", absolute(&path))(error);
+                    header.sparse.write(data, &mut output, broken, on_write)?;
+                } else {
+                    self.write(data, &mut output, &path)?;
+                }
                 copy::finish(&output, owner, header.mode, &header.xattrs, header.mtime).map_err(at("write", &path))
             }
-            // Extended headers of other programs, volume labels: nothing that a tree could hold.
-            _ => Ok(()),
+            // What another program means by it nobody knows; leaving a file out in silence would be worse.
+            kind => {
+                let what = format!("unhandled tar header type {} of `{}`", kind.as_byte(), dir::text(&header.name));
+                let source = io::Error::new(io::ErrorKind::InvalidData, what);
+                Err(FileError::Archive { archive: self.name.to_string(), source })
+            }
         }
+    }
+
+    /// The directory that a member's name leads to. What is missing on the way is made, for root whatever `--chown` says;
+    /// a link has to lead to a directory, and a file in the way is an error.
+    fn parent(&mut self, names: &[&[u8]]) -> Result<Vec<u8>, FileError> {
+        let mut parent = self.root.to_vec();
+        for name in names {
+            let next = dir::join(&parent, name);
+            match self.dest.lookup(&next)? {
+                Some(found) if found.meta.is_symlink() => {
+                    let below = next.get(self.root.len()..).unwrap_or_default();
+                    let target = self.dest.resolve(self.root, below, Links::Follow)?;
+                    match self.dest.lookup(&target)? {
+                        Some(found) if found.meta.is_dir() => self.copy_up(&target)?,
+                        Some(_) => return Err(at("create files in", &next)(Errno::NOTDIR)),
+                        None => return Err(at("create files in", &next)(Errno::NOENT)),
+                    }
+                    parent = target;
+                    continue;
+                }
+                Some(found) if !found.meta.is_dir() => return Err(at("create files in", &next)(Errno::NOTDIR)),
+                _ => self.directory(&next)?,
+            }
+            parent = next;
+        }
+        Ok(parent)
     }
 
     /// Copies a member's data, telling a broken archive from a full disk.
@@ -179,25 +223,17 @@ impl Unpacking<'_> {
         }
     }
 
-    /// Makes what a member's name implies. Files that are in the way are replaced.
-    fn make_parents(&mut self, parent: &[u8]) -> Result<(), FileError> {
-        let mut missing = false;
-        for path in ancestors(parent) {
-            if path.len() <= self.root.len() {
-                continue;
-            }
-            let is_there = self.dest.lookup(path)?.is_some_and(|found| found.in_upper && found.meta.is_dir());
-            if missing || !is_there {
-                missing = true;
-                self.directory(path)?;
-            }
+    /// Brings an existing directory and those above it into the upper dir.
+    fn copy_up(&mut self, path: &[u8]) -> Result<(), FileError> {
+        for path in ancestors(path).filter(|path| path.len() > self.root.len()) {
+            self.directory(path)?;
         }
         Ok(())
     }
 
     /// Makes a directory, or takes the one that is there; its directory is in the upper dir.
     fn directory(&mut self, path: &[u8]) -> Result<(), FileError> {
-        let new = NewDir { mode: IMPLIED_MODE, owner: self.owner.unwrap_or((0, 0)), epoch: None };
+        let new = NewDir { mode: IMPLIED_MODE, owner: (0, 0), epoch: None };
         match self.dest.lookup(path)? {
             Some(found) if found.meta.is_dir() && found.in_upper => Ok(()),
             Some(found) if found.meta.is_dir() => self.dest.copy_up_dir(path, &found.meta),
@@ -214,15 +250,13 @@ impl Unpacking<'_> {
         }
     }
 
-    fn hard_link(&mut self, path: &[u8], header: &Header) -> Result<(), FileError> {
+    /// Makes another name of a file, which gets the metadata that this name comes with.
+    fn hard_link(&mut self, path: &[u8], header: &Header, owner: (u32, u32)) -> Result<(), FileError> {
         let names = clean(&header.link);
         let (name, parents) = names.split_last().map_or((b"".as_slice(), [].as_slice()), |(n, p)| (*n, p));
         let parent = self.dest.resolve(self.root, &parents.join(&b'/'), Links::Follow)?;
         let target = dir::join(&parent, name);
-        if target == path {
-            return Ok(());
-        }
-        let found = self.dest.lookup(&target)?.filter(|found| !found.meta.is_dir());
+        let found = self.dest.lookup(&target)?.filter(|found| !found.meta.is_dir() && target != path);
         let Some(found) = found else {
             return Err(FileError::DanglingLink {
                 archive: self.name.to_string(),
@@ -235,7 +269,17 @@ impl Unpacking<'_> {
         }
         self.dest.remove(path)?;
         let upper = self.dest.upper();
-        rustix::fs::linkat(upper, &target, upper, path, AtFlags::empty()).map_err(at("create", path))
+        rustix::fs::linkat(upper, &target, upper, path, AtFlags::empty()).map_err(at("create", path))?;
+        self.dest.set_owner(path, owner)?;
+        if found.meta.is_symlink() {
+            return Ok(());
+        }
+        if found.meta.is_file() && !header.xattrs.is_empty() {
+            let file = dir::open(self.dest.upper(), path, OFlags::RDONLY).map_err(at("open", path))?;
+            xattr::write(file, &header.xattrs).map_err(at("set attributes of", path))?;
+        }
+        self.dest.set_mode(path, header.mode)?;
+        self.dest.set_mtime(path, header.mtime)
     }
 
     /// Brings a file of the base into the upper dir, so that it can get another name there.
@@ -243,7 +287,7 @@ impl Unpacking<'_> {
         let Some(input) = self.dest.open_file(path)? else {
             return Err(at("link to", path)(rustix::io::Errno::PERM));
         };
-        self.make_parents(dir::split(path).0)?;
+        self.copy_up(dir::split(path).0)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = rustix::fs::openat(self.dest.upper(), path, flags, Mode::from_raw_mode(0o600));
         let mut output = File::from(opened.map_err(at("create", path))?);
@@ -269,6 +313,7 @@ impl Header {
             mtime: (header.mtime().ok().and_then(|time| i64::try_from(time).ok()).unwrap_or(0), 0),
             device: (0, 0),
             xattrs: Vec::new(),
+            sparse: Sparse::default(),
         };
         if matches!(read.kind, EntryType::Char | EntryType::Block) {
             read.device = (header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0));
@@ -277,8 +322,7 @@ impl Header {
         if read.kind.is_file() && read.name.ends_with(b"/") {
             read.kind = EntryType::Directory;
         }
-        let Some(extensions) = entry.pax_extensions()? else { return Ok(read) };
-        for extension in extensions {
+        for extension in entry.pax_extensions()?.into_iter().flatten() {
             let extension = extension?;
             let value = extension.value_bytes();
             let number = || std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
@@ -287,6 +331,7 @@ impl Header {
                 b"gid" => read.owner.1 = number().unwrap_or(read.owner.1),
                 b"mtime" => read.mtime = pax_time(value).unwrap_or(read.mtime),
                 key => {
+                    read.sparse.read(key, value)?;
                     if let Some(name) = key.strip_prefix(b"SCHILY.xattr.")
                         && xattr::travels(name)
                     {
@@ -294,6 +339,13 @@ impl Header {
                     }
                 }
             }
+        }
+        if let Some(name) = read.sparse.name.take() {
+            read.name = name;
+        }
+        // BuildKit takes times that a signed 64-bit number of nanoseconds cannot hold, and those before 1970, for 1970.
+        if !(0..=i64::MAX / 1_000_000_000).contains(&read.mtime.0) {
+            read.mtime = (0, 0);
         }
         Ok(read)
     }
@@ -327,6 +379,21 @@ fn clean(path: &[u8]) -> Vec<&[u8]> {
         }
     }
     names
+}
+
+/// Whether a name means the directory in which it stands, such as `./` and `a/..`.
+fn is_dot(path: &[u8]) -> bool {
+    let mut depth = 0usize;
+    for name in components(path) {
+        match name {
+            b".." => match depth.checked_sub(1) {
+                Some(above) => depth = above,
+                None => return false,
+            },
+            _ => depth += 1,
+        }
+    }
+    depth == 0 && !path.starts_with(b"/")
 }
 
 fn is_archive(file: &File) -> bool {

@@ -1,13 +1,13 @@
 //! Copies what was selected into the upper dir: directories first, then all else by several threads, then hard links
 //! and the directories' metadata.
 
-use super::dest::{Dest, NewDir, absolute, at, times};
+use super::dest::{Dest, NewDir, absolute, at, ids, times};
 use super::select::{Picked, Selected};
 use super::tree::{Tree, lock};
 use super::{FileError, chmod, xattr};
 use crate::source::dir::{self, Meta};
 use frontend::op::Chmod;
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -38,6 +38,14 @@ pub struct Copier<'a> {
     pub no_reflink: AtomicBool,
 }
 
+/// What was found while directories were made; paths in the destination.
+struct Directories {
+    /// Those that the base has too, in which it must be looked for conflicts.
+    in_base: HashSet<Vec<u8>>,
+    /// Those that were there and are only on the way.
+    kept: HashSet<Vec<u8>>,
+}
+
 impl Copier<'_> {
     /// Copies one file to a canonical path whose directory is in the upper dir. What is there is replaced.
     pub fn file(&self, source: &[u8], meta: &Meta, target: &[u8]) -> Result<(), FileError> {
@@ -48,7 +56,7 @@ impl Copier<'_> {
     /// An existing one keeps mode and owner, those below it get those of the source.
     pub fn directory(&self, selected: &Selected, target: &[u8], new: &NewDir) -> Result<(), FileError> {
         self.dest.make_dirs(target, new)?;
-        let in_base = self.make_directories(selected, target)?;
+        let Directories { in_base, kept } = self.make_directories(selected, target)?;
         let mut files = Vec::new();
         let mut links = Vec::new();
         let mut first_names = HashMap::new();
@@ -69,14 +77,20 @@ impl Copier<'_> {
         }
         // Deepest first: setting a time inside a directory does not change that of the directory, making entries does.
         for picked in selected.entries.iter().rev().filter(|picked| picked.meta.is_dir()) {
-            self.directory_metadata(&selected.source_of(picked), picked, &dir::join(target, &picked.rel))?;
+            let path = dir::join(target, &picked.rel);
+            if kept.contains(&path) {
+                // BuildKit takes over the mode alone, without regard to --chmod.
+                self.dest.set_mode(&path, picked.meta.mode)?;
+            } else {
+                self.directory_metadata(&selected.source_of(picked), picked, &path)?;
+            }
         }
         self.dest.set_mtime(target, selected.meta.mtime)
     }
 
-    /// Makes the selected directories. Returns those that the base has too, in which it must be looked for conflicts.
-    fn make_directories(&self, selected: &Selected, target: &[u8]) -> Result<HashSet<Vec<u8>>, FileError> {
-        let mut in_base = HashSet::new();
+    /// Makes the selected directories.
+    fn make_directories(&self, selected: &Selected, target: &[u8]) -> Result<Directories, FileError> {
+        let (mut in_base, mut kept) = (HashSet::new(), HashSet::new());
         let is_dir = |meta: Option<Meta>| meta.is_some_and(|meta| meta.is_dir());
         if is_dir(self.dest.base_meta(target)?) {
             in_base.insert(target.to_vec());
@@ -93,7 +107,11 @@ impl Copier<'_> {
             match rustix::fs::mkdirat(self.dest.upper(), &path, Mode::from_raw_mode(0o700)) {
                 // An earlier source of the step made it, or something else that is in the way.
                 Err(Errno::EXIST) => match self.dest.lookup(&path)? {
-                    Some(found) if found.meta.is_dir() => {}
+                    Some(found) if found.meta.is_dir() => {
+                        if picked.on_the_way {
+                            kept.insert(path);
+                        }
+                    }
                     _ => return Err(FileError::NotDirectory { path: absolute(&path) }),
                 },
                 Err(errno) => return Err(at("make directory", &path)(errno)),
@@ -103,12 +121,15 @@ impl Copier<'_> {
                         rustix::fs::unlinkat(self.dest.upper(), &path, AtFlags::REMOVEDIR)
                             .map_err(at("remove", &path))?;
                         self.dest.copy_up_dir(&path, &meta)?;
+                        if picked.on_the_way {
+                            kept.insert(path);
+                        }
                     }
                     Some(_) => return Err(FileError::NotDirectory { path: absolute(&path) }),
                 },
             }
         }
-        Ok(in_base)
+        Ok(Directories { in_base, kept })
     }
 
     fn files(
@@ -256,7 +277,8 @@ impl Copier<'_> {
                 xattr::write(self.dest.open_dir(target)?, &xattrs).map_err(at("set attributes of", target))?;
             }
         }
-        self.dest.set_mtime(target, meta.mtime)
+        // What was put into a directory that is only on the way dates it.
+        if picked.on_the_way { Ok(()) } else { self.dest.set_mtime(target, meta.mtime) }
     }
 
     fn mode(&self, meta: &Meta) -> Result<u32, FileError> {
@@ -290,13 +312,14 @@ impl Copier<'_> {
 /// Gives a new file its metadata: the owner first, since a change of it clears set-id bits and capabilities.
 pub fn finish(
     file: impl AsFd,
-    (uid, gid): (u32, u32),
+    owner: (u32, u32),
     mode: u32,
     xattrs: &[(Vec<u8>, Vec<u8>)],
     mtime: (i64, u32),
 ) -> Result<(), Errno> {
     let file = file.as_fd();
-    rustix::fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+    let (uid, gid) = ids(owner);
+    rustix::fs::fchown(file, uid, gid)?;
     rustix::fs::fchmod(file, Mode::from_raw_mode(mode))?;
     xattr::write(file, xattrs)?;
     rustix::fs::futimens(file, &times(mtime))

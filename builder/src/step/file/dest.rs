@@ -207,8 +207,8 @@ impl Dest {
     }
 
     /// Sets the owner of what the upper dir has at a path; clears set-id bits and capabilities of files.
-    pub fn set_owner(&self, path: &[u8], (uid, gid): (u32, u32)) -> Result<(), FileError> {
-        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+    pub fn set_owner(&self, path: &[u8], owner: (u32, u32)) -> Result<(), FileError> {
+        let (uid, gid) = ids(owner);
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         rustix::fs::chownat(&self.upper, name(path), uid, gid, flags).map_err(at("change the owner of", path))
     }
@@ -251,6 +251,11 @@ enum Upper {
     Nothing,
     /// A file is where a directory would have to be.
     Blocked,
+}
+
+/// User and group for chown(2), to which 2^32-1 means to leave what is there: root, for what a step makes.
+pub fn ids((uid, gid): (u32, u32)) -> (Option<Uid>, Option<Gid>) {
+    ((uid != u32::MAX).then(|| Uid::from_raw(uid)), (gid != u32::MAX).then(|| Gid::from_raw(gid)))
 }
 
 /// Only the modification time; that of access stays.

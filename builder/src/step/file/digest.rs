@@ -30,7 +30,7 @@ pub fn digest(copy: &Copy, source: &SourceTree, store: Option<&Store>) -> Result
     let selector = || format!("copy {:?} {:?} {} {}", copy.source, copy.exclude, copy.parents, copy.from_client);
     remembered(source, store, selector, |tree| {
         let selected = select(copy, tree)?;
-        digest_selected(tree, &selected, copy.from_client, names, store)
+        digest_selected(tree, &selected, copy.from_client && tree.is_of_the_client(), names, store)
     })
 }
 
@@ -43,7 +43,7 @@ pub fn bind_digest(path: &str, source: &SourceTree, label: &str, store: Option<&
         || format!("bind {path:?}"),
         |tree| {
             let selected = select_path(path, tree, label)?;
-            digest_selected(tree, &[selected], tree.context().is_some(), Names::Dropped, store)
+            digest_selected(tree, &[selected], tree.is_of_the_client(), Names::Dropped, store)
         },
     )
 }

@@ -69,6 +69,12 @@ pub enum FileError {
         /// What it links to.
         target: String,
     },
+    /// A file that names are looked up in is something else.
+    #[error("{path} is not a regular file")]
+    NotRegular {
+        /// In the tree that is changed.
+        path: String,
+    },
     /// A file of the client is not what it was when the step's key was made.
     #[error("`{path}` changed during the build")]
     Changed {
@@ -165,6 +171,7 @@ impl FileError {
             FileError::SymlinkLoop { .. }
             | FileError::BadPattern { .. }
             | FileError::BadChmod { .. }
+            | FileError::NotRegular { .. }
             | FileError::Archive { .. }
             | FileError::DanglingLink { .. }
             | FileError::NoInput { .. }

@@ -13,6 +13,7 @@ pub mod digest;
 mod error;
 mod owner;
 pub mod select;
+mod sparse;
 #[cfg(test)]
 mod tests;
 pub mod tree;
@@ -99,7 +100,7 @@ fn copy_from(copy: &Copy, tree: &Tree, dest: &mut Dest) -> Result<(), FileError>
         let copier = Copier {
             tree,
             dest,
-            from_client: copy.from_client,
+            from_client: copy.from_client && tree.is_of_the_client(),
             owner,
             chmod: copy.chmod.as_ref(),
             no_reflink: AtomicBool::new(false),

@@ -25,28 +25,27 @@ pub struct Selected {
 pub struct Picked {
     /// Path below the selected directory, and so below the destination.
     pub rel: Vec<u8>,
-    /// Where it is in its tree, if not at that path below the selected directory: a link was followed.
-    pub from: Option<Box<[u8]>>,
     /// What it is.
     pub meta: Meta,
+    /// A directory that is not itself taken: it is only made for what is taken below it.
+    pub on_the_way: bool,
 }
 
 impl Selected {
     /// Where `picked` is in the tree.
     pub fn source_of(&self, picked: &Picked) -> Vec<u8> {
-        match &picked.from {
-            Some(path) => path.to_vec(),
-            None => dir::join(&self.path, &picked.rel),
-        }
+        dir::join(&self.path, &picked.rel)
     }
 }
 
 /// Something that a source names.
 struct Match {
-    /// Path as matched, relative to where matching began.
-    rel: Vec<u8>,
-    /// Path with links followed, from the root.
+    /// Path as matched.
+    written: Vec<u8>,
+    /// Path with links followed.
     path: Vec<u8>,
+    /// The last name as it was matched.
+    name: Vec<u8>,
     meta: Meta,
 }
 
@@ -59,13 +58,12 @@ pub fn select(copy: &Copy, tree: &Tree) -> Result<Vec<Selected>, FileError> {
     }
     let source = Source::new(&copy.source, copy);
     let mut selected = Vec::new();
-    for found in find(tree, b"", &source, Stars::OneLevel)? {
+    for found in find(tree, &source)? {
         let entries = match found.meta.is_dir() {
-            true => below(tree, &found.path, b"", &exclude)?,
+            true => below(tree, &found.path, None, &exclude)?,
             false => Vec::new(),
         };
-        let name = dir::split(&found.rel).1.to_vec();
-        selected.push(Selected { path: found.path, name, meta: found.meta, entries });
+        selected.push(Selected { path: found.path, name: found.name, meta: found.meta, entries });
     }
     Ok(selected)
 }
@@ -73,124 +71,90 @@ pub fn select(copy: &Copy, tree: &Tree) -> Result<Vec<Selected>, FileError> {
 /// The file or directory at `path`, with all that is below it.
 pub fn select_path(path: &str, tree: &Tree, label: &str) -> Result<Selected, FileError> {
     let source = Source::literal(path, label);
-    let mut found = find(tree, b"", &source, Stars::OneLevel)?;
-    let found = found.pop().ok_or_else(|| source.missing(tree, b""))?;
+    let mut found = find(tree, &source)?;
+    let found = found.pop().ok_or_else(|| source.missing(tree))?;
     let entries = match found.meta.is_dir() {
-        true => below(tree, &found.path, b"", &Ignore::default())?,
+        true => below(tree, &found.path, None, &Ignore::default())?,
         false => Vec::new(),
     };
-    Ok(Selected { name: dir::split(&found.rel).1.to_vec(), path: found.path, meta: found.meta, entries })
+    Ok(Selected { path: found.path, name: found.name, meta: found.meta, entries })
 }
 
-/// `--parents`: each match keeps its path below the pivot, so that the pivot is the one selected directory.
+/// `--parents`: what is taken keeps its path below the pivot, so that the pivot is the one selected directory. What
+/// stands behind the pivot is a pattern as `--exclude` has them, which no links are followed for.
 fn select_parents(copy: &Copy, tree: &Tree, exclude: &Ignore) -> Result<Vec<Selected>, FileError> {
-    // A `/./` at the end is no pivot.
-    let pivot = copy.source.find("/./").filter(|at| copy.source.len() > at + 3);
-    let (before, behind) = pivot.map_or(("", copy.source.as_str()), |at| (&copy.source[..at], &copy.source[at + 3..]));
+    let (before, behind) = copy.source.split_once("/./").unwrap_or(("", &copy.source));
+    let pattern = dir::text(&Source::literal(behind, "").names.join(&b'/'));
+    let include = std::slice::from_ref(&pattern);
+    let include = Ignore::from_patterns(include).map_err(|error| FileError::BadPattern { pattern: error.pattern })?;
+    let whole = Source::literal(&copy.source, &copy.source_label);
+    // Without wildcards the very path has to be there: no link on the way, and not excluded.
+    let required = !has_wildcard(before) && !has_wildcard(behind);
+    let roots = match find(tree, &Source::new(before, copy)) {
+        Err(FileError::NotFound { .. }) if required => return Err(whole.missing(tree)),
+        roots => roots?,
+    };
     let mut selected = Vec::new();
-    for root in find(tree, b"", &Source::new(before, copy), Stars::AnyLevel)? {
-        if !root.meta.is_dir() {
+    for root in roots {
+        let mut entries = Vec::new();
+        if root.meta.is_dir() {
+            entries = below(tree, &root.path, Some(&include), exclude)?;
+        }
+        let is_plain = root.path == root.written;
+        if required && !(is_plain && entries.iter().any(|picked| picked.rel == pattern.as_bytes())) {
+            return Err(whole.missing(tree));
+        }
+        // BuildKit's client sends nothing of a file for a path that would be below it.
+        if copy.from_client && !root.meta.is_dir() {
             continue;
         }
-        let mut entries: Vec<Picked> = Vec::new();
-        for found in find(tree, &root.path, &Source::new(behind, copy), Stars::AnyLevel)? {
-            pick_with_parents(tree, &root.path, found, exclude, &mut entries)?;
-        }
-        // Several matches share parents, and `**` finds what lies in other matches.
-        entries.sort_by(|a, b| components(&a.rel).cmp(components(&b.rel)));
-        entries.dedup_by(|a, b| a.rel == b.rel);
-        if !entries.is_empty() {
-            selected.push(Selected { path: root.path, name: Vec::new(), meta: root.meta, entries });
-        }
+        selected.push(Selected { path: root.path, name: root.name, meta: root.meta, entries });
     }
     Ok(selected)
 }
 
-fn pick_with_parents(
-    tree: &Tree,
-    pivot: &[u8],
-    found: Match,
-    exclude: &Ignore,
-    entries: &mut Vec<Picked>,
-) -> Result<(), FileError> {
-    let excluded = !found.rel.is_empty() && exclude.excluded(&dir::text(&found.rel));
-    let followed = found.path != dir::join(pivot, &found.rel);
-    let mut picked = Vec::new();
-    if found.meta.is_dir() {
-        picked = below(tree, &found.path, &found.rel, exclude)?;
-        if followed {
-            for entry in &mut picked {
-                let inner = entry.rel.get(found.rel.len() + 1..).unwrap_or_default();
-                entry.from = Some(dir::join(&found.path, inner).into());
-            }
-        }
-    }
-    if excluded && picked.is_empty() {
-        return Ok(());
-    }
-    // Directories on the way, with the metadata they have in the source.
-    let mut parent = dir::split(&found.rel).0;
-    while !parent.is_empty() {
-        if let Some((path, meta)) = tree.resolve(&dir::join(pivot, parent))? {
-            let from = (path != dir::join(pivot, parent)).then(|| path.into());
-            entries.push(Picked { rel: parent.to_vec(), from, meta });
-        }
-        parent = dir::split(parent).0;
-    }
-    if !found.rel.is_empty() {
-        let from = followed.then(|| found.path.into());
-        entries.push(Picked { rel: found.rel, from, meta: found.meta });
-    }
-    entries.append(&mut picked);
-    Ok(())
-}
-
-/// What `exclude` leaves below the directory `path`. Patterns see paths that begin with `prefix`, as do the results.
-fn below(tree: &Tree, path: &[u8], prefix: &[u8], exclude: &Ignore) -> Result<Vec<Picked>, FileError> {
-    let relative = |full: &[u8]| {
-        let inner = if path.is_empty() { full } else { full.get(path.len() + 1..).unwrap_or_default() };
-        dir::join(prefix, inner)
-    };
+/// What there is below the directory `path`: of that what `include` matches, if it is given, without what `exclude`
+/// leaves out. Patterns see paths below the directory.
+fn below(tree: &Tree, path: &[u8], include: Option<&Ignore>, exclude: &Ignore) -> Result<Vec<Picked>, FileError> {
     let descend = |full: &[u8]| {
-        if exclude.is_empty() {
-            return true;
-        }
-        let rel = dir::text(&relative(full));
-        !exclude.excluded(&rel) || exclude.may_include_below(&rel)
+        let rel = if path.is_empty() { full } else { full.get(path.len() + 1..).unwrap_or_default() };
+        let included = include.is_none_or(|include| include.excluded(rel) || include.may_exclude_below(rel));
+        included && (exclude.is_empty() || !exclude.excluded(rel) || exclude.may_include_below(rel))
     };
     let listings = tree.walk(path, &descend)?;
     let mut entries = Vec::new();
-    flatten(&listings, path, prefix, exclude, &mut entries);
+    flatten(&listings, path, b"", include, exclude, &mut entries);
     Ok(entries)
 }
 
-fn flatten(listings: &Listings, path: &[u8], rel: &[u8], exclude: &Ignore, entries: &mut Vec<Picked>) {
+fn flatten(
+    listings: &Listings,
+    path: &[u8],
+    rel: &[u8],
+    include: Option<&Ignore>,
+    exclude: &Ignore,
+    entries: &mut Vec<Picked>,
+) {
     let Some(listing) = listings.get(path) else { return };
+    let mut included = include.map(|include| include.within(rel));
+    let mut excluded = (!exclude.is_empty()).then(|| exclude.within(rel));
     for entry in listing.iter() {
-        let rel = dir::join(rel, &entry.name);
-        let excluded = !exclude.is_empty() && exclude.excluded(&dir::text(&rel));
-        if excluded && !entry.meta.is_dir() {
+        let mut taken = included.as_mut().is_none_or(|within| within.excludes(&entry.name));
+        taken &= !excluded.as_mut().is_some_and(|within| within.excludes(&entry.name));
+        if !taken && !entry.meta.is_dir() {
             continue;
         }
+        let rel = dir::join(rel, &entry.name);
         let before = entries.len();
-        entries.push(Picked { rel: rel.clone(), from: None, meta: entry.meta });
+        entries.push(Picked { rel: rel.clone(), meta: entry.meta, on_the_way: !taken });
         if entry.meta.is_dir() {
-            flatten(listings, &dir::join(path, &entry.name), &rel, exclude, entries);
+            flatten(listings, &dir::join(path, &entry.name), &rel, include, exclude, entries);
         }
-        // An excluded directory is made only for what an exception takes in below it.
-        if excluded && entries.len() == before + 1 {
+        // A directory that is not taken is made only for what is taken below it.
+        if !taken && entries.len() == before + 1 {
             entries.pop();
         }
     }
-}
-
-/// What `**` means.
-#[derive(Clone, Copy, PartialEq)]
-enum Stars {
-    /// The same as `*`.
-    OneLevel,
-    /// Any number of directories.
-    AnyLevel,
 }
 
 /// A source path taken apart.
@@ -220,12 +184,12 @@ impl<'a> Source<'a> {
     }
 
     /// The error for a source that is not there, with what can be said about why.
-    fn missing(&self, tree: &Tree, start: &[u8]) -> FileError {
-        let path = dir::join(start, &self.names.join(&b'/'));
+    fn missing(&self, tree: &Tree) -> FileError {
+        let path = self.names.join(&b'/');
         let text = dir::text(&path);
         let ignored = tree.context().and_then(|context| {
             let exists = dir::stat(context.root(), &path).ok().flatten().is_some();
-            exists.then(|| context.ignore().reason(&text)).flatten().map(|(line, pattern)| (line, pattern.to_string()))
+            exists.then(|| context.ignore().reason(&path)).flatten().map(|(line, pattern)| (line, pattern.to_string()))
         });
         let near = if ignored.is_some() { Vec::new() } else { near_names(tree, &path) };
         let missing = Missing {
@@ -240,20 +204,21 @@ impl<'a> Source<'a> {
     }
 }
 
-/// All that `source` names below the directory `start`, sorted.
-fn find(tree: &Tree, start: &[u8], source: &Source<'_>, stars: Stars) -> Result<Vec<Match>, FileError> {
+/// All that `source` names, sorted.
+fn find(tree: &Tree, source: &Source<'_>) -> Result<Vec<Match>, FileError> {
     let is_wild = |name: &[u8]| source.wild && (has_wildcard(&dir::text(name)) || name.contains(&b'\\'));
     let plain = source.names.iter().take_while(|name| !is_wild(name)).count();
     let (fixed, wild) = source.names.split_at(plain);
-    let rel = fixed.join(&b'/');
-    let Some((path, meta)) = tree.resolve(&dir::join(start, &rel))? else {
-        return if wild.is_empty() { Err(source.missing(tree, start)) } else { Ok(Vec::new()) };
+    let written = fixed.join(&b'/');
+    let Some((path, meta)) = tree.resolve(&written)? else {
+        let before_wildcards = Source { names: fixed.to_vec(), ..*source };
+        return Err(before_wildcards.missing(tree));
     };
     let mut matches = Vec::new();
-    let from = Match { rel, path, meta };
-    expand(tree, from, wild, stars, source, &mut matches)?;
-    matches.sort_by(|a, b| components(&a.rel).cmp(components(&b.rel)));
-    matches.dedup_by(|a, b| a.rel == b.rel);
+    let name = fixed.last().map_or(Vec::new(), |name| name.to_vec());
+    expand(tree, Match { written, path, name, meta }, wild, source, &mut matches)?;
+    matches.sort_by(|a, b| components(&a.written).cmp(components(&b.written)));
+    matches.dedup_by(|a, b| a.written == b.written);
     Ok(matches)
 }
 
@@ -262,7 +227,6 @@ fn expand(
     tree: &Tree,
     from: Match,
     names: &[&[u8]],
-    stars: Stars,
     source: &Source<'_>,
     matches: &mut Vec<Match>,
 ) -> Result<(), FileError> {
@@ -273,37 +237,21 @@ fn expand(
     if !from.meta.is_dir() {
         return Ok(());
     }
-    let any_level = stars == Stars::AnyLevel && name == b"**";
-    if any_level {
-        let here = Match { rel: from.rel.clone(), path: from.path.clone(), meta: from.meta };
-        if !rest.is_empty() {
-            expand(tree, here, rest, stars, source, matches)?;
-        }
-    }
     let pattern = dir::text(name);
     for entry in tree.list(&from.path)?.iter() {
-        let matched = any_level
-            || path_match(&pattern, &dir::text(&entry.name))
-                .map_err(|_| FileError::BadPattern { pattern: source.written.to_string() })?;
+        let matched = path_match(&pattern, &dir::text(&entry.name))
+            .map_err(|_| FileError::BadPattern { pattern: source.written.to_string() })?;
         if !matched {
             continue;
         }
-        let rel = dir::join(&from.rel, &entry.name);
+        let written = dir::join(&from.written, &entry.name);
         let path = dir::join(&from.path, &entry.name);
-        let found = Match { rel, path, meta: entry.meta };
-        if any_level {
-            match found.meta.is_dir() {
-                // `**` goes on below; at the end of a pattern it takes all that is there.
-                true if rest.is_empty() => matches.push(found),
-                true => expand(tree, found, names, stars, source, matches)?,
-                false if rest.is_empty() => follow(tree, found, source, matches)?,
-                false => {}
-            }
-        } else if rest.is_empty() {
+        let found = Match { written, path, name: entry.name.to_vec(), meta: entry.meta };
+        if rest.is_empty() {
             follow(tree, found, source, matches)?;
         } else {
             // Links on the way are not followed by wildcards, as filepath.Walk does not.
-            expand(tree, found, rest, stars, source, matches)?;
+            expand(tree, found, rest, source, matches)?;
         }
     }
     Ok(())
@@ -317,12 +265,12 @@ fn follow(tree: &Tree, found: Match, source: &Source<'_>, matches: &mut Vec<Matc
     }
     match tree.resolve(&found.path)? {
         Some((path, meta)) => {
-            matches.push(Match { rel: found.rel, path, meta });
+            matches.push(Match { path, meta, ..found });
             Ok(())
         }
         None => {
             let text = dir::text(&found.path);
-            Err(Source::literal(&text, source.label).missing(tree, b""))
+            Err(Source::literal(&text, source.label).missing(tree))
         }
     }
 }

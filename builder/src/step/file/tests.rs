@@ -271,7 +271,12 @@ fn wildcards() {
     check(files, "", &[plain("**/leaf", "/d/")], "");
     check(files, "", &[plain("[^a].md", "/d/")], "d d 755 0:0\nf d/b.md 644 0:0 b");
     check(files, "", &[plain("none*", "/d/")], "");
-    check(files, "", &[plain("gone/*", "/d/")], "");
+    check_error(
+        files,
+        "",
+        &[plain("gone/*", "/d/")],
+        "failed to compute cache key: failed to calculate checksum of the build context: \"/gone\": not found",
+    );
     check("f q\\? 644 0:0 x", "", &[plain("q\\\\[?]", "/d")], "f d 644 0:0 x");
 }
 
@@ -306,8 +311,34 @@ fn parents() {
     check(files, "", &[with("a/./b/1.txt")], "d p 755 0:0\nd p/b 700 0:0\nf p/b/1.txt 600 0:0 1");
     check(files, "", &[with("./a/./b/*.txt")], "d p 755 0:0\nd p/b 700 0:0\nf p/b/1.txt 600 0:0 1");
     check(files, "", &[with("a/*/*.txt")], &format!("{one}\nd p/a/c 755 0:0\nf p/a/c/2.txt 644 0:0 2"));
-    check(files, "", &[with("x*/y")], "");
+    check(files, "", &[with("x*/y")], "d p 755 0:0");
     check(files, "", &[with("t")], "d p 755 0:0\nf p/t 644 0:0 t");
+    // Links are neither followed nor gone through, but before the pivot by a wildcard.
+    let linked = "d a\nf a/x/1 644 0:0 1\nl l - 0:0 a\nl a/m - 0:0 x\nf t 644 0:0 t";
+    check(linked, "", &[with("a/m")], "d p 755 0:0\nd p/a 755 0:0\nl p/a/m - 0:0 x");
+    check(linked, "", &[with("**/1")], "d p 755 0:0\nd p/a 755 0:0\nd p/a/x 755 0:0\nf p/a/x/1 644 0:0 1");
+    check(linked, "", &[with("l/./x/*")], "d p 755 0:0\nd p/x 755 0:0\nf p/x/1 644 0:0 1");
+    check(linked, "", &[with("*/./x")], "d p 755 0:0\nd p/x 755 0:0\nf p/x/1 644 0:0 1");
+    let not_found = |source: &str, path: &str| {
+        let message = "failed to compute cache key: failed to calculate checksum of the build context";
+        check_error(linked, "", &[with(source)], &format!("{message}: \"{path}\": not found"));
+    };
+    not_found("l/x/1", "/l/x/1");
+    not_found("l/./x", "/l/x");
+    not_found("t/./x", "/t/x");
+    not_found(".", "/");
+    not_found("a/./", "/a");
+    // A directory that is there gets the mode of the source's, and keeps its owner.
+    let flags = Copy {
+        chmod: Some(Chmod::Octal(0o640)),
+        owner: Some(Owner { user: Id::Number(5), group: None }),
+        ..with("a/b/1.txt")
+    };
+    let kept = "d p 755 0:0\nd p/a 711 7:8\nd p/a/b 640 5:5\nf p/a/b/1.txt 640 5:5 1";
+    check(files, "d p 755 0:0\nd p/a 700 7:8", &[flags], kept);
+    let excluded = Copy { exclude: vec!["a/b".to_string()], ..with("a/b") };
+    let message = "failed to compute cache key: failed to calculate checksum of the build context: \"/a/b\": not found";
+    check_error(files, "", &[excluded], message);
     let excluding = Copy { exclude: vec!["**/b".to_string()], ..with("a") };
     check(files, "", &[excluding], "d p 755 0:0\nd p/a 711 0:0\nd p/a/c 755 0:0\nf p/a/c/2.txt 644 0:0 2");
     check_error(
@@ -473,10 +504,11 @@ fn archives() {
         ("out/x", Regular, "x", 0o644),
         ("root", Symlink, "/s", 0o777),
         ("s", Directory, "", 0o750),
-        ("root/y", Regular, "y", 0o644),
+        ("root/y", Regular, "y", 0o600),
         ("hard", Link, "/s/y", 0o644),
+        ("..", Directory, "", 0o711),
     ]);
-    let expect = "d d 755 0:0\nf d/abs 644 7:8 a\nf d/hard 644 7:8 y\nl d/out - 7:8 /../..\nl d/root - 7:8 /s\nd d/s 750 7:8\nh d/s/y - - d/hard\nf d/up 644 7:8 u\nf d/x 644 7:8 x\n";
+    let expect = "d d 711 7:8\nf d/abs 644 7:8 a\nf d/hard 644 7:8 y\nl d/out - 7:8 /../..\nl d/root - 7:8 /s\nd d/s 750 7:8\nh d/s/y - - d/hard\nf d/up 644 7:8 u\nf d/x 644 7:8 x\n";
     check_archive(&escaping, "", None, expect);
 
     let twice = tar_of(&[
@@ -493,11 +525,48 @@ fn archives() {
     // A hard link to a file of the base copies it up; what the base has stays below.
     let over =
         tar_of(&[("old/new", Regular, "n", 0o644), ("hard", Link, "old/f", 0o644), ("l/z", Regular, "z", 0o644)]);
-    let expect = "d d 700 1:1\nf d/hard 640 2:2 o\nd d/old 711 3:3\nh d/old/f - - d/hard\nf d/old/new 644 7:8 n\nf d/old/z 644 7:8 z\n";
+    let expect = "d d 700 1:1\nf d/hard 644 7:8 o\nd d/old 711 3:3\nh d/old/f - - d/hard\nf d/old/new 644 7:8 n\nf d/old/z 644 7:8 z\n";
     check_archive(&over, "d d 700 1:1\nd d/old 711 3:3\nf d/old/f 640 2:2 o\nl d/l - 0:0 /old", None, expect);
+
+    // What a member's name implies belongs to root, whatever --chown says.
+    let owner = Owner { user: Id::Number(5), group: Some(Id::Number(6)) };
+    let implied = tar_of(&[("i/f", Regular, "x", 0o644)]);
+    check_archive(&implied, "", Some(owner), "d d 755 5:6\nd d/i 755 0:0\nf d/i/f 644 5:6 x\n");
 
     check_archive(b"no tar", "", None, "f d 700 0:0 no tar\n");
     check_archive(&[0; 10240], "", None, &format!("f d 700 0:0 {}\n", "\0".repeat(10240)));
+}
+
+#[test]
+fn archives_that_cannot_be_unpacked() {
+    use tar::EntryType::{self, Link, Regular, Symlink};
+    if !is_root() {
+        return;
+    }
+    let check = |members: &[(&str, EntryType, &str, u32)], expect: &str| {
+        let temp = tempfile::tempdir().unwrap();
+        let (source, upper) = (temp.path().join("source"), temp.path().join("upper"));
+        std::fs::create_dir(&upper).unwrap();
+        std::fs::create_dir(&source).unwrap();
+        std::fs::write(source.join("a.tar"), tar_of(members)).unwrap();
+        let tree = SourceTree::Client(Arc::new(ContextDir::open(&source, Ignore::default()).unwrap()));
+        let copy = Copy { unpack: true, ..plain("a.tar", "/d/") };
+        let error = apply(&operation(&[copy]), &[], &[tree], &upper).unwrap_err();
+        let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+        let text: Vec<String> = causes.map(|error| error.to_string()).collect();
+        assert!(text.join(": ").contains(expect), "{text:?} has no {expect:?}");
+    };
+    check(
+        &[("l", Symlink, "/gone", 0o777), ("l/x", Regular, "x", 0o644)],
+        "cannot create files in `/d/l`: No such file",
+    );
+    check(
+        &[("f", Regular, "x", 0o644), ("f/x", Regular, "x", 0o644)],
+        "cannot create files in `/d/f`: Not a directory",
+    );
+    check(&[("f", Regular, "x", 0o644), ("f", Link, "f", 0o644)], "f");
+    check(&[("h", Link, "gone", 0o644)], "gone");
+    check(&[("v", EntryType::new(b'V'), "", 0o644)], "unhandled tar header type 86 of `v`");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use super::view;
 use super::{FileError, SourceTree};
-use crate::source::context::ContextDir;
+use crate::source::context::{ContextDir, Owners};
 use crate::source::dir::{self, Listing, Meta};
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
@@ -57,6 +57,11 @@ impl Tree {
             Kind::Client(context) => Some(context),
             Kind::Layers(_) | Kind::Empty => None,
         }
+    }
+
+    /// Whether files belong to root whoever has them, and sockets are empty files: not in what an archive held.
+    pub fn is_of_the_client(&self) -> bool {
+        self.context().is_some_and(|context| context.owners() == Owners::Root)
     }
 
     /// The root; `None` if the tree is empty.
