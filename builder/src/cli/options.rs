@@ -312,15 +312,22 @@ impl BuildArgs {
                 output.attributes.insert("name".into(), names.join(","));
             }
             for annotation in &self.annotations {
-                let (kind, pair) = match annotation.split_once(':') {
-                    Some((kind, pair)) if is_annotation_kind(kind) && pair.contains('=') => (format!("-{kind}"), pair),
-                    _ => (String::new(), annotation.as_str()),
-                };
-                let Some((name, value)) = pair.split_once('=') else {
+                let Some((key, value)) = annotation.split_once('=') else {
                     return Err(bad("annotation", annotation, "it must be a key=value pair"));
                 };
-                let kind = if kind == "-manifest" { String::new() } else { kind };
-                output.attributes.insert(format!("annotation{kind}.{name}"), value.into());
+                let (kinds, name) = key.split_once(':').unwrap_or(("manifest", key));
+                for kind in kinds.split(',') {
+                    if !is_annotation_kind(kind) {
+                        let known = "its type must be manifest, manifest-descriptor, index or index-descriptor";
+                        return Err(bad(
+                            "annotation",
+                            annotation,
+                            format!("unknown annotation type {kind:?}: {known}"),
+                        ));
+                    }
+                    let kind = if kind == "manifest" { String::new() } else { format!("-{kind}") };
+                    output.attributes.insert(format!("annotation{kind}.{name}"), value.into());
+                }
             }
             let push = output.attributes.get("push").is_some_and(|push| push.is_empty() || push == "true");
             if push && !output.attributes.contains_key("name") {

@@ -79,6 +79,7 @@ impl Attributes {
                 layer: LayerOptions { compression: self.compression()?, clamp: None },
                 force_compression: self.boolean("force-compression")?.unwrap_or(false),
                 epoch: None,
+                build_epoch: None,
                 annotations,
                 multi_platform: false,
             },
@@ -106,25 +107,15 @@ impl Attributes {
             Some(Ok(level)) => Some(level),
             Some(Err(_)) => return Err(self.bad("compression-level", &level_text.unwrap_or_default(), "not a number")),
         };
-        let out_of_range = |bounds: &str| {
-            let text = level.unwrap_or_default().to_string();
-            ExportError::Attribute {
-                exporter: self.exporter,
-                key: "compression-level".into(),
-                value: text,
-                problem: format!("it must be {bounds}"),
-            }
-        };
+        // Levels that the method does not have are the nearest that it has, as for BuildKit.
         let compression = self.values.remove("compression");
         match compression.as_deref() {
-            None | Some("gzip") => match level {
-                Some(level) if !(0..=9).contains(&level) => Err(out_of_range("0 to 9")),
-                level => Ok(Compression::Gzip { level: level.map(|level| level as u32) }),
-            },
-            Some("zstd") => match level {
-                Some(level) if !(0..=22).contains(&level) => Err(out_of_range("0 to 22")),
-                level => Ok(Compression::Zstd { level }),
-            },
+            None | Some("gzip") => {
+                Ok(Compression::Gzip { level: level.filter(|level| *level >= 0).map(|level| level.min(9) as u32) })
+            }
+            Some("zstd") => {
+                Ok(Compression::Zstd { level: level.filter(|level| *level >= 0).map(|level| level.min(22)) })
+            }
             Some("uncompressed") => Ok(Compression::Uncompressed),
             Some(other) => Err(self.bad("compression", other, "kiln knows gzip, zstd and uncompressed")),
         }

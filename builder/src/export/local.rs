@@ -108,6 +108,13 @@ impl Exporter for Local {
                 let mut copier = Copier { epoch, written: HashMap::new(), bytes: 0 };
                 for view in &views {
                     copier.copy(view.root.as_fd(), &dest.join(&view.folder))?;
+                    if let (Some(epoch), false) = (epoch, view.folder.is_empty()) {
+                        let folder = dest.join(&view.folder);
+                        let time = Timespec { tv_sec: epoch, tv_nsec: 0 };
+                        let times = Timestamps { last_access: time, last_modification: time };
+                        rustix::fs::utimensat(CWD, &folder, &times, AtFlags::empty())
+                            .map_err(|e| ExportError::io("set the time of", &folder)(e.into()))?;
+                    }
                 }
                 Ok::<u64, ExportError>(copier.bytes)
             })

@@ -127,8 +127,6 @@ pub enum ExportError {
     Collision(String),
     #[error("`docker load` failed: {0}")]
     DockerLoad(String),
-    #[error("rewrite-timestamp needs SOURCE_DATE_EPOCH (--build-arg, environment or source-date-epoch attribute)")]
-    NoEpoch,
     #[error(transparent)]
     Assemble(#[from] AssembleError),
     #[error(transparent)]
@@ -168,8 +166,10 @@ impl ImageAttributes {
         let mut options = self.options.clone();
         options.epoch = self.epoch.unwrap_or(export.epoch);
         options.multi_platform = export.multi_platform;
+        options.build_epoch = export.epoch;
         if self.rewrite_timestamp {
-            options.layer.clamp = Some(options.epoch.ok_or(ExportError::NoEpoch)?);
+            // Without an epoch there is nothing to rewrite to, which BuildKit takes for no fault.
+            options.layer.clamp = options.epoch;
         }
         Ok(options)
     }

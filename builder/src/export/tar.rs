@@ -11,14 +11,15 @@ use std::os::fd::AsFd;
 
 struct Tar {
     target: Target,
-    split: Split,
     epoch: Option<Option<i64>>,
 }
 
 /// Reads the attributes.
 pub fn open(attributes: &mut Attributes) -> Result<Box<dyn Exporter>, ExportError> {
     let target = Target::take(attributes)?.ok_or_else(|| attributes.missing("dest"))?;
-    Ok(Box::new(Tar { target, split: Split::take(attributes)?, epoch: attributes.epoch()? }))
+    // BuildKit's archives have a folder for each of several platforms and none for a lone one, whatever this says.
+    Split::take(attributes)?;
+    Ok(Box::new(Tar { target, epoch: attributes.epoch()? }))
 }
 
 impl Exporter for Tar {
@@ -40,7 +41,7 @@ impl Exporter for Tar {
 
     fn export<'a>(&'a self, export: &'a Export<'a>) -> BoxFuture<'a, Result<Response, ExportError>> {
         Box::pin(async move {
-            let views = views(export, self.split).await?;
+            let views = views(export, Split::Default).await?;
             let mtime = self.epoch.unwrap_or(export.epoch).map_or(Mtime::Keep, Mtime::Set);
             let target = self.target.clone();
             export.vertex.status("sending tarball", 0, 0);

@@ -30,8 +30,10 @@ pub struct AssembleOptions {
     pub layer: LayerOptions,
     /// Also layers of the base image get `layer.compression`.
     pub force_compression: bool,
-    /// `SOURCE_DATE_EPOCH`, seconds since 1970.
+    /// No time of the documents is later than this, in seconds since 1970.
     pub epoch: Option<i64>,
+    /// The build's `SOURCE_DATE_EPOCH`, which an exporter's own leaves as it is.
+    pub build_epoch: Option<i64>,
     pub annotations: AnnotationSet,
     /// An index even for one platform.
     pub multi_platform: bool,
@@ -48,8 +50,8 @@ pub struct AnnotationSet {
 }
 
 impl AnnotationSet {
-    fn select(list: &[(Option<Platform>, String, String)], platform: &Platform) -> Annotations {
-        let applies = |of: &Option<Platform>| of.as_ref().is_none_or(|of| of == platform);
+    fn select(list: &[(Option<Platform>, String, String)], platform: Option<&Platform>) -> Annotations {
+        let applies = |of: &Option<Platform>| of.is_none() || of.as_ref() == platform;
         list.iter().filter(|(of, ..)| applies(of)).map(|(_, name, value)| (name.clone(), value.clone())).collect()
     }
 }
@@ -118,10 +120,11 @@ pub async fn assemble(
     workshop: Workshop<'_>,
 ) -> Result<Assembled, AssembleError> {
     let mut assembled = vec![];
+    let is_index = built.len() > 1 || options.multi_platform;
     for image in built {
-        assembled.push(assemble_one(image, options, workshop).await?);
+        assembled.push(assemble_one(image, is_index, options, workshop).await?);
     }
-    let index = match built.len() > 1 || options.multi_platform {
+    let index = match is_index {
         false if !options.annotations.index.is_empty() => return Err(AssembleError::IndexAnnotations),
         false => None,
         true => {
@@ -137,6 +140,7 @@ pub async fn assemble(
 
 async fn assemble_one(
     image: &BuiltImage,
+    is_index: bool,
     options: &AssembleOptions,
     workshop: Workshop<'_>,
 ) -> Result<AssembledImage, AssembleError> {
@@ -148,7 +152,11 @@ async fn assemble_one(
         .zip(&image.tree.layers)
         .map(|((blob, _), layer)| LayerFacts { diff_id: blob.diff_id.to_string(), created_ms: layer.created_ms })
         .collect();
-    let completed = config::complete(image.config.clone(), &facts, image.base_history_len, options.epoch);
+    let mut planned = image.config.clone();
+    if let Some(epoch) = options.build_epoch {
+        config::date(&mut planned, image.base_history_len, epoch);
+    }
+    let completed = config::complete(planned, &facts, image.base_history_len, options.epoch);
     let config = put(workshop.store, manifest::config_type(options.types), &config::to_bytes(&completed))?;
     let layers: Vec<AssembledLayer> = made
         .into_iter()
@@ -160,11 +168,13 @@ async fn assemble_one(
 
     let config = Entry::plain(config);
     let entries: Vec<Entry> = layers.iter().map(|layer| layer.entry.clone()).collect();
-    let annotations = AnnotationSet::select(&options.annotations.manifest, &image.platform);
+    // Of a lone image no platform counts as named, as in BuildKit.
+    let platform = is_index.then_some(&image.platform);
+    let annotations = AnnotationSet::select(&options.annotations.manifest, platform);
     let bytes = manifest::manifest(options.types, &config, &entries, &annotations);
     let mut manifest = Entry::plain(put(workshop.store, manifest::manifest_type(options.types), &bytes)?);
     manifest.platform = Some((&image.platform).into());
-    manifest.annotations = AnnotationSet::select(&options.annotations.manifest_descriptor, &image.platform);
+    manifest.annotations = AnnotationSet::select(&options.annotations.manifest_descriptor, platform);
     Ok(AssembledImage { platform: image.platform.clone(), layers, config, manifest, created: completed.created })
 }
 

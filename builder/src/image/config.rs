@@ -38,6 +38,14 @@ pub fn complete(
     config
 }
 
+/// Gives the build's own history entries its `SOURCE_DATE_EPOCH`, in seconds, as BuildKit's frontend does: also one that
+/// is still to come.
+pub fn date(config: &mut ImageConfig, base_history_len: usize, epoch: i64) {
+    for entry in config.history.iter_mut().skip(base_history_len) {
+        entry.created = Some(rfc3339_millis(epoch * 1000));
+    }
+}
+
 /// The n-th entry that is not empty belongs to the n-th layer. Surplus entries become empty ones; layers without an
 /// entry get one.
 fn pair_with_layers(history: &mut Vec<HistoryEntry>, layers: &[LayerFacts]) {
@@ -135,6 +143,15 @@ mod tests {
         // Fewer entries than layers, and more.
         check(&["-"], &[Some(1), Some(2)], 0, None, &[1, 2]);
         check(&["-", "-"], &[Some(1)], 0, None, &[1, 1]);
+    }
+
+    #[test]
+    fn an_epoch_to_come_dates_history() {
+        let entry =
+            |created: Option<i64>| HistoryEntry { created: created.map(rfc3339_millis), ..HistoryEntry::default() };
+        let mut config = ImageConfig { history: vec![entry(Some(5)), entry(None)], ..ImageConfig::default() };
+        date(&mut config, 1, 4_000_000_000);
+        assert_eq!(config.history, [entry(Some(5)), entry(Some(4_000_000_000_000))]);
     }
 
     #[test]
