@@ -17,7 +17,7 @@ pub struct BadDigest(pub String);
 impl Digest {
     /// From a finished SHA-256.
     pub fn from_sha256(hash: [u8; 32]) -> Digest {
-        Digest(format!("sha256:{}", hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>()))
+        Digest(format!("sha256:{}", solver::key::hex(&hash)))
     }
 
     /// Hashes `bytes`.

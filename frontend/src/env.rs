@@ -1,52 +1,98 @@
 //! Ordered environments: `NAME=value`, each name once.
 
-/// Variables in the order in which they were last set. Steps see it in what `env` prints; the image's config has its own
-/// list, where a variable keeps its place ([`set_in_list`]).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// Variables in an order: [`Environment::set`] makes one the last, as steps see it in what `env` prints;
+/// [`Environment::set_in_place`] keeps its place, as the image's config does.
+#[derive(Clone, Debug, Default)]
 pub struct Environment {
-    variables: Vec<(String, String)>,
+    /// `None`: taken out.
+    variables: Vec<Option<(Rc<str>, String)>>,
+    places: HashMap<Rc<str>, usize>,
 }
+
+impl PartialEq for Environment {
+    fn eq(&self, other: &Environment) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Environment {}
 
 impl Environment {
     /// From a list of `NAME=value`; a later entry of the same name wins. Without `=`, the value is empty.
     pub fn from_list(list: &[String]) -> Environment {
+        Environment::read(list, Environment::set)
+    }
+
+    /// As [`Environment::from_list`]; what is there twice has its first place.
+    pub fn from_list_in_place(list: &[String]) -> Environment {
+        Environment::read(list, Environment::set_in_place)
+    }
+
+    fn read(list: &[String], set: fn(&mut Environment, &str, &str)) -> Environment {
         let mut env = Environment::default();
         for entry in list {
             let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
-            env.set(name, value);
+            set(&mut env, name, value);
         }
         env
     }
 
     /// The value of a variable.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.variables.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+        let place = *self.places.get(name)?;
+        self.variables[place].as_ref().map(|(_, value)| value.as_str())
     }
 
     /// Sets a variable. It becomes the last one, wherever it was.
     pub fn set(&mut self, name: &str, value: &str) {
         self.remove(name);
-        self.variables.push((name.to_string(), value.to_string()));
+        // Removed ones leave gaps; they are closed before there are more of them than variables.
+        if self.variables.len() > 2 * self.places.len() + 16 {
+            let variables = std::mem::take(&mut self.variables);
+            self.variables = variables.into_iter().filter(Option::is_some).collect();
+            let named = self.variables.iter().flatten().enumerate();
+            self.places = named.map(|(place, (name, _))| (name.clone(), place)).collect();
+        }
+        self.push(name, value);
+    }
+
+    /// Sets a variable, in its place if it is there.
+    pub fn set_in_place(&mut self, name: &str, value: &str) {
+        match self.places.get(name).and_then(|place| self.variables[*place].as_mut()) {
+            Some((_, old)) => *old = value.to_string(),
+            None => self.push(name, value),
+        }
+    }
+
+    fn push(&mut self, name: &str, value: &str) {
+        let name: Rc<str> = name.into();
+        self.places.insert(name.clone(), self.variables.len());
+        self.variables.push(Some((name, value.to_string())));
     }
 
     /// Takes a variable out.
     pub fn remove(&mut self, name: &str) {
-        self.variables.retain(|(other, _)| other != name);
+        if let Some(place) = self.places.remove(name) {
+            self.variables[place] = None;
+        }
     }
 
     /// Names and values, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+        self.variables.iter().flatten().map(|(name, value)| (name.as_ref(), value.as_str()))
     }
 
     /// The names, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.variables.iter().map(|(name, _)| name.as_str())
+        self.iter().map(|(name, _)| name)
     }
 
     /// As a list of `NAME=value`, in order.
     pub fn to_list(&self) -> Vec<String> {
-        self.variables.iter().map(|(name, value)| format!("{name}={value}")).collect()
+        self.iter().map(|(name, value)| format!("{name}={value}")).collect()
     }
 
     /// For [`Lexer::expand`](crate::words::Lexer::expand).
@@ -55,26 +101,9 @@ impl Environment {
     }
 }
 
-/// Sets a variable in a list of `NAME=value`, in its place if it is there.
-pub fn set_in_list(list: &mut Vec<String>, name: &str, value: &str) {
-    let entry = format!("{name}={value}");
-    match list.iter_mut().find(|other| other.split_once('=').map_or(other.as_str(), |(name, _)| name) == name) {
-        Some(place) => *place = entry,
-        None => list.push(entry),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn set_in_a_list() {
-        let mut list = vec!["AB=1".to_string(), "A".to_string()];
-        set_in_list(&mut list, "A", "2=3");
-        set_in_list(&mut list, "B", "");
-        assert_eq!(list, ["AB=1", "A=2=3", "B="]);
-    }
 
     #[test]
     fn set_makes_it_the_last() {
@@ -86,5 +115,13 @@ mod tests {
         env.set("A", "7");
         assert_eq!(env.to_list(), ["B=5", "D=6", "A=7"]);
         assert_eq!((env.get("B"), env.get("C")), (Some("5"), None));
+        env.set_in_place("D", "8");
+        env.set_in_place("C", "9");
+        assert_eq!(env.to_list(), ["B=5", "D=8", "A=7", "C=9"]);
+        for round in 0..100 {
+            env.set("B", &round.to_string());
+        }
+        assert_eq!(env.to_list(), ["D=8", "A=7", "C=9", "B=99"]);
+        assert_eq!(env.get("A"), Some("7"));
     }
 }

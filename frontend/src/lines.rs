@@ -8,7 +8,8 @@ use crate::span::Span;
 /// Longest physical line, newline excluded (BuildKit's scanner has a buffer of 64 KiB).
 pub(crate) const MAX_LINE_BYTES: usize = 65535;
 
-const BYTE_ORDER_MARK: char = '\u{feff}';
+/// Dropped at the very start of a file.
+pub(crate) const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// A cursor over the physical lines of a file.
 pub(crate) struct Lines<'a> {

@@ -300,18 +300,10 @@ impl Op {
         recipe
     }
 
-    /// Digest of [`Op::recipe`], by which equal vertices are found. Holds, unlike the
-    /// recipe, also what is kept from keys (proxies, host addresses, cache mounts' ids), so that merging loses nothing.
+    /// Digest of all that the op says, by which equal vertices are found. Holds, unlike the recipe, also what is kept
+    /// from keys (proxies, host addresses, cache mounts' ids), so that merging loses nothing.
     pub fn definition(&self) -> CacheKey {
-        let mut recipe = self.recipe();
-        match self {
-            Op::Exec(exec) => {
-                recipe.push("unkeyed", format!("{:?} {:?} {:?}", exec.proxy_env, exec.extra_hosts, exec.mounts));
-            }
-            Op::File(file) => recipe.push("unkeyed", format!("{:?}", file.actions)),
-            Op::Source(_) | Op::Merge => {}
-        }
-        recipe.key()
+        CacheKey::of_debug(self)
     }
 
     /// The op without what reference 7.2 keeps out of keys.

@@ -230,8 +230,13 @@ pub(crate) fn split_instruction(line: &Placed, escape: char) -> Split {
 /// takes all.
 fn flag_word(line: &Placed, within: Range<usize>, escape: char) -> (usize, Placed) {
     let mut word = Placed::default();
-    let mut keep = |at: usize, c: char| {
-        word.push(c.encode_utf8(&mut [0; 4]), line.place(at..at + c.len_utf8()).start as usize);
+    // Since when what is read is part of the word as it is.
+    let mut kept_from = within.start;
+    let mut keep_up_to = |at: usize, next: usize| {
+        if kept_from < at {
+            word.append(&line.slice(kept_from..at));
+        }
+        kept_from = next;
     };
     let mut quote = None;
     let mut chars = line[within.clone()].char_indices().map(|(at, c)| (within.start + at, c));
@@ -242,16 +247,22 @@ fn flag_word(line: &Placed, within: Range<usize>, escape: char) -> (usize, Place
                 end = at;
                 break;
             }
-            None if c == '\'' || c == '"' => quote = Some(c),
-            Some(open) if c == open => quote = None,
-            _ if c == escape => {
-                if let Some((at, escaped)) = chars.next() {
-                    keep(at, escaped);
-                }
+            None if c == '\'' || c == '"' => {
+                quote = Some(c);
+                keep_up_to(at, at + 1);
             }
-            _ => keep(at, c),
+            Some(open) if c == open => {
+                quote = None;
+                keep_up_to(at, at + 1);
+            }
+            _ if c == escape => {
+                keep_up_to(at, at + 1);
+                chars.next();
+            }
+            _ => {}
         }
     }
+    keep_up_to(end, end);
     (end, word)
 }
 

@@ -2,12 +2,16 @@
 //! instructions, blank lines, the byte order mark and the way lines were continued are gone.
 
 use crate::ast::{Dockerfile, Node};
-use crate::lines::MAX_LINE_BYTES;
+use crate::lines::{BYTE_ORDER_MARK, MAX_LINE_BYTES};
 use std::fmt;
 
 impl fmt::Display for Dockerfile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let directives = &self.directives;
+        if self.nodes.first().is_some_and(|node| node.line.starts_with(BYTE_ORDER_MARK)) {
+            // The first one is none of the text.
+            write!(f, "{BYTE_ORDER_MARK}")?;
+        }
         let is_default = directives.escape == '\\';
         if !is_default {
             writeln!(f, "# escape={}", directives.escape)?;
@@ -93,6 +97,7 @@ mod tests {
         check("RUN <<A 3<<-\"B\"\r\n a\r\nA\r\n\tx\n\tB", "RUN <<A 3<<-\"B\"\n a\r\nA\n\tx\n\tB\n");
         check("RUN a\\\u{a0}\nUSER b", "RUN a\\\x0b\nUSER b\n");
         check("// syntax=a\nx", "// syntax=a\nx\n");
+        check("\u{feff}\u{feff}RUN a", "\u{feff}\u{feff}RUN a\n");
     }
 
     #[test]

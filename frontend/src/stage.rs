@@ -27,8 +27,10 @@ pub struct OpenStage {
     pub platform: Platform,
     /// The file system so far; `None` is empty.
     pub root: Option<Edge>,
-    /// The image so far.
+    /// The image so far; the environment is still that of the base image.
     pub config: ImageConfig,
+    /// The image's environment.
+    pub image_env: Environment,
     /// The image's environment and the declared arguments.
     pub env: Environment,
     /// Declared arguments, in order, those of the base stage first; a name may be there several times.

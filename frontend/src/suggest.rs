@@ -9,6 +9,12 @@ pub enum Case {
     Insensitive,
 }
 
+/// Distance at which a word is not meant.
+const TOO_FAR: usize = 3;
+
+/// By how many bytes a word at a distance below 3 can be longer or shorter.
+const MAX_BYTES: usize = 8;
+
 /// The option with the smallest edit distance below 3, rather one with the same first letter. `None` if there is none, or if one is equal: the word is then
 /// not what is wrong.
 pub fn nearest<S: AsRef<str>>(word: &str, options: impl IntoIterator<Item = S>, case: Case) -> Option<String> {
@@ -23,9 +29,13 @@ pub fn nearest<S: AsRef<str>>(word: &str, options: impl IntoIterator<Item = S>, 
         if option == wanted {
             return None;
         }
+        // Each letter more or less is a change.
+        if option.len().abs_diff(wanted.len()) > MAX_BYTES {
+            continue;
+        }
         let other_start = !option.starts_with(wanted.chars().next().unwrap_or_default());
         let distance = (edit_distance(&wanted, &option), other_start);
-        if distance.0 < 3 && best.as_ref().is_none_or(|(smallest, _)| distance < *smallest) {
+        if distance.0 < TOO_FAR && best.as_ref().is_none_or(|(smallest, _)| distance < *smallest) {
             best = Some((distance, option));
         }
     }
@@ -48,7 +58,7 @@ pub fn did_you_mean<S: AsRef<str>>(
     message
 }
 
-/// Levenshtein distance, in characters.
+/// Levenshtein distance, in characters; [`TOO_FAR`] or more if it is that much.
 fn edit_distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     // `row[j]` is the distance between what was read of `a` and the first j characters of `b`.
@@ -56,10 +66,15 @@ fn edit_distance(a: &str, b: &str) -> usize {
     for (i, from) in a.chars().enumerate() {
         let mut diagonal = row[0];
         row[0] = i + 1;
+        let mut nearest = row[0];
         for (j, to) in b.iter().enumerate() {
             let substituted = diagonal + usize::from(from != *to);
             diagonal = row[j + 1];
             row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+            nearest = nearest.min(row[j + 1]);
+        }
+        if nearest >= TOO_FAR {
+            return nearest;
         }
     }
     row[b.len()]

@@ -18,9 +18,24 @@ impl CacheKey {
         CacheKey(Sha256::digest(bytes).into())
     }
 
+    /// Hashes what `{:?}` prints: cheaper than any other form of a value that derives `Debug`, and as good where the key
+    /// is forgotten with the process.
+    pub fn of_debug(value: &impl fmt::Debug) -> CacheKey {
+        struct Hash(Sha256);
+        impl fmt::Write for Hash {
+            fn write_str(&mut self, text: &str) -> fmt::Result {
+                self.0.update(text.as_bytes());
+                Ok(())
+            }
+        }
+        let mut hash = Hash(Sha256::new());
+        fmt::write(&mut hash, format_args!("{value:?}")).expect("hashing does not fail");
+        CacheKey(hash.0.finalize().into())
+    }
+
     /// 64 lower-case hex digits.
     pub fn to_hex(&self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&self.0)
     }
 
     /// Reads what [`CacheKey::to_hex`] writes; `None` for anything else.
@@ -34,6 +49,13 @@ impl CacheKey {
         }
         Some(CacheKey(bytes))
     }
+}
+
+/// Two lower-case hex digits for each byte. Keys are printed some hundred times for each step of a long chain.
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
 }
 
 impl fmt::Display for CacheKey {

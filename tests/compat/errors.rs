@@ -49,6 +49,53 @@ fn bad_dockerfiles_get_a_place_and_a_suggestion() {
 }
 
 #[test]
+fn missing_files_are_underlined_and_explained() {
+    let check = |dockerfile: &str, expect: &[&str]| {
+        let context = Tree::dockerfile(dockerfile).file("package.json", "{}").file("app/main.rs", "x");
+        let context = context.file(".dockerignore", "# not needed\napp/\n");
+        let finished = Kiln::new().build(&context).fails();
+        finished
+            .says(expect)
+            .says(&["ERROR: failed to build: failed to solve: failed to compute cache key", "not found"]);
+    };
+    check(
+        "FROM scratch\nCOPY \\\n  packge.json /x/\n",
+        &[
+            "error: `packge.json` is not in the build context\n --> Dockerfile:3:3",
+            "^^^^^^^^^^^ did you mean `package.json`?",
+        ],
+    );
+    check(
+        "FROM scratch\nCOPY app/main.rs /x/\n",
+        &["^^^^^^^^^^^ excluded by .dockerignore line 2: `app/`", "help: ", "add `!app/main.rs` below it"],
+    );
+    check("FROM scratch\nCOPY ../up /x/\n", &["`../up` leads out of the build context", "--build-context"]);
+    check(
+        "FROM busybox\nRUN --mount=type=bind,source=packge.json,target=/x true\n",
+        &["Dockerfile:2:29", "did you mean `package.json`?"],
+    );
+}
+
+#[test]
+fn well_known_exit_codes_are_explained() {
+    let check = |command: &str, expect: &[&str]| {
+        let context = Tree::dockerfile(&format!("FROM busybox\nRUN {command}\n"));
+        Kiln::new().build(&context).fails().says(expect);
+    };
+    check("no-such-command", &["exit code: 127", "help: the shell did not find a command"]);
+    check("touch /f && /f", &["exit code: 126", "chmod +x"]);
+    check("kill -9 $$", &["exit code: 137", "SIGKILL"]);
+}
+
+#[test]
+fn build_args_without_an_arg_are_noted() {
+    let context = Tree::dockerfile("FROM scratch\nARG VERSION\n");
+    let finished = Kiln::new().build(&context).args(["--build-arg", "VERSIN=1"]).progress("plain").ok();
+    let notice = "[Warning] One or more build-args [VERSIN] were not consumed (did you mean VERSION?)";
+    assert!(finished.stderr.contains(notice), "{}", finished.stderr);
+}
+
+#[test]
 fn usage_errors_exit_with_1_too() {
     let kiln = Kiln::new();
     kiln.build(&Tree::dockerfile("FROM scratch\n")).args(["--output=type=nonsense"]).fails().says(&["nonsense"]);

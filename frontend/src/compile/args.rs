@@ -170,3 +170,24 @@ fn epoch(file: &TypedFile, request: &CompileRequest, env: &mut Environment) -> R
     let error = Diagnostic { span: None, ..Diagnostic::error(message, Span::default()) };
     Err(error.help("give the seconds since 1970 as a number"))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::*;
+
+    #[test]
+    fn unused_build_args() {
+        let check = |text: &str, args: &[(&str, &str)], expect: &[(&str, Option<&str>)]| {
+            let unused = plan_with(text, &with_args(args)).unused_args;
+            let found: Vec<_> = unused.iter().map(|arg| (arg.name.as_str(), arg.near.as_deref())).collect();
+            assert_eq!(found, expect, "{text}");
+        };
+        let all = [("A", "1"), ("VERSIN", "2"), ("other", "3")];
+        check("ARG A\nFROM scratch\nARG VERSION", &all, &[("VERSIN", Some("VERSION")), ("other", None)]);
+        check("FROM scratch AS unused\nARG A VERSIN\nFROM scratch\nARG other", &all, &[]);
+        let known =
+            [("http_proxy", "x"), ("BUILDKIT_INLINE_CACHE", "1"), ("TARGETARCH", "x"), ("SOURCE_DATE_EPOCH", "1")];
+        check("FROM scratch", &known, &[]);
+        check("FROM scratch AS a\nONBUILD ARG A\nFROM a", &[("A", "1")], &[]);
+    }
+}

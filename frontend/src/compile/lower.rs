@@ -13,10 +13,10 @@ use crate::op::Step;
 use crate::path;
 use crate::platform::Platform;
 use crate::stage::{Expanded, Lost, Lowering, OpenStage, Settings, Tree, numbered};
-use solver::graph::Graph;
+use solver::graph::{Edge, Graph};
 use std::collections::{BTreeMap, BTreeSet};
 
-const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What lowering reads and what it writes to.
 pub(super) struct Lower<'a> {
@@ -27,20 +27,48 @@ pub(super) struct Lower<'a> {
     pub graph: &'a mut Graph<Step>,
 }
 
+/// Stages that are compiled.
+struct Done {
+    /// Their file systems.
+    roots: BTreeMap<usize, Option<Edge>>,
+    /// Those that others are still to be based on, or that are the target.
+    bases: BTreeMap<usize, OpenStage>,
+    /// By how many that is.
+    uses: BTreeMap<usize, usize>,
+}
+
+impl Done {
+    /// A stage for one of those based on it. Only the last gets it itself, so that in a chain of stages none is copied.
+    fn base(&mut self, index: usize) -> Option<OpenStage> {
+        let left = self.uses.get_mut(&index)?;
+        *left = left.saturating_sub(1);
+        if *left == 0 { self.bases.remove(&index) } else { self.bases.get(&index).cloned() }
+    }
+}
+
 impl Lower<'_> {
     /// Lowers the reachable stages in file order and makes the image of the target.
     pub fn image(mut self, reachable: &BTreeSet<usize>, target: usize) -> (Option<PlannedImage>, Vec<Diagnostic>) {
-        let mut done: BTreeMap<usize, OpenStage> = BTreeMap::new();
+        let mut done = Done { roots: BTreeMap::new(), bases: BTreeMap::new(), uses: BTreeMap::new() };
+        for &index in reachable {
+            if let Origin::Stage(base) = self.plans.stages[index].base {
+                *done.uses.entry(base).or_default() += 1;
+            }
+        }
+        *done.uses.entry(target).or_default() += 1;
         let mut errors = vec![];
         for &index in reachable {
-            let stage = self.stage(index, &done, &mut errors);
-            done.insert(index, stage);
+            let stage = self.stage(index, &mut done, &mut errors);
+            done.roots.insert(index, stage.root);
+            if done.uses.contains_key(&index) {
+                done.bases.insert(index, stage);
+            }
         }
-        let target = done.remove(&target).filter(|_| errors.is_empty());
+        let target = done.bases.remove(&target).filter(|_| errors.is_empty());
         (target.map(|stage| finish(stage, self.settings)), errors)
     }
 
-    fn stage(&mut self, index: usize, done: &BTreeMap<usize, OpenStage>, errors: &mut Vec<Diagnostic>) -> OpenStage {
+    fn stage(&mut self, index: usize, done: &mut Done, errors: &mut Vec<Diagnostic>) -> OpenStage {
         let plan = &self.plans.stages[index];
         let mut stage = self.open(plan, done);
         if plan.replaced_by.is_some() {
@@ -57,15 +85,15 @@ impl Lower<'_> {
         index: usize,
         stage: &mut OpenStage,
         planned: &PlannedCommand,
-        done: &BTreeMap<usize, OpenStage>,
+        done: &Done,
     ) -> Result<(), Option<Diagnostic>> {
         let mut trees = vec![];
         for (position, origin) in planned.origins.iter().enumerate() {
             let tree = match origin {
                 None => None,
                 Some(Origin::Outside(outside)) => Some(outside.tree(self.graph, self.images)),
-                Some(Origin::Stage(other)) => match done.get(other).filter(|_| *other < index) {
-                    Some(stage) => Some(self.stage_tree(*other, stage)),
+                Some(Origin::Stage(other)) => match done.roots.get(other).filter(|_| *other < index) {
+                    Some(root) => Some(self.stage_tree(*other, *root)),
                     None => return Err(Some(self.too_early(index, *other, planned, position))),
                 },
             };
@@ -91,10 +119,10 @@ impl Lower<'_> {
         })
     }
 
-    fn stage_tree(&self, index: usize, stage: &OpenStage) -> Tree {
+    fn stage_tree(&self, index: usize, root: Option<Edge>) -> Tree {
         let plan = &self.plans.stages[index];
         let from_client = plan.replaced_by.as_ref().is_some_and(|outside| outside.kind == Kind::Local);
-        Tree { edge: stage.root, label: format!("stage {:?}", plan.shown), from_client }
+        Tree { edge: root, label: format!("stage {:?}", plan.shown), from_client }
     }
 
     /// A stage can only be read by those after it.
@@ -120,9 +148,9 @@ impl Lower<'_> {
     }
 
     /// The stage as FROM leaves it.
-    fn open(&mut self, plan: &StagePlan, done: &BTreeMap<usize, OpenStage>) -> OpenStage {
+    fn open(&mut self, plan: &StagePlan, done: &mut Done) -> OpenStage {
         let mut stage = match &plan.base {
-            Origin::Stage(base) => self.on_stage(plan, done.get(base)),
+            Origin::Stage(base) => self.on_stage(plan, done.base(*base)),
             Origin::Outside(outside) => self.on_outside(plan, outside),
         };
         if plan.lost == Lost::Unknown {
@@ -132,23 +160,22 @@ impl Lower<'_> {
             return stage;
         }
         let config = &mut stage.config.config;
-        let has_path = Environment::from_list(&config.env).get("PATH").is_some();
-        if !has_path && stage.platform.os != "windows" {
-            config.env.push(DEFAULT_PATH.to_string());
+        if stage.image_env.get("PATH").is_none() && stage.platform.os != "windows" {
+            stage.image_env.set("PATH", DEFAULT_PATH);
         }
         if !config.working_dir.is_empty() && !config.working_dir.starts_with('/') {
             config.working_dir = path::clean(&config.working_dir);
         }
         // Where both a variable of the image and an inherited argument have a name, the image's counts.
-        for (name, value) in Environment::from_list(&config.env).iter() {
+        for (name, value) in stage.image_env.iter() {
             stage.env.set(name, value);
         }
         stage
     }
 
-    fn on_stage(&self, plan: &StagePlan, base: Option<&OpenStage>) -> OpenStage {
+    fn on_stage(&self, plan: &StagePlan, base: Option<OpenStage>) -> OpenStage {
         // Every base stage comes earlier in the file and is reachable with its user.
-        let mut stage = base.cloned().unwrap_or_else(|| empty_stage(&self.settings.target));
+        let mut stage = base.unwrap_or_else(|| empty_stage(&self.settings.target));
         stage.config.config.on_build.clear();
         (stage.cmd, stage.entrypoint, stage.healthcheck) = (None, None, None);
         self.set_names(plan, &mut stage);
@@ -168,6 +195,7 @@ impl Lower<'_> {
             stage.config = ImageConfig { created: None, ..info.config.clone() };
             stage.base_history_len = stage.config.history.len();
             stage.config.config.on_build.clear();
+            stage.image_env = Environment::from_list_in_place(&stage.config.config.env);
             if plan.replaced_by.is_some() {
                 stage.platform = config_platform(&stage.config).unwrap_or(stage.platform);
             } else {
@@ -226,10 +254,12 @@ fn empty_stage(platform: &Platform) -> OpenStage {
         ..ImageConfig::default()
     };
     config.config.working_dir = "/".to_string();
+    let mut image_env = Environment::default();
     if platform.os != "windows" {
-        config.config.env.push(DEFAULT_PATH.to_string());
+        image_env.set("PATH", DEFAULT_PATH);
     }
     OpenStage {
+        image_env,
         name: String::new(),
         platform: platform.clone(),
         root: None,
@@ -267,6 +297,10 @@ fn normalised(platform: Platform) -> Platform {
 /// The image of the target stage: labels of the client last, and the platform that was asked for.
 fn finish(stage: OpenStage, settings: &Settings<'_>) -> PlannedImage {
     let mut config = stage.config;
+    // What a base image says in its own way stays as it is.
+    if Environment::from_list_in_place(&config.config.env) != stage.image_env {
+        config.config.env = stage.image_env.to_list();
+    }
     config.config.labels.extend(settings.request.labels.clone());
     let target = &settings.target;
     if !settings.request.platforms.is_empty() {

@@ -4,7 +4,6 @@ use super::flags::Flags;
 use super::pairs::{Pairs, history_text};
 use crate::ast::Node;
 use crate::diagnostic::Diagnostic;
-use crate::env::set_in_list;
 use crate::lint;
 use crate::stage::{LayerOf, Lowering};
 use crate::words::Lexer;
@@ -32,7 +31,7 @@ impl Env {
         for pair in &pairs {
             lint::secrets_used_in_arg_or_env(at, "ENV", &pair.name);
             at.stage.env.set(&pair.name, &pair.value);
-            set_in_list(&mut at.stage.config.config.env, &pair.name, &pair.value);
+            at.stage.image_env.set_in_place(&pair.name, &pair.value);
         }
         at.history(history_text("ENV", &pairs), LayerOf::Nothing);
         Ok(())

@@ -11,6 +11,7 @@ use crate::path;
 use crate::stage::{LayerOf, Lowering, Tree, with_upper_keyword};
 use crate::suggest::{Case, did_you_mean};
 use crate::words::Lexer;
+use std::collections::{HashMap, HashSet};
 
 /// The fields of a RUN.
 #[derive(Clone, Debug, PartialEq)]
@@ -257,13 +258,14 @@ fn proxy_env(at: &Lowering<'_>) -> Vec<String> {
 /// `|2 a=1 b=2`: each declared argument once, at its first place, with the value that the step sees.
 fn history_args(at: &Lowering<'_>) -> Vec<String> {
     let mut words = vec![];
-    let mut seen: Vec<&str> = vec![];
+    let last: HashMap<&str, Option<&str>> =
+        at.stage.args.iter().map(|arg| (arg.name.as_str(), arg.value.as_deref())).collect();
+    let mut seen: HashSet<&str> = HashSet::new();
     for arg in &at.stage.args {
-        if seen.contains(&arg.name.as_str()) {
+        if !seen.insert(&arg.name) {
             continue;
         }
-        seen.push(&arg.name);
-        let last = at.stage.args.iter().rfind(|other| other.name == arg.name).and_then(|last| last.value.as_deref());
+        let last = last.get(arg.name.as_str()).copied().flatten();
         words.push(format!("{}={}", arg.name, at.stage.env.get(&arg.name).or(last).unwrap_or_default()));
     }
     if !words.is_empty() {

@@ -12,7 +12,7 @@ use frontend::ignore::has_wildcard;
 use frontend::op::Copy;
 use rustix::fs::{FileType, major, minor};
 use sha2::{Digest as _, Sha256};
-use solver::key::CacheKey;
+use solver::key::{CacheKey, hex};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -333,10 +333,6 @@ fn stat_key(meta: &Meta) -> StatKey {
         mtime_ns: nanoseconds(meta.mtime),
         ctime_ns: nanoseconds(meta.ctime),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
