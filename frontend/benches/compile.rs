@@ -72,9 +72,9 @@ fn file(head: &str, lines: usize, line: impl Fn(usize) -> String) -> String {
 
 fn mixed(lines: usize) -> String {
     file("FROM alpine", lines, |n| match n % 5 {
-        0 => format!("ENV NAME_{n}=value-${{NAME_{}:-none}}", n.saturating_sub(5)),
+        0 => format!("ENV NAME_{}=value-${{NAME_0:-none}}", n % 100),
         1 => format!("RUN make target-{n}"),
-        2 => format!("COPY src/{n} $NAME_{} /dst/{n}/", n - 2),
+        2 => format!("COPY src/{n} ${{NAME_{}:-x}} /dst/{n}/", n % 100),
         3 => format!("LABEL label.{n}=\"a b c\""),
         _ => format!("WORKDIR /work/{n}"),
     })
@@ -122,7 +122,7 @@ fn stages(lines: usize) -> String {
 /// Each is based on the one before it.
 fn chain(lines: usize) -> String {
     file("FROM alpine AS s0", lines / 5, |n| {
-        format!("FROM s{n} AS s{}\nENV B{n}=$A\nLABEL l{n}=x\nWORKDIR /w{n}\nRUN make {n}", n + 1)
+        format!("FROM s{n} AS s{}\nENV B{}=x\nLABEL l{n}=x\nWORKDIR /w{n}\nRUN make {n}", n + 1, n % 20)
     })
 }
 
@@ -135,7 +135,7 @@ fn heredocs(lines: usize) -> String {
 }
 
 fn onbuild(lines: usize) -> String {
-    let base = file("FROM alpine AS base", lines / 2, |n| format!("ONBUILD ENV A{n}=b"));
+    let base = file("FROM alpine AS base", lines / 2, |n| format!("ONBUILD RUN make {n} $B"));
     base + &file("FROM base", lines / 2, |n| format!("RUN make {n}"))
 }
 
@@ -144,5 +144,5 @@ fn expose(lines: usize) -> String {
 }
 
 fn workdir(lines: usize) -> String {
-    file("FROM alpine", lines, |n| format!("WORKDIR d{n}"))
+    file("FROM alpine", lines, |n| format!("WORKDIR /d{n}/e"))
 }
