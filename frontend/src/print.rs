@@ -25,9 +25,8 @@ impl fmt::Display for Dockerfile {
             }
         }
         let first = self.nodes.first();
-        if first.is_some_and(|node| !node.comments.is_empty() || node.line.starts_with('\u{feff}')) {
-            // Directives end here: the comments that follow may look like some. And a byte order mark that is part of
-            // an instruction does not begin the file.
+        if first.is_some_and(|node| !node.comments.is_empty()) {
+            // Directives end here: the comments that follow may look like some.
             writeln!(f)?;
         }
         self.nodes.iter().try_for_each(|node| print_node(f, node, directives.escape))
