@@ -7,6 +7,7 @@ mod compat;
 mod examples;
 mod export;
 mod fault;
+mod history;
 mod instruction;
 mod sandbox;
 mod source;

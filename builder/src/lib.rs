@@ -10,6 +10,7 @@ pub mod cancel;
 pub mod cli;
 pub mod config;
 pub mod export;
+pub mod history;
 pub mod image;
 pub mod pipeline;
 pub mod progress;

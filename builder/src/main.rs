@@ -1,6 +1,6 @@
 //! Starts kiln: enters a user namespace where one is needed, then runs the command.
 
-use builder::cli::{Cli, Command, build, exit};
+use builder::cli::{Cli, Command, build, exit, logs};
 use clap::Parser;
 use std::process::ExitCode;
 
@@ -16,6 +16,7 @@ fn main() -> ExitCode {
     };
     let result = match &cli.command {
         Command::Build(args) => build::run(&cli, args, identity),
+        Command::Logs(args) => logs::run(&cli, args, &identity),
     };
     match result {
         Ok(code) => ExitCode::from(code),

@@ -45,6 +45,8 @@ pub struct World {
     pub cancel: Cancel,
     pub host: Platform,
     pub identity: Identity,
+    /// Folder for the complete output of steps.
+    pub logs: PathBuf,
 }
 
 /// A build that succeeded.
@@ -148,6 +150,7 @@ pub async fn build(options: &BuildOptions, world: &World) -> Result<Built, Build
         ssh: Arc::new(ssh),
         identity: world.identity.clone(),
         limits: options.limits.clone(),
+        logs: world.logs.clone(),
         layer_options: layer_options(&exporters),
         cancel: world.cancel.clone(),
         begun_anew: Arc::default(),

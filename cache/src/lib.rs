@@ -8,6 +8,7 @@
 //! <root>/snapshots/<id>/   trees, in overlayfs' upper form
 //! <root>/mounts/<id>/      cache mounts
 //! <root>/claims/<key>      locked while some process runs the key
+//! <root>/logs/<build>/     what a build did, and the output of its steps
 //! <root>/ingest/<process>/ everything unfinished; its `lock` is held while the process lives
 //! <root>/trash/            what is to be deleted when there is time
 //! ```

@@ -49,7 +49,7 @@ impl Store {
         rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(FileError::at("lock", &lock_path))?;
 
         check_format(&root)?;
-        for folder in ["blobs/sha256", "snapshots", "mounts", "ingest", "claims", "trash"] {
+        for folder in ["blobs/sha256", "snapshots", "mounts", "ingest", "claims", "logs", "trash"] {
             let path = root.join(folder);
             fs::create_dir_all(&path).map_err(FileError::at("make the folder", &path))?;
         }
@@ -83,6 +83,11 @@ impl Store {
     /// Where cache mounts are: `mounts/<id>`.
     pub fn mounts_dir(&self) -> PathBuf {
         self.inner.root.join("mounts")
+    }
+
+    /// Where the histories of builds are: `logs/<build>`.
+    pub fn logs_dir(&self) -> PathBuf {
+        self.inner.root.join("logs")
     }
 
     /// Where claims are: `claims/<key>`.

@@ -1,9 +1,10 @@
 //! `kiln build`: opens the store, runs the pipeline, and tells how it went.
 
-use super::options::{BuildArgs, BuildOptions};
+use super::options::{BuildArgs, BuildOptions, ContextArg, FileArg};
 use super::{Cli, exit, failure};
 use crate::cancel::Cancel;
 use crate::config::Config;
+use crate::history::{About, BuildLog, Status};
 use crate::pipeline::{self, BuildError, Built, World};
 use crate::progress::Progress;
 use crate::progress::render::{self, Mode, Summary};
@@ -37,6 +38,7 @@ pub fn run(cli: &Cli, args: &BuildArgs, identity: Identity) -> Result<u8> {
     let registry = Registry::new(&config, Credentials::from_environment(|name| std::env::var_os(name)));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start threads")?;
 
+    let log = BuildLog::begin(&store, about(&options))?;
     let (sender, receiver) = std::sync::mpsc::channel();
     let renderer = render::spawn(options.progress.parse().unwrap_or(Mode::Auto), receiver);
     let result = runtime.block_on(async {
@@ -47,6 +49,7 @@ pub fn run(cli: &Cli, args: &BuildArgs, identity: Identity) -> Result<u8> {
             cancel: Cancel::default(),
             host,
             identity,
+            logs: log.folder().to_path_buf(),
         };
         tokio::spawn(cancel_on_signals(world.cancel.clone()));
         pipeline::build(&options, &world).await
@@ -55,7 +58,38 @@ pub fn run(cli: &Cli, args: &BuildArgs, identity: Identity) -> Result<u8> {
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
     let summary = renderer.join().unwrap_or_default();
     store.sync()?;
+    remember(log, &result, &summary);
     conclude(&options, result, &summary)
+}
+
+/// What the history says of the build.
+fn about(options: &BuildOptions) -> About {
+    let text = |path: &Path| path.display().to_string();
+    About {
+        context: match &options.context {
+            ContextArg::Directory(path) => text(path),
+            ContextArg::Stdin => "-".to_string(),
+        },
+        file: match &options.file {
+            None => String::new(),
+            Some(FileArg::Path(path)) => text(path),
+            Some(FileArg::Stdin) => "-".to_string(),
+        },
+        target: options.target.clone().unwrap_or_default(),
+        tags: options.tags.iter().map(|tag| tag.familiar()).collect(),
+    }
+}
+
+/// Writes the build into the history. What cannot be written there does not change how the build went.
+fn remember(log: BuildLog, result: &Result<Built, BuildError>, summary: &Summary) {
+    let (status, error) = match result {
+        Ok(_) => (Status::Completed, None),
+        Err(BuildError::Canceled) => (Status::Canceled, None),
+        Err(error) => (Status::Failed, Some(crate::progress::chain(error))),
+    };
+    if let Err(error) = log.finish(status, error, summary) {
+        eprintln!("WARNING: the history of this build is lost: {}", crate::progress::chain(&error));
+    }
 }
 
 /// Writes the files that were asked for, and says what happened.

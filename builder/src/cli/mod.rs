@@ -4,6 +4,7 @@ pub mod build;
 pub mod csv;
 pub mod exit;
 pub mod failure;
+pub mod logs;
 pub mod options;
 pub mod output;
 mod resources;
@@ -31,4 +32,6 @@ pub struct Cli {
 pub enum Command {
     /// Build an image from a Dockerfile
     Build(Box<options::BuildArgs>),
+    /// Show the complete output of a build's steps
+    Logs(logs::LogsArgs),
 }

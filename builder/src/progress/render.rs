@@ -33,6 +33,23 @@ pub enum Mode {
 pub struct Summary {
     /// Vertices that failed, in the order in which they were announced. Cancelled ones are not among them.
     pub failed: Vec<FailedVertex>,
+    /// All vertices, in the same order.
+    pub steps: Vec<StepSummary>,
+}
+
+/// What became of a vertex.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepSummary {
+    /// `sha256:…`.
+    pub digest: String,
+    /// Such as `[build 2/5] RUN make`.
+    pub name: String,
+    /// When it first started.
+    pub started: Option<SystemTime>,
+    /// How long it worked.
+    pub worked: Duration,
+    /// `None` if it never ended.
+    pub outcome: Option<Outcome>,
 }
 
 /// A vertex that failed.
@@ -174,7 +191,15 @@ fn summary(track: &Track) -> Summary {
             log: tracked.log.lines().map(line).collect(),
         })
     });
-    Summary { failed: failed.collect() }
+    let now = SystemTime::now();
+    let steps = track.vertices.iter().map(|tracked| StepSummary {
+        digest: tracked.vertex.digest.clone(),
+        name: tracked.vertex.name.clone(),
+        started: tracked.intervals.first().map(|(start, _)| *start),
+        worked: tracked.worked(now),
+        outcome: tracked.outcome.clone(),
+    });
+    Summary { failed: failed.collect(), steps: steps.collect() }
 }
 
 /// Event lists for the tests of all renderers, and a buffer that can be looked at while it is written.

@@ -1,9 +1,10 @@
 //! RUN: the trees, mounts and secrets of an Exec op become a sandbox; what it wrote is in the upper folder afterwards.
 
 use super::cache_mount::BegunAnew;
-use super::exec_log::StepLog;
+use super::exec_log::{LogFile, StepLog};
 use super::exec_mounts::{self, Mounts};
 use super::mount_point;
+use super::redact::Redactor;
 use super::user::{self, User};
 use super::{exec_files, exec_plan};
 use crate::progress::{Stream, Vertex};
@@ -14,7 +15,7 @@ use crate::sandbox::userns::Identity;
 use crate::sandbox::{SandboxError, devices, emulator, rootfs};
 use crate::secret::{SecretError, Secrets};
 use crate::ssh::{SshAgents, SshError};
-use frontend::op::{Exec, Security};
+use frontend::op::{Exec, MountKind, Security};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
@@ -51,6 +52,8 @@ pub struct ExecInput {
     pub id: String,
     /// What its processes may use.
     pub limits: Limits,
+    /// File for its complete output.
+    pub log: PathBuf,
 }
 
 /// The tree that a mount shows.
@@ -196,7 +199,12 @@ async fn run_to_end(exec: &Exec, input: &ExecInput, vertex: &Vertex) -> Result<E
             return Err(ExecError::Exit { command: exec.args.join(" "), code: 1, out_of_memory: false });
         }
     };
-    let mut logs = [Stream::Stdout, Stream::Stderr].map(|stream| StepLog::new(vertex.clone(), stream));
+    let secrets = secret_values(exec, &input.secrets)?;
+    let file = LogFile::new(input.log.clone());
+    let mut logs = [Stream::Stdout, Stream::Stderr].map(|stream| {
+        let redactor = Redactor::new(secrets.iter().map(Vec::as_slice));
+        StepLog::new(vertex.clone(), stream, redactor, file.clone())
+    });
     let [out_log, err_log] = &mut logs;
     // All that could write there is in the pid namespace, so the pipes end when the process does.
     let (exit, (), ()) = tokio::join!(process.wait(), follow(stdout.0, out_log), follow(stderr.0, err_log));
@@ -287,6 +295,16 @@ fn environment(exec: &Exec, input: &ExecInput, mounts: &Mounts, user: &User) -> 
     Ok(env)
 }
 
+/// What the step must not show.
+fn secret_values(exec: &Exec, secrets: &Secrets) -> Result<Vec<Vec<u8>>, SecretError> {
+    let mounted = exec.mounts.iter().filter_map(|mount| match &mount.kind {
+        MountKind::Secret { id, .. } => Some(id),
+        MountKind::Bind { .. } | MountKind::Cache { .. } | MountKind::Tmpfs { .. } | MountKind::Ssh { .. } => None,
+    });
+    let ids = mounted.chain(exec.secret_env.iter().map(|secret| &secret.id));
+    ids.filter_map(|id| secrets.get(id).transpose()).collect()
+}
+
 /// The root, with all that has to be there before the command starts.
 fn make_root(
     exec: &Exec,
@@ -343,6 +361,7 @@ async fn follow(pipe: OwnedFd, log: &mut StepLog) {
     while let Ok(length @ 1..) = pipe.read(&mut buffer).await {
         log.write(&buffer[..length]);
     }
+    log.end();
 }
 
 /// What the step's log says of a command that the kernel does not execute, in the words of container runtimes.

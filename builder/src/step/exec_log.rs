@@ -1,7 +1,13 @@
-//! A step's output on its way to the event stream, within the limits of reference/engine.md 6.8.
+//! A step's output: complete in a file of the build's history, and on its way to the event stream within the limits of
+//! reference/engine.md 6.8. Secrets of the step are masked in both.
 
+use super::redact::Redactor;
 use crate::progress::{Stream, Vertex};
 use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Most that is shown of a stream, in bytes.
@@ -17,16 +23,54 @@ pub(super) struct StepLog {
     stream: Stream,
     started: Instant,
     limits: Limits,
+    redactor: Redactor,
+    file: Arc<LogFile>,
+}
+
+/// The file that both streams of a step are written to; made when there is something to write.
+#[derive(Debug)]
+pub(super) struct LogFile {
+    path: PathBuf,
+    file: OnceLock<Option<File>>,
+}
+
+impl LogFile {
+    pub(super) fn new(path: PathBuf) -> Arc<LogFile> {
+        Arc::new(LogFile { path, file: OnceLock::new() })
+    }
+
+    /// A history that cannot be written costs the history, not the step.
+    fn write(&self, data: &[u8]) {
+        let open = || File::options().create(true).append(true).open(&self.path).ok();
+        if let Some(mut file) = self.file.get_or_init(open).as_ref() {
+            let _ = file.write_all(data);
+        }
+    }
 }
 
 impl StepLog {
     /// Of a step that starts now.
-    pub(super) fn new(vertex: Vertex, stream: Stream) -> StepLog {
-        StepLog { vertex, stream, started: Instant::now(), limits: Limits::default() }
+    pub(super) fn new(vertex: Vertex, stream: Stream, redactor: Redactor, file: Arc<LogFile>) -> StepLog {
+        StepLog { vertex, stream, started: Instant::now(), limits: Limits::default(), redactor, file }
     }
 
     /// Passes on what was read.
     pub(super) fn write(&mut self, data: &[u8]) {
+        let data = self.redactor.pass(data);
+        self.pass_on(&data);
+    }
+
+    /// Passes on what was held back: the stream has ended.
+    pub(super) fn end(&mut self) {
+        let data = self.redactor.end();
+        self.pass_on(&data);
+    }
+
+    fn pass_on(&mut self, data: &[u8]) {
+        if data.is_empty() {
+            return;
+        }
+        self.file.write(data);
         let (shown, notice) = self.limits.take(data, self.started.elapsed());
         if shown > 0 {
             self.vertex.log(self.stream, &data[..shown]);
@@ -36,7 +80,7 @@ impl StepLog {
         }
     }
 
-    /// Shows the end of what was held back: the step has failed.
+    /// Shows the end of what was not shown: the step has failed.
     pub(super) fn failed(&mut self) {
         let tail: Vec<u8> = self.limits.tail.drain(..).collect();
         if !tail.is_empty() {

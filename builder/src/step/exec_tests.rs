@@ -104,6 +104,7 @@ impl Bench {
             identity: self.identity.clone(),
             id: format!("test-{}-{}", std::process::id(), self.dir.path().file_name().unwrap().display()),
             limits: Limits::default(),
+            log: step.join("log"),
         };
         let limit = tokio::time::sleep(Duration::from_secs(20));
         let result = run(exec, input, &vertex, limit).await;
@@ -239,6 +240,7 @@ async fn cancel_kills() {
         identity: Identity::Root,
         id: format!("cancel-{}", std::process::id()),
         limits: Limits::default(),
+        log: "/dev/null".into(),
     };
     let (sender, events) = std::sync::mpsc::channel();
     let vertex = Progress::new(sender).vertex("k", "n", vec![]);
@@ -355,12 +357,14 @@ async fn caches_and_secrets() {
     assert_eq!(bench.run(&seeded, vec![(0, source)]).await.log, "used\n");
     bench.secrets.add_value("token", b"sesame".to_vec());
     let secret = |id: &str, mode| MountKind::Secret { id: id.into(), required: false, mode, uid: 0, gid: 4 };
-    let mut secrets = exec("cat /run/secrets/token; stat -c ' %a %u:%g' /run/secrets/token; echo $S; ls /run/secrets");
+    let mut secrets = exec(
+        "cat /run/secrets/token | tr s S; stat -c ' %a %u:%g' /run/secrets/token; echo $S | tr s S; echo $S; ls /run/secrets",
+    );
     secrets.mounts =
         vec![mount("/run/secrets/token", secret("token", 0o440)), mount("/run/secrets/none", secret("none", 0o400))];
     secrets.secret_env = vec![SecretEnv { id: "token".into(), name: "S".into(), required: true }];
     let ran = bench.run(&secrets, vec![]).await;
-    assert_eq!((ran.log.as_str(), ran.paths()), ("sesame 440 0:4\nsesame\ntoken\n", vec![]));
+    assert_eq!((ran.log.as_str(), ran.paths()), ("SeSame 440 0:4\nSeSame\n****\ntoken\n", vec![]));
     secrets.secret_env[0].id = "nosuch".into();
     assert_eq!(bench.run(&secrets, vec![]).await.error(), "secret nosuch: not found | ");
     let mut script = exec("");

@@ -15,9 +15,11 @@ pub mod file;
 pub mod inputs;
 mod mount_point;
 pub mod plan;
+mod redact;
 pub(crate) mod user;
 
 use crate::cancel::Cancel;
+use crate::history;
 use crate::image::layers::{LayerBlobs, LayerOptions};
 use crate::progress::{Outcome, Vertex};
 use crate::sandbox::limits::Limits;
@@ -63,6 +65,8 @@ pub struct BuildSteps {
     pub identity: Identity,
     /// What each RUN may use.
     pub limits: Limits,
+    /// Folder for the complete output of each RUN.
+    pub logs: PathBuf,
     /// Progress of each vertex, in graph order.
     pub vertices: Vec<Vertex>,
     /// Vertices whose layers the result consists of, and how exporters want those.
@@ -232,7 +236,9 @@ impl BuildSteps {
                 sources.push((position, source));
             }
         }
+        let log = self.logs.join(history::log_name(self.vertices[vertex.0 as usize].digest()));
         let input = exec::ExecInput {
+            log,
             lowers: lowers.clone(),
             upper: draft.upper().to_path_buf(),
             work: draft.work().to_path_buf(),

@@ -1,0 +1,178 @@
+//! `kiln logs`: the complete output of the steps of a build.
+
+use super::Cli;
+use super::exit;
+use crate::history::{self, BuildRecord, Status, StepRecord};
+use crate::sandbox::userns::Identity;
+use anyhow::{Context, Result};
+use cache::store::Store;
+use clap::Args;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Flags of the command.
+#[derive(Args, Debug)]
+pub struct LogsArgs {
+    /// Build, by its id or the beginning or end of it (default: the latest)
+    build: Option<String>,
+    /// Step: its place such as 2/5, its stage, or a part of its name (default: all with output)
+    step: Option<String>,
+    /// List the builds instead
+    #[arg(long, conflicts_with_all = ["build", "step"])]
+    list: bool,
+}
+
+/// Runs the command; gives the program's exit code.
+pub fn run(cli: &Cli, args: &LogsArgs, identity: &Identity) -> Result<u8> {
+    let root = cli.root.clone().map_or_else(|| crate::default_root(identity), Ok)?;
+    let store = Store::open(&root)?;
+    let printed = match args.list {
+        true => print_list(&history::list(&store)?),
+        false => {
+            let (folder, record) = history::find(&store, args.build.as_deref())?;
+            match print_logs(&folder, &record, args.step.as_deref())? {
+                Printed::Nothing(why) => {
+                    eprintln!("ERROR: {why}");
+                    return Ok(exit::FAILURE);
+                }
+                Printed::Some => Ok(()),
+            }
+        }
+    };
+    match printed {
+        // Whoever reads has seen enough, as `head` does.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(exit::SUCCESS),
+        printed => printed.context("write to standard output").map(|()| exit::SUCCESS),
+    }
+}
+
+fn print_list(records: &[BuildRecord]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{:23} {:10} {:>9}  {}", "BUILD", "STATUS", "SECONDS", "WHAT")?;
+    for record in records {
+        let seconds = record.duration_ms.map_or("-".to_string(), |ms| format!("{:.1}", ms as f64 / 1000.0));
+        let status = match record.status {
+            Status::Running => "running",
+            Status::Completed => "completed",
+            Status::Failed => "failed",
+            Status::Canceled => "canceled",
+            Status::Killed => "killed",
+        };
+        let about = &record.about;
+        let mut what = about.context.clone();
+        for (flag, value) in [("-f", &about.file), ("--target", &about.target), ("-t", &about.tags.join(" -t "))] {
+            if !value.is_empty() {
+                what.push_str(&format!(" {flag} {value}"));
+            }
+        }
+        writeln!(out, "{:23} {status:10} {seconds:>9}  {what}", record.id)?;
+    }
+    Ok(())
+}
+
+enum Printed {
+    Some,
+    /// Why.
+    Nothing(String),
+}
+
+fn print_logs(folder: &Path, record: &BuildRecord, wanted: Option<&str>) -> Result<Printed> {
+    let nothing = |why: String| Ok(Printed::Nothing(why));
+    let build = &record.id;
+    match record.status {
+        Status::Running => return nothing(format!("build {build} still runs; its steps are listed when it ends")),
+        Status::Killed => {
+            let folder = folder.display();
+            return nothing(format!(
+                "build {build} was killed, so its steps are not listed; what they wrote is in {folder}"
+            ));
+        }
+        Status::Completed | Status::Failed | Status::Canceled => {}
+    }
+    let steps = match wanted {
+        None => record.steps.iter().collect(),
+        Some(wanted) => called(&record.steps, wanted),
+    };
+    let with_output: Vec<(&StepRecord, &String)> =
+        steps.iter().filter_map(|step| step.log.as_ref().map(|log| (*step, log))).collect();
+    match (wanted, steps.as_slice()) {
+        (Some(wanted), []) => {
+            let names: Vec<&str> = record.steps.iter().map(|step| step.name.as_str()).collect();
+            let names = names.join("\n  ");
+            return nothing(format!("no step of build {build} is called {wanted:?}; it has\n  {names}"));
+        }
+        (Some(_), [.., step]) if with_output.is_empty() => {
+            return nothing(match step.outcome.as_str() {
+                "cached" => format!("{} was cached: what it wrote is with the build that ran it", step.name),
+                _ => format!("{} wrote nothing", step.name),
+            });
+        }
+        (None, _) if with_output.is_empty() => return nothing(format!("no step of build {build} wrote anything")),
+        _ => {}
+    }
+    let mut out = io::stdout().lock();
+    for (step, log) in &with_output {
+        // A single log is given as it is, to be piped.
+        if with_output.len() > 1 {
+            let seconds = step.duration_ms as f64 / 1000.0;
+            end_of_pipe(writeln!(out, "==> {} ({}, {seconds:.1} s)", step.name, step.outcome))?;
+        }
+        let path = folder.join(log);
+        let mut file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
+        end_of_pipe(io::copy(&mut file, &mut out).map(drop))?;
+    }
+    Ok(Printed::Some)
+}
+
+/// A closed pipe is no error.
+fn end_of_pipe(result: io::Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(i32::from(exit::SUCCESS)),
+        result => result.context("write to standard output"),
+    }
+}
+
+/// Steps such as `[build 2/5] RUN make` by their place (`2/5`, `build`, `build 2/5`), else by a part of the rest.
+fn called<'a>(steps: &'a [StepRecord], wanted: &str) -> Vec<&'a StepRecord> {
+    let placed: Vec<_> = steps.iter().filter(|step| is_at(&step.name, wanted)).collect();
+    if placed.is_empty() { steps.iter().filter(|step| step.name.contains(wanted)).collect() } else { placed }
+}
+
+fn is_at(name: &str, wanted: &str) -> bool {
+    let place = name.strip_prefix('[').and_then(|name| name.split_once("] ")).map_or("", |(place, _)| place);
+    let place: Vec<&str> = place.split_whitespace().collect();
+    let words: Vec<&str> = wanted.split_whitespace().collect();
+    !words.is_empty() && place.windows(words.len()).any(|window| window == words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_by_name() {
+        let steps = ["[internal] load metadata", "[linux/arm64 build 2/5] RUN make all", "[linux/arm64 3/5] RUN build"];
+        let steps = steps.map(|name| StepRecord {
+            name: name.into(),
+            digest: String::new(),
+            started: String::new(),
+            duration_ms: 0,
+            outcome: String::new(),
+            error: String::new(),
+            log: None,
+        });
+        let check = |wanted: &str, expect: &[usize]| {
+            let expect: Vec<_> = expect.iter().map(|index| &steps[*index]).collect();
+            assert_eq!(called(&steps, wanted), expect, "{wanted}");
+        };
+        check("2/5", &[1]);
+        check("build", &[1]);
+        check("build 2/5", &[1]);
+        check("linux/arm64", &[1, 2]);
+        check("make", &[1]);
+        check("RUN", &[1, 2]);
+        check("/5]", &[1, 2]);
+        check("4/5", &[]);
+    }
+}
