@@ -39,6 +39,7 @@ mod print;
 #[cfg(any(test, feature = "testing"))]
 pub mod properties;
 pub mod reference;
+pub mod shell;
 pub mod span;
 pub mod stage;
 #[cfg(any(test, feature = "testing"))]
