@@ -4,6 +4,7 @@
 //! Keys of buildkitd that kiln does not honour are refused by name, as are near misses of known keys; anything else
 //! unknown gives a warning, so that a file for a newer kiln still works.
 
+use frontend::lint::rules::KILN_GROUP;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
@@ -17,8 +18,19 @@ pub struct Config {
     pub path: Option<PathBuf>,
     /// `[registry."domain"]`, by domain as in references, such as `docker.io` or `localhost:5000`.
     pub registries: BTreeMap<String, RegistryConfig>,
+    /// `[checks]`
+    pub checks: ChecksConfig,
     /// Remarks for the user, to be shown once.
     pub warnings: Vec<String>,
+}
+
+/// Build checks, for all Dockerfiles. kiln's own table: buildkitd has none.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ChecksConfig {
+    /// Rules that do not run; `kiln`, `all`.
+    pub skip: Vec<String>,
+    /// Rules that run though they are off, or are warnings though they are kiln's own; `kiln`, `all`.
+    pub experimental: Vec<String>,
 }
 
 /// How to reach one registry.
@@ -117,7 +129,8 @@ const BUILDKITD_KEYS: [&str; 17] = [
     "worker",
 ];
 
-const TOP_KEYS: [&str; 1] = ["registry"];
+const TOP_KEYS: [&str; 2] = ["registry", "checks"];
+const CHECKS_KEYS: [&str; 2] = ["skip", "experimental"];
 const REGISTRY_KEYS: [&str; 6] = ["mirrors", "http", "insecure", "ca", "keypair", "tlsconfigdir"];
 const KEYPAIR_KEYS: [&str; 2] = ["key", "cert"];
 
@@ -152,9 +165,14 @@ impl Config {
             text.parse().map_err(|source| ConfigError::Syntax { path: path.to_owned(), source: Box::new(source) })?;
         let mut reader = Reader { path, warnings: vec![] };
         let mut registries = BTreeMap::new();
+        let mut checks = ChecksConfig::default();
         for (key, value) in &table {
             if BUILDKITD_KEYS.contains(&key.as_str()) {
                 return Err(ConfigError::NotHonoured { path: path.to_owned(), key: key.clone() });
+            }
+            if key == "checks" {
+                checks = reader.checks(reader.table(value, "checks")?)?;
+                continue;
             }
             if key != "registry" {
                 reader.unknown(key, "", &TOP_KEYS)?;
@@ -166,7 +184,7 @@ impl Config {
                 registries.insert(domain.clone(), registry);
             }
         }
-        Ok(Config { path: Some(path.to_owned()), registries, warnings: reader.warnings })
+        Ok(Config { path: Some(path.to_owned()), registries, checks, warnings: reader.warnings })
     }
 }
 
@@ -177,6 +195,31 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    fn checks(&mut self, table: &Table) -> Result<ChecksConfig, ConfigError> {
+        let mut checks = ChecksConfig::default();
+        for (key, value) in table {
+            let full = format!("checks.{key}");
+            match key.as_str() {
+                "skip" => checks.skip = self.rules(value, &full)?,
+                "experimental" => checks.experimental = self.rules(value, &full)?,
+                _ => self.unknown(key, "checks", &CHECKS_KEYS)?,
+            }
+        }
+        Ok(checks)
+    }
+
+    /// Names of rules. A file for a newer kiln may have rules that this one lacks.
+    fn rules(&mut self, value: &Value, key: &str) -> Result<Vec<String>, ConfigError> {
+        let names = self.strings(value, key)?;
+        for name in &names {
+            let is_known = frontend::lint::rule(name).is_some() || ["all", KILN_GROUP].contains(&name.as_str());
+            if !is_known {
+                self.warnings.push(format!("`{}`: `{key}`: there is no build check `{name}`", self.path.display()));
+            }
+        }
+        Ok(names)
+    }
+
     fn registry(&mut self, table: &Table, name: &str) -> Result<RegistryConfig, ConfigError> {
         let mut registry = RegistryConfig::default();
         for (key, value) in table {

@@ -5,7 +5,7 @@ use crate::cli::options::{BuildOptions, ContextArg};
 use crate::export::{self, Export, ExportError, Exporter, Response};
 use crate::image::assemble::BuiltImage;
 use crate::image::layers::{LayerBlobs, LayerOptions};
-use crate::progress::{Outcome, Progress, Vertex};
+use crate::progress::{Outcome, Progress, Vertex, Warning};
 use crate::registry::Registry;
 use crate::report::Phase;
 use crate::sandbox::userns::Identity;
@@ -21,11 +21,12 @@ use cache::store::Store;
 use cache::tree::Tree;
 use frontend::ast::Dockerfile;
 use frontend::compile::{
-    BuildPlan, CompileRequest, Compiled, ImageInfo, ImageRequest, Images, PlannedImage, UnusedArg, compile,
-    instruction_errors, similar_name,
+    BuildPlan, CheckOptions, CompileRequest, Compiled, ImageInfo, ImageRequest, Images, PlannedImage, UnusedArg,
+    compile, instruction_errors, similar_name,
 };
 use frontend::diagnostic::{Diagnostic, Severity};
 use frontend::ignore::{Ignore, IgnoreError};
+use frontend::lint::config::OwnChecks;
 use frontend::op::{Op, Source, Step};
 use frontend::platform::Platform;
 use frontend::span::{SourceText, Span};
@@ -132,7 +133,9 @@ pub async fn build(options: &BuildOptions, world: &World) -> Result<Built, Build
     let named = named::resolve(&options.build_contexts, &world.host)?;
     let request = compile_request(options, world, &inputs.ignore_file, &named);
     let images = ImageSource::new(world.registry.clone(), world.store.clone(), named.layouts.clone());
-    let plan = plan(&dockerfile, &request, &images, world).await?;
+    let plan = plan(&dockerfile, &request, &images, world).await;
+    announce_warnings(&plan, &dockerfile.source, &inputs.definition);
+    let plan = plan?;
 
     let source = dockerfile.source.clone();
     let blobs = LayerBlobs::new(world.store.clone());
@@ -200,14 +203,16 @@ fn open_exporters(options: &BuildOptions) -> Result<Vec<Box<dyn Exporter>>, Buil
 }
 
 /// Dockerfile and main context.
-struct Inputs {
-    text: DockerfileText,
-    context: ContextDir,
+pub(crate) struct Inputs {
+    pub text: DockerfileText,
+    pub context: ContextDir,
     /// Text of the .dockerignore that applies.
-    ignore_file: Option<String>,
+    pub ignore_file: Option<String>,
+    /// The progress vertex that the Dockerfile was read in; warnings about it belong there.
+    pub definition: Vertex,
 }
 
-fn load_inputs(options: &BuildOptions, world: &World) -> Result<Inputs, BuildError> {
+pub(crate) fn load_inputs(options: &BuildOptions, world: &World) -> Result<Inputs, BuildError> {
     let stdin = std::io::stdin();
     let (folder, stdin_text) = match &options.context {
         ContextArg::Directory(path) => (path.clone(), None),
@@ -217,13 +222,13 @@ fn load_inputs(options: &BuildOptions, world: &World) -> Result<Inputs, BuildErr
             (folder, text)
         }
     };
-    let vertex = world.progress.task("[internal] load build definition from Dockerfile");
+    let definition = world.progress.task("[internal] load build definition from Dockerfile");
     let text = match stdin_text {
         Some(text) => Ok(text),
         None => dockerfile::read(&folder, options.file.as_ref(), stdin.lock()),
     };
-    let text = vertex.finish(text)?;
-    vertex.status_done("transferring dockerfile:", text.source.text.len() as u64, 0);
+    let text = definition.finish(text)?;
+    definition.status_done("transferring dockerfile:", text.source.text.len() as u64, 0);
 
     let vertex = world.progress.task("[internal] load .dockerignore");
     // Archives are taken as they are (reference/dockerfile.md 6.2).
@@ -242,7 +247,7 @@ fn load_inputs(options: &BuildOptions, world: &World) -> Result<Inputs, BuildErr
         ContextArg::Stdin => ContextDir::open_unpacked(&folder)?,
         ContextArg::Directory(_) => ContextDir::open(&folder, ignore)?,
     };
-    Ok(Inputs { text, context, ignore_file: found.map(|(_, text)| text) })
+    Ok(Inputs { text, context, ignore_file: found.map(|(_, text)| text), definition })
 }
 
 /// Unpacks an archive that comes on standard input. What is no archive is the Dockerfile, with an empty context
@@ -263,7 +268,7 @@ fn stdin_context(stdin: impl Read, folder: &Path) -> Result<Option<DockerfileTex
     Ok(Some(dockerfile::from_bytes("-", bytes)))
 }
 
-fn parse(text: DockerfileText) -> Result<Dockerfile, BuildError> {
+pub(crate) fn parse(text: DockerfileText) -> Result<Dockerfile, BuildError> {
     let parsed = frontend::parse::parse(text.source);
     let is_error = |diagnostic: &Diagnostic| diagnostic.severity == Severity::Error;
     if parsed.diagnostics.iter().any(is_error) {
@@ -274,7 +279,7 @@ fn parse(text: DockerfileText) -> Result<Dockerfile, BuildError> {
     Ok(parsed.dockerfile)
 }
 
-fn compile_request(
+pub(crate) fn compile_request(
     options: &BuildOptions,
     world: &World,
     ignore_file: &Option<String>,
@@ -294,6 +299,11 @@ fn compile_request(
         ulimits: options.ulimits.clone(),
         cgroup_parent: options.cgroup_parent.clone(),
         entitlements: options.entitlements.clone(),
+        checks: CheckOptions {
+            own: OwnChecks::Off,
+            skip: options.checks.skip.clone(),
+            experimental: options.checks.experimental.clone(),
+        },
         ignore_file: ignore_file.clone(),
     }
 }
@@ -336,9 +346,31 @@ async fn plan(
     }
 }
 
-async fn resolve(request: &ImageRequest, images: &ImageSource, world: &World) -> Result<ImageInfo, ImageError> {
+pub(crate) async fn resolve(
+    request: &ImageRequest,
+    images: &ImageSource,
+    world: &World,
+) -> Result<ImageInfo, ImageError> {
     let vertex = world.progress.task(&request.name);
     vertex.finish(images.info(request).await)
+}
+
+/// Sends the build checks that fired to progress, on the vertex that the Dockerfile was read in.
+fn announce_warnings(plan: &Result<BuildPlan, BuildError>, source: &Arc<SourceText>, definition: &Vertex) {
+    let found = match plan {
+        Ok(plan) => &plan.warnings,
+        Err(BuildError::Diagnostics { list, .. }) => list,
+        Err(_) => return,
+    };
+    for warning in found.iter().filter(|found| found.severity == Severity::Warning) {
+        let rule = warning.rule.and_then(frontend::lint::rule);
+        definition.warn(Warning {
+            short: crate::report::one_line(source, warning),
+            detail: rule.map(|rule| rule.description.to_string()).into_iter().collect(),
+            url: rule.and_then(|rule| rule.url()),
+            place: warning.span.map(|span| (source.clone(), span)),
+        });
+    }
 }
 
 /// All folders of the client by name; the main one is `context`.

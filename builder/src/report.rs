@@ -8,6 +8,7 @@ use crate::progress::FailedVertex;
 use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Renderer, Snippet};
 use frontend::compile::UnusedArg;
 use frontend::diagnostic::{Diagnostic, Severity};
+use frontend::lint::rule;
 use frontend::span::{SourceText, Span};
 use std::fmt::Write;
 
@@ -151,6 +152,13 @@ pub fn warnings(source: &SourceText, list: &[Diagnostic], detail: Detail, colour
     for warning in list {
         let _ = writeln!(text, " - {}", one_line(source, warning));
         if detail == Detail::Full {
+            let rule = warning.rule.and_then(rule);
+            if let Some(rule) = rule {
+                let _ = writeln!(text, "{}", rule.description);
+            }
+            if let Some(url) = rule.and_then(|rule| rule.url()) {
+                let _ = writeln!(text, "More info: {url}");
+            }
             if let Some(span) = warning.span {
                 text += &excerpt(source, span);
             }
@@ -198,6 +206,7 @@ fn drawing(source: &SourceText, diagnostic: &Diagnostic, look: Look) -> String {
     let level = match diagnostic.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
+        Severity::Advice => Level::NOTE,
     };
     let message = without_line(&diagnostic.message).unwrap_or(&diagnostic.message);
     let message = clipped(message);
@@ -400,6 +409,8 @@ ERROR: failed to build: failed to solve: dockerfile parse error on line 2: COPY:
             warnings(&source(), &list[..1], Detail::Full, true),
             "\n \x1b[33m1 warning found:\x1b[0m
  - StageNameCasing: stage name should be lowercase (line 1)
+Stage names should be lowercase
+More info: https://docs.docker.com/go/dockerfile/rule/stage-name-casing/
 Dockerfile:1
 --------------------
    1 | >>> FROM scratch AS base

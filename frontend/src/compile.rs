@@ -3,16 +3,20 @@
 mod args;
 mod lower;
 mod merge;
+mod outline;
 mod outside;
 mod stages;
 mod triggers;
-mod typed;
+pub(crate) mod typed;
 
 use crate::ast::Dockerfile;
 use crate::diagnostic::Diagnostic;
 use crate::image_config::ImageConfig;
-use crate::lint::{self, Lints, config::Config};
+use crate::instruction::from::From;
+use crate::lint::config::{Config, OwnChecks};
+use crate::lint::{self, Fired, Lints};
 use crate::op::Step;
+use crate::outline::Outline;
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::span::Span;
@@ -54,8 +58,21 @@ pub struct CompileRequest {
     pub cgroup_parent: Option<String>,
     /// `--allow`, such as `network.host`.
     pub entitlements: BTreeSet<String>,
+    /// Build checks beside what the Dockerfile says of them.
+    pub checks: CheckOptions,
     /// Patterns of the context's .dockerignore, for the check `CopyIgnoredFile`; lines as written.
     pub ignore_file: Option<String>,
+}
+
+/// Which build checks run, beside what the Dockerfile says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckOptions {
+    /// What becomes of kiln's own.
+    pub own: OwnChecks,
+    /// Rules to skip, by name; `all`, `kiln`.
+    pub skip: Vec<String>,
+    /// Rules to switch on, by name; `all`, `kiln`.
+    pub experimental: Vec<String>,
 }
 
 /// What `--no-cache` and `--no-cache-filter` say.
@@ -111,12 +128,32 @@ pub enum ImageLocation {
 /// The answer to an [`ImageRequest`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImageInfo {
-    /// Of the platform's own manifest.
+    /// Of the platform's own manifest; empty if the image could not be read ([`ImageInfo::unread`]).
     pub digest: String,
     /// Of what the tag names (index or manifest), shown in the FROM step.
     pub top_digest: String,
     /// Its config, history and diff_ids included.
     pub config: ImageConfig,
+}
+
+impl ImageInfo {
+    /// Stands for an image that could not be read. Good enough to [`check`] and to [`outline()`] what is built on it, not
+    /// to build it.
+    pub fn unread(platform: &Platform) -> ImageInfo {
+        let mut config = ImageConfig {
+            architecture: platform.architecture.clone(),
+            os: platform.os.clone(),
+            variant: platform.variant.clone(),
+            ..ImageConfig::default()
+        };
+        config.rootfs.diff_ids = Some(vec![String::new()]);
+        ImageInfo { digest: String::new(), top_digest: String::new(), config }
+    }
+
+    /// Its config is known.
+    pub fn is_read(&self) -> bool {
+        !self.digest.is_empty()
+    }
 }
 
 /// Answers by what was asked for; spans and names do not count.
@@ -180,10 +217,9 @@ pub fn compile(
     if file.stages.is_empty() {
         return Err(errors);
     }
-    let froms: Vec<_> = file.stages.iter().map(|stage| &stage.from).collect();
-    lint::check_text(&lints, dockerfile, &froms);
+    lint::check_text(&lints, dockerfile, &froms(dockerfile));
 
-    let mut build = Build { dockerfile, request, images, file: &file, graph: Graph::new(), needed: BTreeMap::new() };
+    let mut build = Build::new(dockerfile, request, images, &file);
     let muted = Lints::muted();
     let mut results = vec![];
     let mut unused_args = vec![];
@@ -198,7 +234,7 @@ pub fn compile(
         results.extend(result.image);
         errors.extend(result.errors);
     }
-    let (warnings, lint_error) = lints.finish();
+    let Fired { warnings, error: lint_error, .. } = lints.finish();
     if !errors.is_empty() {
         return Err(in_file_order(errors));
     }
@@ -224,6 +260,95 @@ pub fn instruction_errors(dockerfile: &Dockerfile, mut errors: Vec<Diagnostic>) 
     in_file_order(errors)
 }
 
+/// A question's answer, or what is needed for it.
+pub enum Answer<T> {
+    /// Resolve these, all at once, and ask again with the answers added. What cannot be read is
+    /// [`ImageInfo::unread`].
+    NeedsImages(Vec<ImageRequest>),
+    /// The answer.
+    Found(T),
+}
+
+/// What is to be said about a Dockerfile.
+#[derive(Debug, Default)]
+pub struct Checked {
+    /// Build checks that fired, in file order.
+    pub warnings: Vec<Diagnostic>,
+    /// Build checks of kiln's own that fired and that nobody asked for by name, in file order.
+    pub advice: Vec<Diagnostic>,
+    /// What would fail the build, in file order; last the error that `check=error=true` makes of warnings.
+    pub errors: Vec<Diagnostic>,
+}
+
+/// Checks the target, or all stages if none is given, for the first platform. Builds nothing, so that what is allowed
+/// to a build does not matter.
+pub fn check(dockerfile: &Dockerfile, request: &CompileRequest, images: &Images) -> Answer<Checked> {
+    let config = check_syntax(dockerfile, request).and_then(|()| check_config(dockerfile, request));
+    let lints = match config {
+        Ok(config) => Lints::new(config),
+        Err(error) => return Answer::Found(Checked { errors: vec![error], ..Checked::default() }),
+    };
+    lint::check_text(&lints, dockerfile, &froms(dockerfile));
+    let (file, mut errors) = typed::read(dockerfile);
+    if !file.stages.is_empty() {
+        let request = &grant_all(request);
+        let has_target = request.target.as_ref().is_some_and(|target| !target.is_empty());
+        let scope = if has_target { Scope::Target } else { Scope::AllStages };
+        let mut build = Build { scope, ..Build::new(dockerfile, request, images, &file) };
+        // Errors elsewhere do not make the checks of what can be read worth less.
+        let has_failed = false;
+        let result = build.platform(&first_platform(request), &lints, has_failed);
+        errors.extend(result.errors);
+        if !build.needed.is_empty() {
+            return Answer::NeedsImages(build.needed.into_values().collect());
+        }
+    }
+    let Fired { warnings, advice, error } = lints.finish();
+    // Where the build fails anyway, BuildKit does not come to say that warnings fail it.
+    let errors = if errors.is_empty() { error.into_iter().collect() } else { in_file_order(errors) };
+    Answer::Found(Checked { warnings, advice, errors })
+}
+
+/// The parameters of the target, for the first platform. Fails with all errors found, in file order.
+pub fn outline(
+    dockerfile: &Dockerfile,
+    request: &CompileRequest,
+    images: &Images,
+) -> Result<Answer<Outline>, Vec<Diagnostic>> {
+    check_syntax(dockerfile, request).map_err(|error| vec![error])?;
+    let (file, mut errors) = typed::read(dockerfile);
+    if file.stages.is_empty() {
+        return Err(errors);
+    }
+    let request = &grant_all(request);
+    let mut build = Build::new(dockerfile, request, images, &file);
+    let result = build.platform(&first_platform(request), &Lints::muted(), !errors.is_empty());
+    errors.extend(result.errors);
+    if !errors.is_empty() {
+        return Err(in_file_order(errors));
+    }
+    Ok(match result.outline {
+        Some(outline) => Answer::Found(outline),
+        None => Answer::NeedsImages(build.needed.into_values().collect()),
+    })
+}
+
+fn first_platform(request: &CompileRequest) -> Platform {
+    request.platforms.first().unwrap_or(&request.build_platform).clone()
+}
+
+/// Nothing runs, so nothing has to be allowed.
+fn grant_all(request: &CompileRequest) -> CompileRequest {
+    let entitlements = ["network.host", "security.insecure"].map(String::from).into();
+    CompileRequest { entitlements, ..request.clone() }
+}
+
+/// All FROMs that can be read.
+fn froms(dockerfile: &Dockerfile) -> Vec<From> {
+    let nodes = dockerfile.nodes.iter().filter(|node| node.keyword.eq_ignore_ascii_case("FROM"));
+    nodes.filter_map(|node| From::parse(node).ok()).collect()
+}
+
 /// A stage, or an image that many build on, whose name is close to that of an image that could not be had: for the
 /// message.
 pub fn similar_name(dockerfile: &Dockerfile, location: &ImageLocation) -> Option<String> {
@@ -242,20 +367,41 @@ struct Build<'a> {
     request: &'a CompileRequest,
     images: &'a Images,
     file: &'a TypedFile,
+    scope: Scope,
     graph: Graph<Step>,
     needed: BTreeMap<(ImageLocation, Platform), ImageRequest>,
+}
+
+/// Which stages are looked at.
+#[derive(Clone, Copy, PartialEq)]
+enum Scope {
+    /// Those that the target needs.
+    Target,
+    /// All.
+    AllStages,
 }
 
 /// What one platform comes to; without an image, there are errors, or some config is needed first.
 #[derive(Default)]
 struct PlatformResult {
     image: Option<PlannedImage>,
+    outline: Option<Outline>,
     epoch: Option<i64>,
     unused_args: Vec<UnusedArg>,
     errors: Vec<Diagnostic>,
 }
 
-impl Build<'_> {
+impl<'a> Build<'a> {
+    fn new(
+        dockerfile: &'a Dockerfile,
+        request: &'a CompileRequest,
+        images: &'a Images,
+        file: &'a TypedFile,
+    ) -> Build<'a> {
+        let (graph, needed) = (Graph::new(), BTreeMap::new());
+        Build { dockerfile, request, images, file, scope: Scope::Target, graph, needed }
+    }
+
     /// `has_failed`: there are errors already. More are searched for, as far as that goes without images.
     fn platform(&mut self, target: &Platform, lints: &Lints, has_failed: bool) -> PlatformResult {
         let lexer = Lexer { escape: self.dockerfile.directives.escape };
@@ -279,7 +425,11 @@ impl Build<'_> {
                 return result;
             }
         };
-        let (reachable, errors) = stages.splice_triggers(wanted, self.images, &settings);
+        let wanted_stages = match self.scope {
+            Scope::Target => vec![wanted],
+            Scope::AllStages => (0..stages.stages.len()).collect(),
+        };
+        let (reachable, errors) = stages.splice_triggers(&wanted_stages, self.images, &settings);
         result.errors.extend(errors);
         // What is read in a circle has no order.
         if let Some(circle) = stages.circle() {
@@ -288,7 +438,7 @@ impl Build<'_> {
         }
         let needed = self.images_needed(&stages, &reachable, &settings);
         if !needed.is_empty() {
-            if !has_failed && result.errors.is_empty() {
+            if self.scope == Scope::AllStages || !has_failed && result.errors.is_empty() {
                 for request in needed {
                     self.needed.entry((request.source.clone(), request.platform.clone())).or_insert(request);
                 }
@@ -297,10 +447,13 @@ impl Build<'_> {
         }
         result.unused_args = args::unused(self.request, self.file, &stages);
         let (images, graph) = (self.images, &mut self.graph);
-        let lower = Lower { plans: &stages, settings: &settings, images, lints, graph };
-        let (image, errors) = lower.image(&reachable, wanted);
-        result.image = image;
-        result.errors.extend(errors);
+        let (declared, source) = (&globals.declared, &self.dockerfile.source);
+        let shipped = stages.shipped(wanted);
+        let lower = Lower { plans: &stages, settings: &settings, images, lints, graph, declared, source, shipped };
+        let lowered = lower.image(&reachable, wanted);
+        result.outline = Some(outline::gather(&stages, &globals, &lowered.parameters, wanted));
+        result.image = lowered.image;
+        result.errors.extend(lowered.errors);
         result
     }
 
@@ -357,9 +510,12 @@ fn check_config(dockerfile: &Dockerfile, request: &CompileRequest) -> Result<Con
     let (text, span) = match (request.build_args.get("BUILDKIT_DOCKERFILE_CHECK"), &dockerfile.directives.check) {
         (Some(text), _) => (text.as_str(), None),
         (None, Some((text, span))) => (text.as_str(), Some(*span)),
-        (None, None) => return Ok(Config::default()),
+        (None, None) => ("", None),
     };
-    Config::parse(text).map_err(|message| Diagnostic { span, ..Diagnostic::error(message, Span::default()) })
+    let config =
+        Config::parse(text).map_err(|message| Diagnostic { span, ..Diagnostic::error(message, Span::default()) })?;
+    let CheckOptions { own, skip, experimental } = &request.checks;
+    Ok(config.with_request(*own, skip, experimental))
 }
 
 /// Sorted by place, each error once though several platforms have it.

@@ -11,6 +11,8 @@ pub enum Severity {
     Error,
     /// A build check.
     Warning,
+    /// A build check of kiln's own that nobody asked for by name: good to know, changes no exit status.
+    Advice,
 }
 
 /// A message with places and advice.

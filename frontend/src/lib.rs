@@ -9,6 +9,9 @@
 //! stage ([`stage`]), which adds vertices ([`op`]) to the graph and edits the image's config ([`image_config`]). Configs
 //! of base images it does not fetch: it returns which ones it lacks, and is called again with the answers.
 //!
+//! [`compile::check`], [`compile::outline()`] and [`targets`] answer questions about a Dockerfile instead of building it.
+//! Checks are in [`lint`]; those that look into RUN read its text with [`shell`].
+//!
 //! Invariant: compiling the same text with the same request and answers gives the same plan.
 //! Invariant: names and places are in [`op::Step`], beside the op, so that no wording reaches a cache key.
 
@@ -30,6 +33,7 @@ pub mod instruction;
 mod lines;
 pub mod lint;
 pub mod op;
+pub mod outline;
 pub mod parse;
 pub mod path;
 mod pattern;
@@ -45,6 +49,7 @@ pub mod stage;
 #[cfg(any(test, feature = "testing"))]
 pub mod stand_in;
 pub mod suggest;
+pub mod targets;
 mod wildcard;
 pub mod words;
 

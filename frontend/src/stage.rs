@@ -7,7 +7,9 @@ use crate::env::Environment;
 use crate::image_config::{HistoryEntry, ImageConfig};
 use crate::instruction::Command;
 use crate::lint::Lints;
+use crate::lint::own::Notes;
 use crate::op::{Id, InputIndex, Op, Owner, Source, Step};
+use crate::outline::Parameters;
 use crate::placed::Placed;
 use crate::platform::Platform;
 use crate::span::Span;
@@ -47,6 +49,10 @@ pub struct OpenStage {
     pub healthcheck: Option<Span>,
     /// This Dockerfile has set a working directory, here or in the stage's base stage.
     pub workdir_is_set: bool,
+    /// What kiln's own checks remember.
+    pub notes: Notes,
+    /// What the outline of the stage lists.
+    pub parameters: Parameters,
     /// `--no-cache` applies to its steps.
     pub ignore_cache: bool,
     /// How many of its steps have got their number.

@@ -3,7 +3,8 @@
 
 use crate::ast::Dockerfile;
 use crate::compile::{
-    BuildPlan, CompileRequest, Compiled, ImageInfo, ImageRequest, Images, NoCache, compile, instruction_errors,
+    self, Answer, BuildPlan, CheckOptions, Checked, CompileRequest, Compiled, ImageInfo, ImageRequest, Images, NoCache,
+    compile, instruction_errors,
 };
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::image_config::{HistoryEntry, ImageConfig};
@@ -35,6 +36,7 @@ pub fn request() -> CompileRequest {
         ulimits: vec![],
         cgroup_parent: None,
         entitlements: BTreeSet::new(),
+        checks: CheckOptions::default(),
         ignore_file: None,
     }
 }
@@ -53,6 +55,26 @@ pub fn image(request: &ImageRequest) -> ImageInfo {
     config.config.cmd = Some(vec!["sh".into()]);
     config.config.working_dir = "/".into();
     ImageInfo { digest: "sha256:manifest".into(), top_digest: "sha256:index".into(), config }
+}
+
+/// Parses and checks as `kiln build --check` does, with `answer` for images.
+pub fn check(source: SourceText, request: &CompileRequest, answer: impl Fn(&ImageRequest) -> ImageInfo) -> Checked {
+    let parsed = parse(source);
+    let mut errors: Vec<_> = parsed.diagnostics.into_iter().filter(|d| d.severity == Severity::Error).collect();
+    if !errors.is_empty() {
+        errors = instruction_errors(&parsed.dockerfile, errors);
+        return Checked { errors, ..Checked::default() };
+    }
+    let mut images = Images::new();
+    loop {
+        match compile::check(&parsed.dockerfile, request, &images) {
+            Answer::Found(checked) => return checked,
+            Answer::NeedsImages(needed) => images.extend(needed.into_iter().map(|request| {
+                let info = answer(&request);
+                ((request.source, request.platform), info)
+            })),
+        }
+    }
 }
 
 /// Parses and compiles as `kiln build` does, answering all requests for images with [`image`]. Fails with all errors.

@@ -2,6 +2,7 @@
 
 use super::options::{BuildArgs, BuildOptions, ContextArg, FileArg};
 use super::{Cli, exit, failure};
+use crate::call::{self, Answered};
 use crate::cancel::Cancel;
 use crate::config::Config;
 use crate::history::{About, BuildLog, Status};
@@ -10,17 +11,19 @@ use crate::progress::Progress;
 use crate::progress::render::{self, Mode, Summary};
 use crate::registry::Registry;
 use crate::registry::credentials::Credentials;
+use crate::registry::retry::RetryPolicy;
 use crate::report::{self, Detail};
 use crate::sandbox::userns::Identity;
 use anyhow::{Context, Result};
 use cache::store::Store;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 /// Runs the command; gives the program's exit code.
 pub fn run(cli: &Cli, args: &BuildArgs, identity: Identity) -> Result<u8> {
     let host = crate::host_platform();
     let environment = |name: &str| std::env::var(name).ok();
-    let options = match args.options(&host, &environment) {
+    let mut options = match args.options(&host, &environment) {
         Ok(options) => options,
         Err(error) => {
             eprintln!("ERROR: {}", crate::progress::chain(&error));
@@ -28,19 +31,30 @@ pub fn run(cli: &Cli, args: &BuildArgs, identity: Identity) -> Result<u8> {
         }
     };
     // A stale digest must not outlive a failed build.
-    if let Some(iidfile) = &options.iidfile {
+    if let (Some(iidfile), None) = (&options.iidfile, &options.call) {
         let _ = std::fs::remove_file(iidfile);
     }
     let config = Config::load(cli.config.as_deref(), |name| std::env::var_os(name))?;
     config.warnings.iter().for_each(|warning| eprintln!("WARNING: {warning}"));
+    options.checks = config.checks.clone();
     let root = cli.root.clone().map_or_else(|| crate::default_root(&identity), Ok)?;
     let store = Store::open(&root)?;
-    let registry = Registry::new(&config, Credentials::from_environment(|name| std::env::var_os(name)));
+    let mut policy = RetryPolicy::default();
+    if options.call.is_some() {
+        // An answer without some base is better than one that comes late.
+        policy.attempts = 2;
+    }
+    let credentials = Credentials::from_environment(|name| std::env::var_os(name));
+    let registry = Registry::with_policy(&config, credentials, policy);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start threads")?;
 
-    let log = BuildLog::begin(&store, about(&options))?;
+    // A question leaves nothing to look up later.
+    let log = match options.call {
+        None => Some(BuildLog::begin(&store, about(&options))?),
+        Some(_) => None,
+    };
     let (sender, receiver) = std::sync::mpsc::channel();
-    let renderer = render::spawn(options.progress.parse().unwrap_or(Mode::Auto), receiver);
+    let renderer = render::spawn(progress_mode(&options), receiver);
     let result = runtime.block_on(async {
         let world = World {
             store: store.clone(),
@@ -49,17 +63,69 @@ pub fn run(cli: &Cli, args: &BuildArgs, identity: Identity) -> Result<u8> {
             cancel: Cancel::default(),
             host,
             identity,
-            logs: log.folder().to_path_buf(),
+            logs: log.as_ref().map(|log| log.folder().to_path_buf()).unwrap_or_default(),
         };
         tokio::spawn(cancel_on_signals(world.cancel.clone()));
-        pipeline::build(&options, &world).await
+        match &options.call {
+            Some(call) => call::answer(call, &options, &world).await.map(Outcome::Answered),
+            None => pipeline::build(&options, &world).await.map(Outcome::Built),
+        }
     });
     // What a dropped build left running must not write to the store after this process has said its last word.
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
     let summary = renderer.join().unwrap_or_default();
     store.sync()?;
-    remember(log, &result, &summary);
-    conclude(&options, result, &summary)
+    if let Some(log) = log {
+        remember(log, &result, &summary);
+    }
+    match result {
+        Ok(Outcome::Built(built)) => conclude(&options, &built),
+        Ok(Outcome::Answered(answered)) => say(&options, &answered),
+        Err(error) => {
+            let look = failure::look();
+            let warnings = failure::warnings(&error, detail(&options), look).filter(|_| !is_quiet(&options));
+            eprint!("{}{}", warnings.unwrap_or_default(), failure::text(&error, &summary, look));
+            Ok(match error {
+                BuildError::Canceled => exit::CANCELED,
+                _ => exit::FAILURE,
+            })
+        }
+    }
+}
+
+/// What was asked for.
+enum Outcome {
+    Built(Built),
+    Answered(Answered),
+}
+
+/// Progress of a question is only shown to those who watch: its answer says all.
+fn progress_mode(options: &BuildOptions) -> Mode {
+    let watched = std::io::stderr().is_terminal();
+    match options.progress.parse().unwrap_or(Mode::Auto) {
+        Mode::Auto if options.call.is_some() && !watched => Mode::None,
+        mode => mode,
+    }
+}
+
+fn is_quiet(options: &BuildOptions) -> bool {
+    matches!(options.progress.as_str(), "quiet" | "none" | "rawjson")
+}
+
+fn detail(options: &BuildOptions) -> Detail {
+    if options.debug { Detail::Full } else { Detail::Short }
+}
+
+/// Writes an answer.
+fn say(options: &BuildOptions, answered: &Answered) -> Result<u8> {
+    // A reader that has seen enough (`| head`) is no failure.
+    let _ = std::io::Write::write_all(&mut std::io::stdout(), answered.output.as_bytes());
+    eprint!("{}", answered.remarks);
+    if let Some(path) = &options.metadata_file {
+        let text = serde_json::to_string_pretty(&answered.metadata).context("write metadata")?;
+        write_aside(path, text.as_bytes())?;
+    }
+    Ok(answered.status)
 }
 
 /// What the history says of the build.
@@ -81,7 +147,7 @@ fn about(options: &BuildOptions) -> About {
 }
 
 /// Writes the build into the history. What cannot be written there does not change how the build went.
-fn remember(log: BuildLog, result: &Result<Built, BuildError>, summary: &Summary) {
+fn remember(log: BuildLog, result: &Result<Outcome, BuildError>, summary: &Summary) {
     let (status, error) = match result {
         Ok(_) => (Status::Completed, None),
         Err(BuildError::Canceled) => (Status::Canceled, None),
@@ -93,19 +159,7 @@ fn remember(log: BuildLog, result: &Result<Built, BuildError>, summary: &Summary
 }
 
 /// Writes the files that were asked for, and says what happened.
-fn conclude(options: &BuildOptions, result: Result<Built, BuildError>, summary: &Summary) -> Result<u8> {
-    let look = failure::look();
-    let colour = look.colour;
-    let built = match result {
-        Ok(built) => built,
-        Err(error) => {
-            eprint!("{}", failure::text(&error, summary, look));
-            return Ok(match error {
-                BuildError::Canceled => exit::CANCELED,
-                _ => exit::FAILURE,
-            });
-        }
-    };
+fn conclude(options: &BuildOptions, built: &Built) -> Result<u8> {
     let digest = |key: &str| built.response.get(key).and_then(|value| value.as_str()).map(str::to_string);
     let image_id = digest("containerimage.config.digest").or_else(|| digest("containerimage.digest"));
     if let (Some(iidfile), Some(id)) = (&options.iidfile, &image_id) {
@@ -115,12 +169,11 @@ fn conclude(options: &BuildOptions, result: Result<Built, BuildError>, summary: 
         let text = serde_json::to_string_pretty(&built.response).context("write metadata")?;
         write_aside(path, text.as_bytes())?;
     }
-    let quiet = matches!(options.progress.as_str(), "quiet" | "none" | "rawjson");
     if options.progress == "quiet" {
         println!("{}", image_id.unwrap_or_default());
     }
-    if !quiet {
-        eprint!("{}", report::warnings(&built.source, &built.warnings, Detail::Full, colour));
+    if !is_quiet(options) {
+        eprint!("{}", report::warnings(&built.source, &built.warnings, detail(options), failure::look().colour));
         eprint!("{}", report::unused_args(&built.unused_args));
         if built.nothing_exported {
             eprintln!(

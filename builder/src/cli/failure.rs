@@ -3,8 +3,8 @@
 use crate::pipeline::{BuildError, Place};
 use crate::progress::chain;
 use crate::progress::render::{self, Summary};
-use crate::report::{self, Drawing, Failure, Look};
-use frontend::diagnostic::Diagnostic;
+use crate::report::{self, Detail, Drawing, Failure, Look};
+use frontend::diagnostic::{Diagnostic, Severity};
 use frontend::span::Span;
 use std::io::IsTerminal;
 
@@ -18,12 +18,24 @@ pub fn look() -> Look {
     Look { colour, width: render::stderr_size().width }
 }
 
+/// Build checks that fired before the Dockerfile turned out to be wrong; those that are what is wrong with it, too.
+pub fn warnings(error: &BuildError, detail: Detail, look: Look) -> Option<String> {
+    match error {
+        BuildError::Diagnostics { text, list, .. } => Some(report::warnings(text, list, detail, look.colour)),
+        _ => None,
+    }
+}
+
 /// What is printed on standard error.
 pub fn text(error: &BuildError, summary: &Summary, look: Look) -> String {
     let message = chain(error);
     let failure = Failure { steps: &[], places: &[], drawings: &[], message: &message, help: &[] };
     match error {
-        BuildError::Diagnostics { text, list, phase } => report::diagnostics(text, list, *phase, look),
+        BuildError::Diagnostics { text, list, phase } => {
+            let is_error = |found: &&Diagnostic| found.severity == Severity::Error;
+            let errors: Vec<Diagnostic> = list.iter().filter(is_error).cloned().collect();
+            report::diagnostics(text, &errors, *phase, look)
+        }
         BuildError::Resolve { text, list } => {
             let drawings: Vec<_> = list
                 .iter()

@@ -1,6 +1,7 @@
 //! The command line: clap types and thin handlers, one file a command.
 
 pub mod build;
+pub mod call;
 pub mod csv;
 pub mod exit;
 pub mod failure;

@@ -1,8 +1,10 @@
 //! `kiln build`: the flags of `docker buildx build`, read into [`BuildOptions`].
 
+use super::call::{self, Call};
 use super::csv;
 use super::output::{self, OutputSpec};
 use super::resources;
+use crate::config::ChecksConfig;
 use crate::sandbox::limits::Limits;
 use clap::Args;
 use frontend::platform::Platform;
@@ -59,6 +61,16 @@ pub struct BuildArgs {
     /// Write what was built to this file, as JSON
     #[arg(long, value_name = "FILE")]
     metadata_file: Option<PathBuf>,
+    /// Check the Dockerfile in place of building it; `strict` makes kiln's own checks count
+    #[arg(long, value_name = "strict", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    check: Option<String>,
+    /// Answer a question in place of building: check, outline, targets, subrequests.describe [,format=json|text]
+    /// [,ignorestatus=BOOL] [,strict=BOOL]
+    #[arg(long, value_name = "METHOD")]
+    call: Option<String>,
+    /// Say more about warnings
+    #[arg(short = 'D', long)]
+    debug: bool,
     /// Label of the image
     #[arg(long = "label", value_name = "NAME=VALUE")]
     labels: Vec<String>,
@@ -146,6 +158,12 @@ pub struct BuildOptions {
     pub progress: String,
     pub iidfile: Option<PathBuf>,
     pub metadata_file: Option<PathBuf>,
+    /// In place of a build.
+    pub call: Option<Call>,
+    /// Warnings are shown with all that is known of them.
+    pub debug: bool,
+    /// Build checks to skip and to switch on, from the configuration file.
+    pub checks: ChecksConfig,
     pub labels: BTreeMap<String, String>,
     /// Name as given, value as given.
     pub build_contexts: BTreeMap<String, String>,
@@ -230,6 +248,9 @@ impl BuildArgs {
             progress: if self.quiet { "quiet".into() } else { self.progress.clone() },
             iidfile: self.iidfile.clone(),
             metadata_file: self.metadata_file.clone(),
+            call: call::parse(self.call.as_deref(), self.check.as_deref())?,
+            debug: self.debug,
+            checks: ChecksConfig::default(),
             labels: assignments(&self.labels, "label", environment)?,
             build_contexts: contexts(&self.build_contexts)?,
             secrets: self.secrets.clone(),

@@ -9,6 +9,7 @@ pub mod tty;
 
 pub use render::{FailedVertex, Mode, Summary, spawn};
 
+use frontend::span::{SourceText, Span};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
@@ -38,7 +39,26 @@ pub enum Event {
     /// Output of a step, as read.
     Log { vertex: Arc<VertexName>, stream: Stream, data: Vec<u8>, at: SystemTime },
     /// A remark that does not stop the build.
-    Warning { vertex: Arc<VertexName>, message: String, at: SystemTime },
+    Warning { vertex: Arc<VertexName>, warning: Arc<Warning>, at: SystemTime },
+}
+
+/// A remark.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Warning {
+    /// One line.
+    pub short: String,
+    /// More about it, a paragraph each.
+    pub detail: Vec<String>,
+    /// A page that explains it.
+    pub url: Option<String>,
+    /// What it is about.
+    pub place: Option<(Arc<SourceText>, Span)>,
+}
+
+impl From<String> for Warning {
+    fn from(short: String) -> Warning {
+        Warning { short, ..Warning::default() }
+    }
 }
 
 /// How a vertex ended.
@@ -161,9 +181,9 @@ impl Vertex {
     }
 
     /// A remark.
-    pub fn warn(&self, message: impl Into<String>) {
-        let vertex = self.name.clone();
-        self.progress.send(Event::Warning { vertex, message: message.into(), at: SystemTime::now() });
+    pub fn warn(&self, warning: impl Into<Warning>) {
+        let (vertex, warning) = (self.name.clone(), Arc::new(warning.into()));
+        self.progress.send(Event::Warning { vertex, warning, at: SystemTime::now() });
     }
 
     /// A remark about the machine or the whole build: whichever vertex comes upon it first says it.

@@ -3,6 +3,7 @@
 use super::render::Renderer;
 use super::track::{Track, Tracked};
 use super::{Event, Outcome, Stream};
+use crate::call::json::{self, Range, SourceInfo};
 use crate::time::rfc3339;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -72,6 +73,14 @@ struct VertexWarning {
     vertex: String,
     level: u8,
     short: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    detail: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
+    #[serde(rename = "sourceInfo", skip_serializing_if = "Option::is_none")]
+    source_info: Option<SourceInfo>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    range: Vec<Range>,
 }
 
 /// What BuildKit's messages end in when a vertex was stopped; its clients look for it.
@@ -134,9 +143,15 @@ impl<W: Write> RawJson<W> {
                 data: BASE64_STANDARD.encode(data),
                 timestamp: rfc3339(*at),
             }),
-            Event::Warning { message: text, .. } => {
-                message.warnings.push(VertexWarning { vertex, level: 1, short: BASE64_STANDARD.encode(text) });
-            }
+            Event::Warning { warning, .. } => message.warnings.push(VertexWarning {
+                vertex,
+                level: 1,
+                short: BASE64_STANDARD.encode(&warning.short),
+                detail: warning.detail.iter().map(|text| BASE64_STANDARD.encode(text)).collect(),
+                url: warning.url.clone(),
+                source_info: warning.place.as_ref().map(|(source, _)| json::source_info(source)),
+                range: warning.place.iter().map(|(source, span)| json::range(source, *span)).collect(),
+            }),
         }
     }
 }

@@ -240,7 +240,8 @@ pub(crate) mod testing {
     }
 
     pub fn warning(name: &str, millis: u64, message: &str) -> Event {
-        Event::Warning { vertex: vertex(name), message: message.into(), at: at(millis) }
+        let warning = std::sync::Arc::new(message.to_string().into());
+        Event::Warning { vertex: vertex(name), warning, at: at(millis) }
     }
 
     #[derive(Clone, Default)]

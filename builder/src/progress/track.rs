@@ -78,7 +78,7 @@ impl Track {
                 let since = tracked.since_start(*at);
                 tracked.log.push(data, since);
             }
-            Event::Warning { message, .. } => tracked.warnings.push(message.clone()),
+            Event::Warning { warning, .. } => tracked.warnings.push(warning.short.clone()),
         }
         index
     }

@@ -1,17 +1,19 @@
 //! Arguments that exist before any stage: the platforms', the global ARGs, the epoch (reference/dockerfile.md 3.5).
 
 use super::stages::StageGraph;
-use super::typed::TypedFile;
+use super::typed::{GlobalArg, TypedFile};
 use super::{CompileRequest, NamedContext, UnusedArg};
 use crate::diagnostic::Diagnostic;
 use crate::env::Environment;
 use crate::instruction::Instruction;
+use crate::outline::{Argument, description};
 use crate::platform::Platform;
 use crate::span::Span;
 use crate::stage::Lost;
 use crate::suggest::{Case, nearest};
 use crate::words::Lexer;
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Predefined and global arguments, in the order in which they get their values.
 pub(super) struct Globals {
@@ -21,10 +23,18 @@ pub(super) struct Globals {
     pub defaults: Option<Environment>,
     /// Names of global ARGs, also of those without a value.
     pub declared: Vec<String>,
+    /// Global ARGs by name, the last of each name, for the outline.
+    pub described: BTreeMap<String, Described>,
     /// `SOURCE_DATE_EPOCH`.
     pub epoch: Option<i64>,
     /// Those that have failed.
     pub lost: Lost,
+}
+
+/// A global ARG, and the arguments that its default is made of.
+pub(super) struct Described {
+    pub argument: Argument,
+    pub made_of: BTreeSet<String>,
 }
 
 pub(super) fn globals(
@@ -36,15 +46,16 @@ pub(super) fn globals(
     let predefined = predefined(file, request, target);
     let build_arg = |name: &str| request.build_args.get(name).cloned();
     let mut lost = file.lost.clone();
-    let (mut env, mut errors) = evaluate(file, predefined.clone(), lexer, &mut lost, build_arg);
-    let declared = file.globals.iter().flat_map(|(arg, _)| &arg.declarations).map(|arg| arg.name.to_string()).collect();
+    let (mut env, described, mut errors) = evaluate(file, predefined.clone(), lexer, &mut lost, build_arg);
+    let arguments = file.globals.iter().flat_map(|global| &global.arg.declarations);
+    let declared = arguments.map(|arg| arg.name.to_string()).collect();
     let epoch = epoch(file, request, &mut env).unwrap_or_else(|error| {
         errors.push(error);
         None
     });
-    let (defaults, faults) = evaluate(file, predefined, lexer, &mut Lost::Nothing, |_| None);
+    let (defaults, _, faults) = evaluate(file, predefined, lexer, &mut Lost::Nothing, |_| None);
     let defaults = Some(defaults).filter(|_| faults.is_empty());
-    (Globals { env, defaults, declared, epoch, lost }, errors)
+    (Globals { env, defaults, declared, described, epoch, lost }, errors)
 }
 
 /// Build arguments that neither the file nor a trigger declares, and that have no meaning of their own.
@@ -59,7 +70,7 @@ pub(super) fn unused(request: &CompileRequest, file: &TypedFile, stages: &StageG
             _ => None,
         }
     });
-    let args = file.globals.iter().map(|(arg, _)| arg).chain(in_stages);
+    let args = file.globals.iter().map(|global| &global.arg).chain(in_stages);
     let declared: BTreeSet<&str> = args.flat_map(|arg| &arg.declarations).map(|arg| arg.name.as_str()).collect();
     let has_meaning = |name: &str| {
         name.starts_with("BUILDKIT_")
@@ -119,28 +130,54 @@ fn evaluate(
     lexer: Lexer,
     lost: &mut Lost,
     build_arg: impl Fn(&str) -> Option<String>,
-) -> (Environment, Vec<Diagnostic>) {
+) -> (Environment, BTreeMap<String, Described>, Vec<Diagnostic>) {
+    let mut described: BTreeMap<String, Described> = BTreeMap::new();
     let mut errors = vec![];
-    for (arg, span) in &file.globals {
+    for GlobalArg { arg, span, comments } in &file.globals {
         for declaration in &arg.declarations {
-            let value = match (build_arg(&declaration.name), &declaration.default) {
-                (Some(value), _) => value,
-                (None, Some(default)) => match lexer.expand(default, &env.lookup()) {
-                    Ok(expansion) => expansion.text,
+            let name = &declaration.name;
+            let used = RefCell::new(BTreeSet::new());
+            let lookup = |name: &str| {
+                let value = env.get(name).map(str::to_string);
+                if value.is_some() {
+                    used.borrow_mut().insert(name.to_string());
+                }
+                value
+            };
+            let value = match (build_arg(name), &declaration.default) {
+                (Some(value), _) => Some(value),
+                (None, Some(default)) => match lexer.expand(default, &lookup) {
+                    Ok(expansion) => Some(expansion.text),
                     Err(error) => {
                         if !lost.explains(&error) {
                             errors.push(Diagnostic::error(error.to_string(), *span).word(&error, default));
                         }
-                        lost.extend([declaration.name.to_string()]);
+                        lost.extend([name.to_string()]);
                         continue;
                     }
                 },
-                (None, None) => continue,
+                (None, None) => None,
             };
-            env.set(&declaration.name, &value);
+            let mut made_of = used.into_inner();
+            // `ARG A=$A-x` is made of what the earlier one was made of.
+            if made_of.remove(name.as_str())
+                && let Some(earlier) = described.remove(name.as_str())
+            {
+                made_of.extend(earlier.made_of);
+            }
+            if let Some(value) = &value {
+                env.set(name, value);
+            }
+            let argument = Argument {
+                name: name.to_string(),
+                description: description(comments, name),
+                value: value.unwrap_or_default(),
+                span: *span,
+            };
+            described.insert(name.to_string(), Described { argument, made_of });
         }
     }
-    (env, errors)
+    (env, described, errors)
 }
 
 /// The epoch as a number. Symbolic values name the context, a named context or a stage; a local directory has no

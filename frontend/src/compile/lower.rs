@@ -1,6 +1,6 @@
 //! Opens reachable stages one after another and applies their instructions.
 
-use super::outside::{Kind, Outside};
+use super::outside::{Kind, Outside, is_empty};
 use super::stages::{Origin, PlannedCommand, StageGraph, StagePlan, has_from_step, names_read};
 use super::triggers;
 use super::{ImageInfo, Images, PlannedImage};
@@ -8,10 +8,12 @@ use crate::diagnostic::Diagnostic;
 use crate::env::Environment;
 use crate::image_config::{ImageConfig, RootFs};
 use crate::instruction::{Command, Instruction};
-use crate::lint::{self, Lints};
+use crate::lint::{self, Lints, own};
 use crate::op::Step;
+use crate::outline::Parameters;
 use crate::path;
 use crate::platform::Platform;
+use crate::span::{SourceText, Span};
 use crate::stage::{Expanded, Lost, Lowering, OpenStage, Settings, Tree, numbered};
 use solver::graph::{Edge, Graph};
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +27,12 @@ pub(super) struct Lower<'a> {
     pub images: &'a Images,
     pub lints: &'a Lints,
     pub graph: &'a mut Graph<Step>,
+    /// Names of global ARGs, for kiln's own checks.
+    pub declared: &'a [String],
+    /// The Dockerfile, for kiln's own checks.
+    pub source: &'a SourceText,
+    /// Stages whose layers are part of an image, for kiln's own checks.
+    pub shipped: BTreeSet<usize>,
 }
 
 /// Stages that are compiled.
@@ -35,6 +43,8 @@ struct Done {
     bases: BTreeMap<usize, OpenStage>,
     /// By how many that is.
     uses: BTreeMap<usize, usize>,
+    /// What each declares and uses, for the outline.
+    parameters: BTreeMap<usize, Parameters>,
 }
 
 impl Done {
@@ -46,10 +56,20 @@ impl Done {
     }
 }
 
-impl Lower<'_> {
+/// What lowering comes to.
+pub(super) struct Lowered {
+    /// The image of the target; `None` if there are errors.
+    pub image: Option<PlannedImage>,
+    /// What each stage declares and uses.
+    pub parameters: BTreeMap<usize, Parameters>,
+    pub errors: Vec<Diagnostic>,
+}
+
+impl<'a> Lower<'a> {
     /// Lowers the reachable stages in file order and makes the image of the target.
-    pub fn image(mut self, reachable: &BTreeSet<usize>, target: usize) -> (Option<PlannedImage>, Vec<Diagnostic>) {
-        let mut done = Done { roots: BTreeMap::new(), bases: BTreeMap::new(), uses: BTreeMap::new() };
+    pub fn image(mut self, reachable: &BTreeSet<usize>, target: usize) -> Lowered {
+        let mut done =
+            Done { roots: BTreeMap::new(), bases: BTreeMap::new(), uses: BTreeMap::new(), parameters: BTreeMap::new() };
         for &index in reachable {
             if let Origin::Stage(base) = self.plans.stages[index].base {
                 *done.uses.entry(base).or_default() += 1;
@@ -58,14 +78,16 @@ impl Lower<'_> {
         *done.uses.entry(target).or_default() += 1;
         let mut errors = vec![];
         for &index in reachable {
-            let stage = self.stage(index, &mut done, &mut errors);
+            let mut stage = self.stage(index, &mut done, &mut errors);
+            done.parameters.insert(index, std::mem::take(&mut stage.parameters));
             done.roots.insert(index, stage.root);
             if done.uses.contains_key(&index) {
                 done.bases.insert(index, stage);
             }
         }
         let target = done.bases.remove(&target).filter(|_| errors.is_empty());
-        (target.map(|stage| finish(stage, self.settings)), errors)
+        let image = target.map(|stage| finish(stage, self.settings));
+        Lowered { image, parameters: done.parameters, errors }
     }
 
     fn stage(&mut self, index: usize, done: &mut Done, errors: &mut Vec<Diagnostic>) -> OpenStage {
@@ -74,10 +96,44 @@ impl Lower<'_> {
         if plan.replaced_by.is_some() {
             return stage;
         }
-        for planned in &plan.commands {
+        let own = self.own_checks(index);
+        if let Some(own) = &own {
+            own.from(self.lints, &mut stage);
+        }
+        for (position, planned) in plan.commands.iter().enumerate() {
+            if let Some(own) = &own {
+                own.command(self.lints, &mut stage, self.settings, position);
+            }
             errors.extend(self.command(index, &mut stage, planned, done).err().flatten());
         }
+        if let Some(own) = &own {
+            own.end(self.lints, &stage);
+        }
         stage
+    }
+
+    /// kiln's own checks of a stage, if any of them may fire.
+    fn own_checks(&self, index: usize) -> Option<own::StageChecks<'a>> {
+        let plans = self.plans;
+        let plan = &plans.stages[index];
+        let comments = plan.commands.iter().map(|planned| planned.command.comments.as_slice());
+        if !self.lints.wants_own(comments.chain([plan.from.comments.as_slice()])) {
+            return None;
+        }
+        let base = match &plan.base {
+            Origin::Stage(_) => own::Base::Stage,
+            Origin::Outside(outside) if outside.context.is_some() || outside.kind == Kind::Scratch => own::Base::Other,
+            Origin::Outside(outside) => own::Base::Image(outside.written.clone()),
+        };
+        Some(own::StageChecks {
+            from: &plan.from,
+            base,
+            commands: plan.commands.iter().map(|planned| planned.command.as_ref()).collect(),
+            is_shipped: self.shipped.contains(&index),
+            is_built_on: plans.stages.iter().any(|other| other.base == Origin::Stage(index)),
+            globals: self.declared,
+            source: self.source,
+        })
     }
 
     fn command(
@@ -91,7 +147,13 @@ impl Lower<'_> {
         for (position, origin) in planned.origins.iter().enumerate() {
             let tree = match origin {
                 None => None,
-                Some(Origin::Outside(outside)) => Some(outside.tree(self.graph, self.images)),
+                Some(Origin::Outside(outside)) => {
+                    if let Some(info) = outside.info(self.images) {
+                        let place = (planned.command.span, planned.command.comments.as_slice());
+                        self.check_platform(place, outside, info, &outside.platform);
+                    }
+                    Some(outside.tree(self.graph, self.images))
+                }
                 Some(Origin::Stage(other)) => match done.roots.get(other).filter(|_| *other < index) {
                     Some(root) => Some(self.stage_tree(*other, *root)),
                     None => return Err(Some(self.too_early(index, *other, planned, position))),
@@ -194,12 +256,16 @@ impl Lower<'_> {
         if let Some(info) = outside.info(self.images) {
             stage.config = ImageConfig { created: None, ..info.config.clone() };
             stage.base_history_len = stage.config.history.len();
+            if !info.is_read() {
+                stage.lost = Lost::Unknown;
+            }
             stage.config.config.on_build.clear();
             stage.image_env = Environment::from_list_in_place(&stage.config.config.env);
             if plan.replaced_by.is_some() {
                 stage.platform = config_platform(&stage.config).unwrap_or(stage.platform);
             } else {
-                self.check_platform(plan, outside, info, &stage.platform);
+                let place = (plan.from.span, plan.from.comments.as_slice());
+                self.check_platform(place, outside, info, &stage.platform);
             }
         }
         stage.step_index = usize::from(has_from_step(&plan.base, self.images));
@@ -209,9 +275,10 @@ impl Lower<'_> {
         OpenStage { root, ..stage }
     }
 
-    fn check_platform(&self, plan: &StagePlan, outside: &Outside, info: &ImageInfo, expected: &Platform) {
-        if let (Some(actual), None) = (config_platform(&info.config), &outside.context) {
-            lint::invalid_base_image_platform(self.lints, &plan.from, &outside.written, expected, &actual);
+    fn check_platform(&self, place: (Span, &[String]), outside: &Outside, info: &ImageInfo, expected: &Platform) {
+        let is_known = info.is_read() && outside.context.is_none() && !is_empty(info);
+        if let (Some(actual), true) = (config_platform(&info.config), is_known) {
+            lint::invalid_base_image_platform(self.lints, place, &outside.written, expected, &actual);
         }
     }
 
@@ -272,6 +339,8 @@ fn empty_stage(platform: &Platform) -> OpenStage {
         entrypoint: None,
         healthcheck: None,
         workdir_is_set: false,
+        notes: own::Notes::default(),
+        parameters: Parameters::default(),
         ignore_cache: false,
         step_index: 0,
         step_total: 0,

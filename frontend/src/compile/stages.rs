@@ -8,7 +8,7 @@ use super::{Images, triggers};
 use crate::diagnostic::Diagnostic;
 use crate::instruction::from::From;
 use crate::instruction::{Command, Instruction};
-use crate::lint::{self, Lints};
+use crate::lint::{self, Lints, Use};
 use crate::placed::Placed;
 use crate::platform::Platform;
 use crate::reference::Reference;
@@ -16,6 +16,7 @@ use crate::span::Span;
 use crate::stage::{Lost, Settings};
 use crate::suggest::{Case, did_you_mean};
 use crate::words::Expansion;
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
@@ -23,6 +24,8 @@ use std::rc::Rc;
 pub(super) struct StagePlan {
     /// Its head.
     pub from: From,
+    /// Global arguments that its head uses.
+    pub arguments: Vec<String>,
     /// Name in progress; empty where there is only one stage.
     pub shown: String,
     /// What it is built on.
@@ -155,10 +158,10 @@ impl StageGraph {
         })
     }
 
-    /// The stages that a stage needs, itself included.
-    pub fn reachable(&self, target: usize) -> BTreeSet<usize> {
+    /// The stages that others need, those included.
+    pub fn reachable(&self, targets: &[usize]) -> BTreeSet<usize> {
         let mut seen = BTreeSet::new();
-        let mut todo = vec![target];
+        let mut todo = targets.to_vec();
         while let Some(index) = todo.pop() {
             let stage = &self.stages[index];
             if seen.insert(index) && stage.replaced_by.is_none() {
@@ -171,13 +174,13 @@ impl StageGraph {
     /// Puts the triggers of known bases into the reachable stages, until no stage becomes reachable by them.
     pub fn splice_triggers(
         &mut self,
-        target: usize,
+        targets: &[usize],
         images: &Images,
         settings: &Settings<'_>,
     ) -> (BTreeSet<usize>, Vec<Diagnostic>) {
         let mut errors = vec![];
         loop {
-            let reachable = self.reachable(target);
+            let reachable = self.reachable(targets);
             let mut found = false;
             for &index in &reachable {
                 if self.stages[index].has_triggers || self.stages[index].replaced_by.is_some() {
@@ -209,6 +212,21 @@ impl StageGraph {
         let own = std::mem::take(&mut self.stages[index].commands);
         self.stages[index].commands = planned.into_iter().chain(own).collect();
         errors
+    }
+
+    /// Stages whose layers are part of an image: those that no other reads, and what they are built on. The others are
+    /// only copied from.
+    pub fn shipped(&self, target: usize) -> BTreeSet<usize> {
+        let read: BTreeSet<usize> = self.stages.iter().flat_map(|s| s.origins().filter_map(Origin::stage)).collect();
+        let mut shipped = BTreeSet::new();
+        let ends = (0..self.stages.len()).filter(|index| *index == target || !read.contains(index));
+        for end in ends {
+            let mut next = Some(end);
+            while let Some(index) = next.filter(|index| shipped.insert(*index)) {
+                next = self.stages[index].base.stage();
+            }
+        }
+        shipped
     }
 
     /// Stages that copy from each other in a circle.
@@ -287,7 +305,7 @@ fn circle_from(start: usize, needs: &[Vec<Need>], marks: &mut [Mark]) -> Option<
 }
 
 impl Origin {
-    fn stage(&self) -> Option<usize> {
+    pub fn stage(&self) -> Option<usize> {
         match self {
             Origin::Stage(index) => Some(*index),
             Origin::Outside(_) => None,
@@ -328,9 +346,10 @@ impl Head<'_> {
     /// Fails with no error where another one is the reason.
     fn plan(&self, stage: &TypedStage, earlier: &StageGraph) -> Result<StagePlan, Option<Diagnostic>> {
         let from = &stage.from;
-        let image = self.image(from)?;
+        let mut used = vec![];
+        let image = self.image(from, &mut used)?;
         let platform = match &from.platform {
-            Some(written) => Some(self.platform(from, written)?),
+            Some(written) => Some(self.platform(from, written, &mut used)?),
             None => None,
         };
         let wanted = platform.as_ref().unwrap_or(&self.settings.target);
@@ -351,7 +370,9 @@ impl Head<'_> {
         };
         let shown = name.map_or_else(|| format!("stage-{}", earlier.stages.len()), str::to_string);
         let (from, lost) = (from.clone(), stage.lost.clone());
-        Ok(StagePlan { from, shown, base, platform, replaced_by, commands: vec![], has_triggers: false, lost })
+        let arguments = used.into_iter().filter(|asked| asked.value.is_some()).map(|asked| asked.name).collect();
+        let (commands, has_triggers) = (vec![], false);
+        Ok(StagePlan { from, arguments, shown, base, platform, replaced_by, commands, has_triggers, lost })
     }
 
     /// Stands for a stage whose FROM is wrong: on an empty image, with any variable missing.
@@ -363,6 +384,7 @@ impl Head<'_> {
         let base = Origin::Outside(Box::new(Outside::scratch(&self.settings.target, site)));
         StagePlan {
             from,
+            arguments: vec![],
             shown,
             base,
             platform: None,
@@ -373,9 +395,20 @@ impl Head<'_> {
         }
     }
 
-    /// Expands a word of a FROM.
-    fn expand(&self, from: &From, word: &Placed) -> Result<Expansion, Option<Diagnostic>> {
-        let expansion = self.settings.lexer.expand(word, &self.globals.env.lookup());
+    /// Expands a word of a FROM, and notes which arguments it asks for.
+    fn expand(&self, from: &From, word: &Placed, used: &mut Vec<Use>) -> Result<Expansion, Option<Diagnostic>> {
+        let asked = RefCell::new(std::mem::take(used));
+        let lookup = |name: &str| {
+            let value = self.globals.env.get(name).map(str::to_string);
+            let asked_for = Use { name: name.to_string(), value: value.clone() };
+            let mut asked = asked.borrow_mut();
+            if !asked.contains(&asked_for) {
+                asked.push(asked_for);
+            }
+            value
+        };
+        let expansion = self.settings.lexer.expand(word, &lookup);
+        *used = asked.take();
         let expansion = expansion.map_err(|error| {
             let diagnostic = Diagnostic::error(error.to_string(), from.span).word(&error, word);
             Some(diagnostic).filter(|_| !self.globals.lost.explains(&error))
@@ -386,8 +419,8 @@ impl Head<'_> {
         }
     }
 
-    fn image(&self, from: &From) -> Result<String, Option<Diagnostic>> {
-        let expansion = self.expand(from, &from.image)?;
+    fn image(&self, from: &From, used: &mut Vec<Use>) -> Result<String, Option<Diagnostic>> {
+        let expansion = self.expand(from, &from.image, used)?;
         lint::undefined_arg_in_from(
             self.lints,
             from,
@@ -429,12 +462,14 @@ impl Head<'_> {
         }
     }
 
-    fn platform(&self, from: &From, written: &Placed) -> Result<Platform, Option<Diagnostic>> {
+    fn platform(&self, from: &From, written: &Placed, used: &mut Vec<Use>) -> Result<Platform, Option<Diagnostic>> {
         let host = &self.settings.request.build_platform;
-        let expansion = self.expand(from, written)?;
+        let mut asked = vec![];
+        let expansion = self.expand(from, written, &mut asked)?;
         let names = self.globals.env.names().collect::<Vec<_>>().into_iter();
         lint::undefined_arg_in_from(self.lints, from, &expansion.unset, &self.globals.declared, names);
-        lint::from_platform(self.lints, from, written, &expansion.text, host);
+        lint::from_platform(self.lints, from, written, &expansion.text, &asked, host);
+        used.extend(asked);
         let fail = |message: String, remark: String| {
             let message = self.suggest(message, &expansion.unset);
             Some(Diagnostic::error(message, from.span).label(written.span(), remark))

@@ -11,17 +11,25 @@ use crate::words::Lexer;
 use std::rc::Rc;
 
 /// A Dockerfile whose instructions have their types.
-pub(super) struct TypedFile {
+pub(crate) struct TypedFile {
     /// ARGs before the first FROM.
-    pub globals: Vec<(Arg, Span)>,
+    pub globals: Vec<GlobalArg>,
     /// In file order.
     pub stages: Vec<TypedStage>,
     /// Variables of global ARGs that could not be read.
     pub lost: Lost,
 }
 
+/// An ARG before the first FROM.
+pub(crate) struct GlobalArg {
+    pub arg: Arg,
+    pub span: Span,
+    /// Comment lines directly above.
+    pub comments: Vec<String>,
+}
+
 /// A FROM and what follows it.
-pub(super) struct TypedStage {
+pub(crate) struct TypedStage {
     pub from: From,
     pub commands: Vec<Rc<Command>>,
     /// Variables of ENVs and ARGs that could not be read; if FROM could not be read, any.
@@ -30,7 +38,7 @@ pub(super) struct TypedStage {
 
 /// Reads all nodes. What could be read is there beside the errors, so that more of them can be found; a FROM that could
 /// not be read stands as one of an empty image.
-pub(super) fn read(dockerfile: &Dockerfile) -> (TypedFile, Vec<Diagnostic>) {
+pub(crate) fn read(dockerfile: &Dockerfile) -> (TypedFile, Vec<Diagnostic>) {
     let lexer = Lexer { escape: dockerfile.directives.escape };
     let mut file = TypedFile { globals: vec![], stages: vec![], lost: Lost::Nothing };
     let mut errors = vec![];
@@ -57,7 +65,9 @@ pub(super) fn read(dockerfile: &Dockerfile) -> (TypedFile, Vec<Diagnostic>) {
         };
         match (file.stages.last_mut(), command.instruction) {
             (Some(stage), instruction) => stage.commands.push(Rc::new(Command { instruction, ..command })),
-            (None, Instruction::Arg(arg)) => file.globals.push((arg, command.span)),
+            (None, Instruction::Arg(arg)) => {
+                file.globals.push(GlobalArg { arg, span: command.span, comments: command.comments });
+            }
             (None, _) => {
                 let keyword = node.keyword.to_uppercase();
                 let message = format!("no build stage in current context: {keyword} stands before the first FROM");

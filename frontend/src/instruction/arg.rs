@@ -4,6 +4,7 @@ use super::{fail_at, some_argument};
 use crate::ast::Node;
 use crate::diagnostic::Diagnostic;
 use crate::lint;
+use crate::outline::{Argument, description};
 use crate::placed::Placed;
 use crate::stage::{DeclaredArg, LayerOf, Lowering};
 use crate::words::{Lexer, split_assignments};
@@ -56,6 +57,7 @@ impl Arg {
                 (None, Some(default)) => Some(at.expand(default)?),
                 (None, None) => at.settings.globals.get(name).map(str::to_string),
             };
+            note(at, name, default.is_some(), value.as_deref());
             text.push(' ');
             text.push_str(name);
             if let Some(value) = &value {
@@ -70,6 +72,18 @@ impl Arg {
         at.history(text, LayerOf::Nothing);
         Ok(())
     }
+}
+
+/// For the outline: an argument that only takes over the global one is described there.
+fn note(at: &mut Lowering<'_>, name: &str, has_default: bool, value: Option<&str>) {
+    let is_given = at.settings.build_arg(name).is_some();
+    if !has_default && !is_given && at.settings.globals.get(name).is_some() {
+        at.stage.parameters.inherited.push(name.to_string());
+        return;
+    }
+    let description = description(&at.command.comments, name);
+    let value = value.unwrap_or_default().to_string();
+    at.stage.parameters.declare(Argument { name: name.to_string(), description, value, span: at.command.span });
 }
 
 #[cfg(test)]

@@ -25,9 +25,9 @@ impl Cmd {
 
     /// Sets the command.
     pub fn lower(&self, at: &mut Lowering<'_>) -> Result<(), Diagnostic> {
-        lint::multiple_instructions_disallowed(at, "CMD", at.stage.cmd);
+        lint::multiple_instructions_disallowed(at, at.stage.cmd);
         at.stage.cmd = Some(at.command.span);
-        lint::json_args_recommended(at, "CMD", &self.line);
+        lint::json_args_recommended(at, &self.line);
         let args = self.line.with_shell(at.stage.shell());
         let text = format!("CMD {}", quoted_list(&args));
         at.stage.config.config.cmd = Some(args);

@@ -25,9 +25,9 @@ impl Entrypoint {
 
     /// Sets the entrypoint (`[]` takes it away), and takes away a CMD that this stage did not set itself.
     pub fn lower(&self, at: &mut Lowering<'_>) -> Result<(), Diagnostic> {
-        lint::multiple_instructions_disallowed(at, "ENTRYPOINT", at.stage.entrypoint);
+        lint::multiple_instructions_disallowed(at, at.stage.entrypoint);
         at.stage.entrypoint = Some(at.command.span);
-        lint::json_args_recommended(at, "ENTRYPOINT", &self.line);
+        lint::json_args_recommended(at, &self.line);
         let args = self.line.with_shell(at.stage.shell());
         let text = format!("ENTRYPOINT {}", quoted_list(&args));
         at.stage.config.config.entrypoint = Some(args).filter(|args| !args.is_empty());

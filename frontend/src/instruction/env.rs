@@ -26,7 +26,7 @@ impl Env {
     pub fn lower(&self, at: &mut Lowering<'_>) -> Result<(), Diagnostic> {
         let pairs = self.pairs.expand(at)?;
         if self.pairs.legacy {
-            lint::legacy_key_value_format(at, "ENV");
+            lint::legacy_key_value_format(at);
         }
         for pair in &pairs {
             lint::secrets_used_in_arg_or_env(at, "ENV", &pair.name);

@@ -61,7 +61,7 @@ impl Healthcheck {
 
     /// Replaces the check.
     pub fn lower(&self, at: &mut Lowering<'_>) -> Result<(), Diagnostic> {
-        lint::multiple_instructions_disallowed(at, "HEALTHCHECK", at.stage.healthcheck);
+        lint::multiple_instructions_disallowed(at, at.stage.healthcheck);
         at.stage.healthcheck = Some(at.command.span);
         let image_config::Healthcheck { test, interval, timeout, start_period, start_interval, retries } = &self.check;
         let [interval, timeout, start_period, start_interval] =

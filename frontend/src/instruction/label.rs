@@ -26,7 +26,7 @@ impl Label {
     pub fn lower(&self, at: &mut Lowering<'_>) -> Result<(), Diagnostic> {
         let pairs = self.pairs.expand(at)?;
         if self.pairs.legacy {
-            lint::legacy_key_value_format(at, "LABEL");
+            lint::legacy_key_value_format(at);
         }
         for pair in &pairs {
             at.stage.config.config.labels.insert(pair.name.clone(), pair.value.clone());

@@ -7,6 +7,7 @@ use super::{CommandLine, fail_at};
 use crate::ast::{Heredoc, Node};
 use crate::diagnostic::Diagnostic;
 use crate::op::{Exec, InputIndex, MountKind, Network, Op, Security};
+use crate::outline::{self, Access};
 use crate::path;
 use crate::stage::{LayerOf, Lowering, Tree, with_upper_keyword};
 use crate::suggest::{Case, did_you_mean};
@@ -118,6 +119,7 @@ impl Run {
             script: self.piped_script(at),
         };
         self.lower_mounts(at, &mut exec, &mut inputs)?;
+        note_accesses(at, &exec);
         exec.env = step_env(at, &exec);
         let mut history = history_args(at);
         history.extend(exec.args.iter().cloned());
@@ -227,6 +229,28 @@ fn document(heredoc: &Heredoc) -> Script {
 /// The line and the heredocs as they stand in the Dockerfile, for the shell to read.
 fn with_bodies(line: &str, heredocs: &[Heredoc]) -> String {
     heredocs.iter().fold(line.trim().to_string(), |text, heredoc| format!("{text}\n{}{}", heredoc.body, heredoc.name))
+}
+
+/// For the outline: secrets and agents.
+fn note_accesses(at: &mut Lowering<'_>, exec: &Exec) {
+    let span = at.command.span;
+    for mount in &exec.mounts {
+        match &mount.kind {
+            MountKind::Secret { id, required, .. } => {
+                let access = Access { id: id.clone(), required: *required, span };
+                outline::note(&mut at.stage.parameters.secrets, access);
+            }
+            MountKind::Ssh { id, required, .. } => {
+                let access = Access { id: id.clone(), required: *required, span };
+                outline::note(&mut at.stage.parameters.ssh, access);
+            }
+            MountKind::Bind { .. } | MountKind::Cache { .. } | MountKind::Tmpfs { .. } => {}
+        }
+    }
+    for secret in &exec.secret_env {
+        let access = Access { id: secret.id.clone(), required: secret.required, span };
+        outline::note(&mut at.stage.parameters.secrets, access);
+    }
 }
 
 /// The environment of the step. Secrets are set when it runs.

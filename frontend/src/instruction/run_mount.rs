@@ -151,6 +151,12 @@ impl RunMount {
         Ok(mount)
     }
 
+    /// The type, not expanded; `None` where it is left out.
+    pub fn kind_written(&self) -> Option<&str> {
+        let is_kind = |field: &&Field| field.key.eq_ignore_ascii_case("type");
+        self.fields.iter().rfind(is_kind).and_then(|field| field.value.as_deref())
+    }
+
     /// The target, not expanded, for messages.
     pub fn target_written(&self) -> Option<&str> {
         let is_target = |key: &str| ["target", "dst", "destination"].iter().any(|name| key.eq_ignore_ascii_case(name));

@@ -3,6 +3,7 @@
 use super::Lints;
 use crate::instruction::from::From;
 use crate::platform::Platform;
+use crate::span::Span;
 use crate::suggest::{Case, did_you_mean};
 
 fn fire(lints: &Lints, from: &From, rule: &'static str, message: String) {
@@ -24,14 +25,18 @@ pub fn undefined_arg_in_from<'a>(
     }
 }
 
-/// `RedundantTargetPlatform` and `FromPlatformFlagConstDisallowed`.
-pub fn from_platform(lints: &Lints, from: &From, written: &str, expanded: &str, host: &Platform) {
-    if ["$TARGETPLATFORM", "${TARGETPLATFORM}"].contains(&written) {
+/// `RedundantTargetPlatform` and `FromPlatformFlagConstDisallowed`: `written` expands to `expanded`, `used` are the
+/// variables that it asked for, each once.
+pub fn from_platform(lints: &Lints, from: &From, written: &str, expanded: &str, used: &[Use], host: &Platform) {
+    if let [Use { name, value: Some(value) }] = used
+        && name == "TARGETPLATFORM"
+        && expanded == value
+    {
         let message =
             format!("Setting platform to predefined {written} in FROM is redundant as this is the default behavior");
         fire(lints, from, "RedundantTargetPlatform", message);
     }
-    if written.contains('$') {
+    if !used.is_empty() {
         return;
     }
     let Ok(platform) = Platform::parse(expanded, host) else { return };
@@ -42,18 +47,34 @@ pub fn from_platform(lints: &Lints, from: &From, written: &str, expanded: &str, 
     }
 }
 
+/// A variable that a word asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Use {
+    /// Its name.
+    pub name: String,
+    /// What it has, if it is set.
+    pub value: Option<String>,
+}
+
 /// `InvalidDefaultArgInFrom`: the name is none when every argument has its default.
 pub fn invalid_default_arg_in_from(lints: &Lints, from: &From) {
     let message = format!("Default value for ARG {} results in empty or invalid base image name", from.image);
     fire(lints, from, "InvalidDefaultArgInFrom", message);
 }
 
-/// `InvalidBaseImagePlatform`: the image is of another platform than the stage.
-pub fn invalid_base_image_platform(lints: &Lints, from: &From, name: &str, expected: &Platform, actual: &Platform) {
+/// `InvalidBaseImagePlatform`: the image is of another platform than the stage. `span` is where it is asked for: a FROM,
+/// or an instruction that copies from it.
+pub fn invalid_base_image_platform(
+    lints: &Lints,
+    (span, comments): (Span, &[String]),
+    name: &str,
+    expected: &Platform,
+    actual: &Platform,
+) {
     if expected.os == actual.os && expected.architecture == actual.architecture {
         return;
     }
     let message =
         format!("Base image {name} was pulled with platform \"{actual}\", expected \"{expected}\" for current build");
-    fire(lints, from, "InvalidBaseImagePlatform", message);
+    lints.fire("InvalidBaseImagePlatform", message, span, comments);
 }

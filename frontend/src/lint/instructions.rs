@@ -13,7 +13,8 @@ fn fire(at: &Lowering<'_>, rule: &'static str, message: String) {
 }
 
 /// `LegacyKeyValueFormat`: `ENV name value`.
-pub fn legacy_key_value_format(at: &Lowering<'_>, keyword: &str) {
+pub fn legacy_key_value_format(at: &Lowering<'_>) {
+    let keyword = &at.command.keyword;
     let message = format!("\"{keyword} key=value\" should be used instead of legacy \"{keyword} key value\" format");
     fire(at, "LegacyKeyValueFormat", message);
 }
@@ -32,7 +33,8 @@ pub fn secrets_used_in_arg_or_env(at: &Lowering<'_>, keyword: &str, name: &str) 
 }
 
 /// `JSONArgsRecommended`: a shell form of what gets the container's signals.
-pub fn json_args_recommended(at: &Lowering<'_>, keyword: &str, line: &CommandLine) {
+pub fn json_args_recommended(at: &Lowering<'_>, line: &CommandLine) {
+    let keyword = &at.command.keyword;
     if matches!(line, CommandLine::Shell(_)) && at.stage.config.config.shell.is_empty() {
         let message =
             format!("JSON arguments recommended for {keyword} to prevent unintended behavior related to OS signals");
@@ -41,7 +43,8 @@ pub fn json_args_recommended(at: &Lowering<'_>, keyword: &str, line: &CommandLin
 }
 
 /// `MultipleInstructionsDisallowed`, reported at the earlier one, which has no effect.
-pub fn multiple_instructions_disallowed(at: &Lowering<'_>, keyword: &str, earlier: Option<Span>) {
+pub fn multiple_instructions_disallowed(at: &Lowering<'_>, earlier: Option<Span>) {
+    let keyword = &at.command.keyword;
     if let Some(span) = earlier {
         let message = format!(
             "Multiple {keyword} instructions should not be used in the same stage because only the last one will be used"
@@ -91,14 +94,33 @@ pub fn copy_ignored_file(at: &Lowering<'_>, verb: &str, source: &str) {
     if ignore.is_empty() || ignore.has_exceptions() {
         return;
     }
-    let relative = path::clean(source)[1..].to_string();
-    let is_ignored = match relative.as_str() {
-        "" => text.lines().any(|line| ["*", "**", "**/*"].contains(&line.trim())),
+    let shown = cleaned(source);
+    let is_ignored = match shown.as_str() {
+        "." | "/" => text.lines().any(|line| match line.trim() {
+            "*" => shown == ".",
+            "**" | "**/*" => true,
+            _ => false,
+        }),
+        // As in BuildKit, whose patterns have no slash in front: only `**` matches such a path.
+        absolute if absolute.starts_with('/') => {
+            let anywhere: Vec<String> =
+                text.lines().filter(|l| l.trim().starts_with("**")).map(str::to_owned).collect();
+            Ignore::from_patterns(&anywhere).is_ok_and(|ignore| ignore.excluded(&absolute[1..]))
+        }
         relative => ignore.excluded(relative),
     };
     if is_ignored {
-        let shown = source.trim_start_matches("./").trim_end_matches('/');
         let message = format!("Attempting to {verb} file {shown:?} that is excluded by .dockerignore");
         fire(at, "CopyIgnoredFile", message);
+    }
+}
+
+/// The path without `.`, `..` and doubled slashes, still relative if it was.
+fn cleaned(source: &str) -> String {
+    let absolute = path::clean(source);
+    match source.starts_with('/') {
+        true => absolute,
+        false if absolute == "/" => ".".to_string(),
+        false => absolute[1..].to_string(),
     }
 }

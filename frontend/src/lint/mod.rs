@@ -7,91 +7,95 @@ pub mod config;
 mod froms;
 mod instructions;
 mod names;
+pub mod own;
+pub mod rules;
 
 pub use froms::*;
 pub use instructions::*;
 pub use names::*;
+pub use rules::{Origin, RULES, Rule, rule};
 
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Severity};
 use crate::span::Span;
-use config::Config;
+use config::{Config, Verdict};
 use std::cell::RefCell;
 
 /// Collects the checks that fire.
 #[derive(Debug, Default)]
 pub struct Lints {
     config: Config,
+    is_muted: bool,
     fired: RefCell<Vec<Diagnostic>>,
+}
+
+/// What fired.
+#[derive(Debug, Default)]
+pub struct Fired {
+    /// In file order.
+    pub warnings: Vec<Diagnostic>,
+    /// In file order; of kiln's own rules only.
+    pub advice: Vec<Diagnostic>,
+    /// The error that the warnings are, where the configuration says so.
+    pub error: Option<Diagnostic>,
 }
 
 impl Lints {
     /// Nothing has fired.
     pub fn new(config: Config) -> Lints {
-        Lints { config, fired: RefCell::default() }
+        Lints { config, is_muted: false, fired: RefCell::default() }
     }
 
     /// For what is compiled again: nothing fires.
     pub fn muted() -> Lints {
-        Lints::new(Config::skip_all())
+        Lints { is_muted: true, ..Lints::default() }
     }
 
     /// A check fires at an instruction, unless it is switched off for the file or by the comments above it.
-    pub fn fire(&self, rule: &'static str, message: String, span: Span, comments: &[String]) {
-        self.fire_kind(rule, message, span, comments, false);
-    }
-
-    /// As [`Lints::fire`], for a rule that must be switched on.
-    pub fn fire_experimental(&self, rule: &'static str, message: String, span: Span, comments: &[String]) {
-        self.fire_kind(rule, message, span, comments, true);
-    }
-
-    fn fire_kind(&self, rule: &'static str, message: String, span: Span, comments: &[String], experimental: bool) {
-        if !self.config.with_comments(comments).is_on(rule, experimental) {
+    pub fn fire(&self, name: &'static str, message: String, span: Span, comments: &[String]) {
+        if self.is_muted {
             return;
         }
-        let warning = Diagnostic::warning(rule, message, span);
-        let warning = match rule_url(rule) {
-            Some(url) => warning.help(url),
-            None => warning,
+        let Some(rule) = rule(name) else {
+            debug_assert!(false, "{name} is not in the list of rules");
+            return;
         };
+        let severity = match self.config.with_comments(comments).verdict(rule) {
+            Verdict::Off => return,
+            Verdict::Advice => Severity::Advice,
+            Verdict::Warning => Severity::Warning,
+        };
+        let found = Diagnostic { severity, ..Diagnostic::warning(rule.name, message, span) };
         let mut fired = self.fired.borrow_mut();
-        if !fired.contains(&warning) {
-            fired.push(warning);
+        // The same words about the same instruction say nothing new. BuildKit's rules speak once for each occurrence.
+        if rule.origin == Origin::BuildKit || !fired.contains(&found) {
+            fired.push(found);
         }
     }
 
-    /// What fired, in file order; and the error that it is, where the configuration says so.
-    pub fn finish(self) -> (Vec<Diagnostic>, Option<Diagnostic>) {
+    /// Whether some of kiln's own rules may fire at instructions with these comments, so that it is worth looking.
+    pub fn wants_own<'a>(&self, mut comments: impl Iterator<Item = &'a [String]>) -> bool {
+        !self.is_muted
+            && (self.config.may_have_own() || comments.any(|above| self.config.with_comments(above).may_have_own()))
+    }
+
+    /// Ends collecting.
+    pub fn finish(self) -> Fired {
         let mut fired = self.fired.into_inner();
-        fired.sort_by_key(|warning| warning.span);
-        let mut rules: Vec<&str> = fired.iter().filter_map(|warning| warning.rule).collect();
+        fired.sort_by_key(|found| found.span.map(|span| span.start));
+        let (warnings, advice): (Vec<_>, Vec<_>) =
+            fired.into_iter().partition(|found| found.severity == Severity::Warning);
+        let mut rules: Vec<&str> = warnings.iter().filter_map(|warning| warning.rule).collect();
         rules.sort_unstable();
         rules.dedup();
         let error = (self.config.is_error && !rules.is_empty()).then(|| {
             let message = format!("lint violation found for rules: {}", rules.join(", "));
             Diagnostic { span: None, ..Diagnostic::error(message, Span::default()) }
         });
-        (fired, error)
+        Fired { warnings, advice, error }
     }
 }
 
-/// The page that explains a rule.
-pub fn rule_url(rule: &str) -> Option<String> {
-    if rule == "InvalidBaseImagePlatform" {
-        return None;
-    }
-    let mut words = String::new();
-    let mut previous_is_lower = false;
-    for (index, c) in rule.char_indices() {
-        let next_is_lower = rule[index..].chars().nth(1).is_some_and(char::is_lowercase);
-        if c.is_uppercase() && index > 0 && (previous_is_lower || next_is_lower) {
-            words.push('-');
-        }
-        previous_is_lower = c.is_lowercase();
-        words.extend(c.to_lowercase());
-    }
-    Some(format!("https://docs.docker.com/go/dockerfile/rule/{words}/"))
-}
-
+#[cfg(test)]
+mod documented;
 #[cfg(test)]
 mod tests;

@@ -3,13 +3,16 @@
 use super::Lints;
 use crate::ast::{Dockerfile, Node};
 use crate::instruction::from::From;
+use crate::placed::Placed;
+use crate::span::Span;
+use crate::words::split_assignments;
 
 /// All rules that need nothing but the text and the stages' heads.
-pub fn check_text(lints: &Lints, dockerfile: &Dockerfile, froms: &[&From]) {
+pub fn check_text(lints: &Lints, dockerfile: &Dockerfile, froms: &[From]) {
     for node in &dockerfile.nodes {
-        no_empty_continuation(lints, node);
+        no_empty_continuation(lints, dockerfile, node);
         maintainer_deprecated(lints, node);
-        invalid_definition_description(lints, node);
+        invalid_definition_description(lints, dockerfile, node);
     }
     consistent_instruction_casing(lints, dockerfile);
     for (index, from) in froms.iter().enumerate() {
@@ -20,9 +23,14 @@ pub fn check_text(lints: &Lints, dockerfile: &Dockerfile, froms: &[&From]) {
     }
 }
 
-fn no_empty_continuation(lints: &Lints, node: &Node) {
+/// Reported at the last line of the instruction, as in BuildKit, without heredocs.
+fn no_empty_continuation(lints: &Lints, dockerfile: &Dockerfile, node: &Node) {
     if node.empty_continuation {
-        lints.fire("NoEmptyContinuation", "Empty continuation line".to_string(), node.span, &node.comments);
+        let end = node.rest.span().end.max(node.keyword_span.end) as usize;
+        let before = dockerfile.source.text.get(..end).unwrap_or_default();
+        let start = before.rfind('\n').map_or(0, |newline| newline + 1).max(node.span.start as usize);
+        let last_line = Span::new(start, end);
+        lints.fire("NoEmptyContinuation", "Empty continuation line".to_string(), last_line, &node.comments);
     }
 }
 
@@ -77,7 +85,7 @@ fn reserved_stage_name(lints: &Lints, from: &From) {
     }
 }
 
-fn duplicate_stage_name(lints: &Lints, from: &From, earlier: &[&From]) {
+fn duplicate_stage_name(lints: &Lints, from: &From, earlier: &[From]) {
     if let Some(name) = &from.name
         && earlier.iter().any(|other| other.name.as_ref() == Some(name))
     {
@@ -87,13 +95,14 @@ fn duplicate_stage_name(lints: &Lints, from: &From, earlier: &[&From]) {
 }
 
 /// Experimental: the last comment line above a FROM … AS or an ARG does not describe it.
-fn invalid_definition_description(lints: &Lints, node: &Node) {
+fn invalid_definition_description(lints: &Lints, dockerfile: &Dockerfile, node: &Node) {
     let Some(comment) = node.comments.last() else { return };
     let keyword = node.keyword.to_ascii_uppercase();
     let words: Vec<&str> = node.rest.split_whitespace().collect();
+    let name = |word: &Placed| word.split('=').next().unwrap_or_default().to_string();
     let names: Vec<String> = match (keyword.as_str(), words.as_slice()) {
         ("FROM", [_, _, name]) => vec![name.to_lowercase()],
-        ("ARG", words) => words.iter().map(|w| w.split('=').next().unwrap_or_default().to_string()).collect(),
+        ("ARG", _) => split_assignments(&node.rest, dockerfile.directives.escape).iter().map(name).collect(),
         _ => return,
     };
     let described = comment.split(' ').next().unwrap_or_default();
@@ -102,5 +111,5 @@ fn invalid_definition_description(lints: &Lints, node: &Node) {
     }
     let example = if names.len() == 1 { names[0].as_str() } else { "<arg_key>" };
     let message = format!("Comment for {keyword} should follow the format: `# {example} <description>`");
-    lints.fire_experimental("InvalidDefinitionDescription", message, node.span, &node.comments);
+    lints.fire("InvalidDefinitionDescription", message, node.span, &node.comments);
 }

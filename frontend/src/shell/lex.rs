@@ -328,8 +328,7 @@ impl Reader<'_, '_> {
     }
 
     fn redirection(&mut self, open: &mut Open) {
-        const OPERATORS: [&str; 13] =
-            ["<<<", "<<-", "&>>", "<<", "<&", "<>", "<", ">>", ">&", ">|", ">", "&>", "&"];
+        const OPERATORS: [&str; 13] = ["<<<", "<<-", "&>>", "<<", "<&", "<>", "<", ">>", ">&", ">|", ">", "&>", "&"];
         let operator = OPERATORS.into_iter().find(|operator| self.starts_with(operator)).unwrap_or(">");
         self.at += operator.len();
         self.skip_blanks();
@@ -634,7 +633,8 @@ fn assignment(written: &str, word: &Word) -> Option<(String, Word)> {
 /// Variables in the body of a here-document.
 fn plain_variables(body: &str) -> Vec<Variable> {
     let mut script = Script::default();
-    let mut reader = Reader { text: body, at: 0, lists: &mut 1, script: &mut script, awaited: vec![], depth: MAX_DEPTH };
+    let mut reader =
+        Reader { text: body, at: 0, lists: &mut 1, script: &mut script, awaited: vec![], depth: MAX_DEPTH };
     let mut word = Word::default();
     while let Some(c) = reader.next() {
         match c {

@@ -147,7 +147,10 @@ fn programs_are_looked_up_through_wrappers() {
 fn pipelines() {
     let script = Script::parse("a | (b | c) | d; e");
     let names = |pipeline: &Vec<usize>| -> Vec<String> {
-        pipeline.iter().map(|index| script.commands[*index].words.first().map_or("()".into(), |w| w.text.clone())).collect()
+        pipeline
+            .iter()
+            .map(|index| script.commands[*index].words.first().map_or("()".into(), |w| w.text.clone()))
+            .collect()
     };
     let found: Vec<Vec<String>> = script.pipelines().iter().map(names).collect();
     assert_eq!(found, [vec!["a", "()", "d"], vec!["b", "c"], vec!["e"]]);
@@ -156,8 +159,24 @@ fn pipelines() {
 /// Time must not grow faster than the text: each of these would take minutes if it did.
 #[test]
 fn long_texts() {
-    let pieces =
-        ["(", "$(", "`", "\"", "${a", "<<E\n", "case x in ", "$((", "a=(", "if ", "<(", "\\`", "'", "a;", "sh -c 'a' ", "[[ "];
+    let pieces = [
+        "(",
+        "$(",
+        "`",
+        "\"",
+        "${a",
+        "<<E\n",
+        "case x in ",
+        "$((",
+        "a=(",
+        "if ",
+        "<(",
+        "\\`",
+        "'",
+        "a;",
+        "sh -c 'a' ",
+        "[[ ",
+    ];
     for piece in pieces {
         Script::parse(&piece.repeat(100_000));
         Script::parse(&format!("{}{}", piece.repeat(50_000), ")\"'`}\nE\n".repeat(50_000)));
