@@ -25,6 +25,7 @@ mod directives;
 pub mod env;
 mod exec_form;
 mod expansion;
+pub mod git_url;
 mod heredoc;
 pub mod history;
 pub mod ignore;

@@ -2,9 +2,9 @@
 
 use super::files::{Attributes, FileStep, Files, destination, document_actions};
 use super::flags::{Flags, Kind};
-use super::git_url::{GitUrl, http_file_name, is_http};
 use crate::ast::Node;
 use crate::diagnostic::Diagnostic;
+use crate::git_url::{GitUrl, http_file_name, is_http};
 use crate::lint;
 use crate::op::{self, FileAction, Op, Source};
 use crate::placed::Placed;

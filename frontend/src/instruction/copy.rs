@@ -2,10 +2,10 @@
 
 use super::files::{Attributes, FileStep, Files, destination, document_actions};
 use super::flags::{Flags, Kind};
-use super::git_url::{GitUrl, is_http};
 use super::fail_at;
 use crate::ast::Node;
 use crate::diagnostic::Diagnostic;
+use crate::git_url::{GitUrl, is_http};
 use crate::lint;
 use crate::op::{self, FileAction};
 use crate::placed::Placed;

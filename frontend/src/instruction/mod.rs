@@ -8,7 +8,6 @@ pub mod duration;
 pub mod files;
 pub mod flags;
 pub mod from;
-pub mod git_url;
 pub mod pairs;
 pub mod run_mount;
 
