@@ -76,6 +76,13 @@ fn is_named(file: &File, path: &Path) -> Result<bool, FileError> {
     }
 }
 
+impl Claim {
+    /// The locked file once more: the lock lasts until this is closed too, unless the claim is dropped.
+    pub(crate) fn handle(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+}
+
 impl Drop for Claim {
     fn drop(&mut self) {
         // While the lock is held; closing the file frees it afterwards.

@@ -7,6 +7,7 @@
 //! <root>/blobs/<alg>/<hex> compressed layers, configs, manifests
 //! <root>/snapshots/<id>/   trees, in overlayfs' upper form
 //! <root>/mounts/<id>/      cache mounts
+//! <root>/git/<id>/         bare repositories that git sources fetch into, one for each remote
 //! <root>/claims/<key>      locked while some process runs the key
 //! <root>/logs/<build>/     what a build did, and the output of its steps
 //! <root>/ingest/<process>/ everything unfinished; its `lock` is held while the process lives
@@ -35,6 +36,7 @@ mod db;
 pub mod digest;
 pub mod error;
 mod failpoint;
+pub mod git;
 mod ingest;
 pub mod layer;
 pub mod memo;

@@ -49,7 +49,7 @@ impl Store {
         rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(FileError::at("lock", &lock_path))?;
 
         check_format(&root)?;
-        for folder in ["blobs/sha256", "snapshots", "mounts", "ingest", "claims", "logs", "trash"] {
+        for folder in ["blobs/sha256", "snapshots", "mounts", "git", "ingest", "claims", "logs", "trash"] {
             let path = root.join(folder);
             fs::create_dir_all(&path).map_err(FileError::at("make the folder", &path))?;
         }
