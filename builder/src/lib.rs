@@ -13,6 +13,7 @@ pub mod config;
 pub mod export;
 pub mod history;
 pub mod image;
+pub mod inputs;
 pub mod pipeline;
 pub mod progress;
 #[cfg(any(test, feature = "testing"))]

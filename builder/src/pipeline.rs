@@ -1,22 +1,25 @@
 //! The build, from top to bottom, one line for each arrow: text -> AST -> plan -> solved trees -> exports.
 
 use crate::cancel::Cancel;
-use crate::cli::options::{BuildOptions, ContextArg};
+use crate::cli::options::BuildOptions;
 use crate::export::{self, Export, ExportError, Exporter, Response};
 use crate::image::assemble::BuiltImage;
 use crate::image::layers::{LayerBlobs, LayerOptions};
+use crate::inputs::{self, Inputs};
 use crate::progress::{Outcome, Progress, Vertex, Warning};
 use crate::registry::Registry;
 use crate::report::Phase;
 use crate::sandbox::userns::Identity;
 use crate::secret::Secrets;
-use crate::source::context::{ContextDir, ContextError, is_context_archive, load_ignore_file, unpack_context};
-use crate::source::dockerfile::{self, DockerfileError, DockerfileText};
+use crate::source::context::ContextError;
+use crate::source::dockerfile::{DockerfileError, DockerfileText};
 use crate::source::image::{ImageError, ImageSource};
 use crate::source::named::{self, NamedContextError, NamedContexts};
+use crate::source::remote::{RemoteError, Remotes};
 use crate::ssh::SshAgents;
+use crate::step::commit::CommitError;
 use crate::step::file::FileError;
-use crate::step::{BuildSteps, StepError, StepOutput};
+use crate::step::{BuildSteps, Context, StepError, StepOutput};
 use cache::store::Store;
 use cache::tree::Tree;
 use frontend::ast::Dockerfile;
@@ -25,16 +28,16 @@ use frontend::compile::{
     compile, instruction_errors, similar_name,
 };
 use frontend::diagnostic::{Diagnostic, Severity};
-use frontend::ignore::{Ignore, IgnoreError};
+use frontend::ignore::IgnoreError;
 use frontend::lint::config::OwnChecks;
 use frontend::op::{Op, Source, Step};
 use frontend::platform::Platform;
 use frontend::span::{SourceText, Span};
 use solver::error::Cause;
-use solver::graph::VertexId;
+use solver::graph::{Graph, VertexId};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What a build works with, beside its options.
@@ -95,6 +98,16 @@ pub enum BuildError {
         #[source]
         error: Box<FileError>,
     },
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    #[error("ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles")]
+    TwoDockerfiles,
+    #[error("could not read the context that was fetched")]
+    ReadContext { source: io::Error },
+    #[error(transparent)]
+    Remote(RemoteError),
+    #[error("a thread of the build died")]
+    Join(#[from] tokio::task::JoinError),
     #[error("only one output may write to standard output")]
     StdoutTwice,
     #[error("local and tar exporters are incompatible with image ID file")]
@@ -121,45 +134,37 @@ pub struct Place {
     pub word: Option<Span>,
 }
 
+impl BuildError {
+    /// Of a remote source; a stopped build is one, whatever it was doing.
+    pub fn remote(error: RemoteError) -> BuildError {
+        if error.is_canceled() { BuildError::Canceled } else { BuildError::Remote(error) }
+    }
+}
+
 /// Builds and exports.
 pub async fn build(options: &BuildOptions, world: &World) -> Result<Built, BuildError> {
     let exporters = open_exporters(options)?;
-    let mut secrets = Secrets::default();
-    options.secrets.iter().try_for_each(|secret| secrets.add(secret))?;
-    let mut ssh = SshAgents::default();
-    options.ssh.iter().try_for_each(|agent| ssh.add(agent))?;
-    let inputs = load_inputs(options, world)?;
-    let dockerfile = parse(inputs.text)?;
     let named = named::resolve(&options.build_contexts, &world.host)?;
-    let request = compile_request(options, world, &inputs.ignore_file, &named);
-    let images = ImageSource::new(world.registry.clone(), world.store.clone(), named.layouts.clone());
-    let plan = plan(&dockerfile, &request, &images, world).await;
-    announce_warnings(&plan, &dockerfile.source, &inputs.definition);
+    let tools = Tools::new(options, world, &named)?;
+    let inputs = inputs::load(&tools).await?;
+    let request = compile_request(options, world, &inputs, &named);
+    let Inputs { text, context, definition, .. } = inputs;
+    let dockerfile = parse(text)?;
+    let plan = plan(&dockerfile, request, &tools).await;
+    announce_warnings(&plan, &dockerfile.source, &definition);
     let plan = plan?;
 
     let source = dockerfile.source.clone();
-    let blobs = LayerBlobs::new(world.store.clone());
-    let contexts = contexts(inputs.context, &named, &plan, &world.progress)?;
-    let rooted = rooted_vertices(&plan);
-    let steps = BuildSteps {
-        vertices: announce(&plan, &world.progress),
-        exported: exported_vertices(&plan),
-        graph: plan.graph,
-        store: world.store.clone(),
-        images: images.clone(),
-        blobs: blobs.clone(),
-        contexts,
-        secrets: Arc::new(secrets),
-        ssh: Arc::new(ssh),
-        identity: world.identity.clone(),
-        limits: options.limits.clone(),
-        logs: world.logs.clone(),
-        layer_options: layer_options(&exporters),
-        cancel: world.cancel.clone(),
-        begun_anew: Arc::default(),
-        rooted,
-    };
     let targets: Vec<VertexId> = roots(&plan.results).collect();
+    let (rooted, exported) = (rooted_vertices(&plan), exported_vertices(&plan));
+    let contexts = contexts(context, &named, &plan, &world.progress)?;
+    let steps = BuildSteps {
+        exported,
+        contexts,
+        layer_options: layer_options(&exporters),
+        rooted,
+        ..tools.steps(plan.graph, &targets)
+    };
     let outputs = solve(&targets, &steps, &source, world).await?;
 
     let built = built_images(&plan.results, outputs);
@@ -172,8 +177,8 @@ pub async fn build(options: &BuildOptions, world: &World) -> Result<Built, Build
             multi_platform,
             epoch: plan.epoch,
             store: &world.store,
-            blobs: &blobs,
-            sources: &images,
+            blobs: &tools.blobs,
+            sources: &tools.images,
             vertex: &vertex,
         };
         let exported = tokio::select! {
@@ -202,70 +207,53 @@ fn open_exporters(options: &BuildOptions) -> Result<Vec<Box<dyn Exporter>>, Buil
     Ok(exporters)
 }
 
-/// Dockerfile and main context.
-pub(crate) struct Inputs {
-    pub text: DockerfileText,
-    pub context: ContextDir,
-    /// Text of the .dockerignore that applies.
-    pub ignore_file: Option<String>,
-    /// The progress vertex that the Dockerfile was read in; warnings about it belong there.
-    pub definition: Vertex,
+/// What steps work with, whatever the graph is.
+pub(crate) struct Tools<'a> {
+    pub options: &'a BuildOptions,
+    pub world: &'a World,
+    pub images: ImageSource,
+    pub blobs: LayerBlobs,
+    pub remotes: Remotes,
+    pub secrets: Arc<Secrets>,
+    pub ssh: Arc<SshAgents>,
 }
 
-pub(crate) fn load_inputs(options: &BuildOptions, world: &World) -> Result<Inputs, BuildError> {
-    let stdin = std::io::stdin();
-    let (folder, stdin_text) = match &options.context {
-        ContextArg::Directory(path) => (path.clone(), None),
-        ContextArg::Stdin => {
-            let folder = world.store.scratch_dir()?;
-            let text = stdin_context(stdin.lock(), &folder)?;
-            (folder, text)
-        }
-    };
-    let definition = world.progress.task("[internal] load build definition from Dockerfile");
-    let text = match stdin_text {
-        Some(text) => Ok(text),
-        None => dockerfile::read(&folder, options.file.as_ref(), stdin.lock()),
-    };
-    let text = definition.finish(text)?;
-    definition.status_done("transferring dockerfile:", text.source.text.len() as u64, 0);
-
-    let vertex = world.progress.task("[internal] load .dockerignore");
-    // Archives are taken as they are (reference/dockerfile.md 6.2).
-    let found = match options.context {
-        ContextArg::Stdin => Ok(None),
-        ContextArg::Directory(_) => load_ignore_file(&folder, text.path.as_deref()),
-    };
-    let found = vertex.finish(found)?;
-    let ignore = match &found {
-        None => Ignore::default(),
-        Some((path, text)) => {
-            Ignore::parse(text).map_err(|source| BuildError::Ignore { path: path.clone(), source })?
-        }
-    };
-    let context = match options.context {
-        ContextArg::Stdin => ContextDir::open_unpacked(&folder)?,
-        ContextArg::Directory(_) => ContextDir::open(&folder, ignore)?,
-    };
-    Ok(Inputs { text, context, ignore_file: found.map(|(_, text)| text), definition })
-}
-
-/// Unpacks an archive that comes on standard input. What is no archive is the Dockerfile, with an empty context
-/// (reference/dockerfile.md 6.2).
-fn stdin_context(stdin: impl Read, folder: &Path) -> Result<Option<DockerfileText>, BuildError> {
-    let mut start = vec![];
-    let mut stdin = BufReader::new(stdin);
-    let read = |source| BuildError::Stdin { source };
-    (&mut stdin).take(1024).read_to_end(&mut start).map_err(read)?;
-    let is_archive = is_context_archive(&start);
-    let mut whole = start.as_slice().chain(stdin);
-    if is_archive {
-        unpack_context(whole, folder).map_err(|error| BuildError::Unpack { error: Box::new(error) })?;
-        return Ok(None);
+impl<'a> Tools<'a> {
+    /// Fails if a secret or an agent cannot be had.
+    pub fn new(options: &'a BuildOptions, world: &'a World, named: &NamedContexts) -> Result<Tools<'a>, BuildError> {
+        let mut secrets = Secrets::default();
+        options.secrets.iter().try_for_each(|secret| secrets.add(secret))?;
+        let mut ssh = SshAgents::default();
+        options.ssh.iter().try_for_each(|agent| ssh.add(agent))?;
+        let (secrets, ssh) = (Arc::new(secrets), Arc::new(ssh));
+        let images = ImageSource::new(world.registry.clone(), world.store.clone(), named.layouts.clone());
+        let blobs = LayerBlobs::new(world.store.clone());
+        let remotes = Remotes::new(&world.store, secrets.clone(), ssh.clone(), &world.cancel);
+        Ok(Tools { options, world, images, blobs, remotes, secrets, ssh })
     }
-    let mut bytes = vec![];
-    whole.read_to_end(&mut bytes).map_err(read)?;
-    Ok(Some(dockerfile::from_bytes("-", bytes)))
+
+    /// Steps of a graph that has no contexts of the client and of which nothing is exported.
+    pub fn steps(&self, graph: Graph<Step>, targets: &[VertexId]) -> BuildSteps {
+        BuildSteps {
+            vertices: announce(&graph, targets, &self.world.progress),
+            exported: BTreeSet::new(),
+            graph,
+            store: self.world.store.clone(),
+            images: self.images.clone(),
+            blobs: self.blobs.clone(),
+            contexts: BTreeMap::new(),
+            remotes: self.remotes.clone(),
+            secrets: self.secrets.clone(),
+            ssh: self.ssh.clone(),
+            identity: self.world.identity.clone(),
+            limits: self.options.limits.clone(),
+            logs: self.world.logs.clone(),
+            layer_options: vec![],
+            cancel: self.world.cancel.clone(),
+            begun_anew: Arc::default(),
+            rooted: BTreeSet::new(),
+        }
+    }
 }
 
 pub(crate) fn parse(text: DockerfileText) -> Result<Dockerfile, BuildError> {
@@ -282,10 +270,12 @@ pub(crate) fn parse(text: DockerfileText) -> Result<Dockerfile, BuildError> {
 pub(crate) fn compile_request(
     options: &BuildOptions,
     world: &World,
-    ignore_file: &Option<String>,
+    inputs: &Inputs,
     named: &NamedContexts,
 ) -> CompileRequest {
     CompileRequest {
+        context: inputs.main.clone(),
+        source_times: vec![],
         target: options.target.clone(),
         build_args: options.build_args.clone(),
         platforms: options.platforms.clone(),
@@ -304,20 +294,19 @@ pub(crate) fn compile_request(
             skip: options.checks.skip.clone(),
             experimental: options.checks.experimental.clone(),
         },
-        ignore_file: ignore_file.clone(),
+        ignore_file: inputs.ignore_file.clone(),
     }
 }
 
-/// Compiles, fetches the configs that are missing, all at once, and compiles again until nothing is missing.
+/// Compiles, fetches the configs and times that are missing, and compiles again until nothing is missing.
 async fn plan(
     dockerfile: &Dockerfile,
-    request: &CompileRequest,
-    source: &ImageSource,
-    world: &World,
+    mut request: CompileRequest,
+    tools: &Tools<'_>,
 ) -> Result<BuildPlan, BuildError> {
     let mut images = Images::new();
     loop {
-        let compiled = compile(dockerfile, request, &images).map_err(|list| BuildError::Diagnostics {
+        let compiled = compile(dockerfile, &request, &images).map_err(|list| BuildError::Diagnostics {
             text: dockerfile.source.clone(),
             list,
             phase: Phase::Compile,
@@ -325,8 +314,15 @@ async fn plan(
         let missing = match compiled {
             Compiled::Plan(plan) => return Ok(plan),
             Compiled::NeedsImages(missing) => missing,
+            Compiled::NeedsTime(missing) => {
+                let vertex = tools.world.progress.task(&missing.name);
+                let time = vertex.finish(tools.remotes.time(&missing.source, &vertex).await);
+                request.source_times.push((missing.source, time.map_err(BuildError::remote)?));
+                continue;
+            }
         };
-        let resolved = futures::future::join_all(missing.iter().map(|request| resolve(request, source, world))).await;
+        let resolving = missing.iter().map(|request| resolve(request, &tools.images, tools.world));
+        let resolved = futures::future::join_all(resolving).await;
         let mut list = vec![];
         for (request, info) in missing.into_iter().zip(resolved) {
             match info {
@@ -373,23 +369,24 @@ fn announce_warnings(plan: &Result<BuildPlan, BuildError>, source: &Arc<SourceTe
     }
 }
 
-/// All folders of the client by name; the main one is `context`.
+/// All contexts of the client by name; the main one is `context`.
 fn contexts(
-    main: ContextDir,
+    main: Option<Context>,
     named: &NamedContexts,
     plan: &BuildPlan,
     progress: &Progress,
-) -> Result<BTreeMap<String, Arc<ContextDir>>, BuildError> {
-    let mut contexts = named.folders()?;
-    for name in contexts.keys() {
+) -> Result<BTreeMap<String, Context>, BuildError> {
+    let folders = named.folders()?;
+    for name in folders.keys() {
         let is_used = |step: &Step| matches!(&step.op, Op::Source(Source::Local { name: used }) if used == name);
-        let targets = plan.results.iter().filter_map(|result| result.root.map(|edge| edge.vertex));
-        if plan.graph.reachable(targets).into_iter().any(|vertex| is_used(plan.graph.value(vertex))) {
+        if plan.graph.reachable(roots(&plan.results)).into_iter().any(|vertex| is_used(plan.graph.value(vertex))) {
             let vertex = progress.task(&format!("[context {name}] load .dockerignore"));
             vertex.finish(Ok::<(), BuildError>(()))?;
         }
     }
-    contexts.insert("context".into(), Arc::new(main));
+    let folders = folders.into_iter().map(|(name, folder)| (name, Context::Directory(folder)));
+    let mut contexts: BTreeMap<String, Context> = folders.collect();
+    contexts.extend(main.map(|main| ("context".into(), main)));
     Ok(contexts)
 }
 
@@ -404,20 +401,19 @@ fn layer_options(exporters: &[Box<dyn Exporter>]) -> Vec<LayerOptions> {
     wanted
 }
 
-/// A progress vertex for each vertex of the graph that some result needs; the others are never seen.
-fn announce(plan: &BuildPlan, progress: &Progress) -> Vec<Vertex> {
-    let graph = &plan.graph;
-    let needed = graph.reachable(roots(&plan.results));
+/// A progress vertex for each vertex of the graph that some target needs; the others are never seen. What graphs of one
+/// build have in common is the same vertex.
+fn announce(graph: &Graph<Step>, targets: &[VertexId], progress: &Progress) -> Vec<Vertex> {
+    let needed = graph.reachable(targets.iter().copied());
     let mut vertices: Vec<Vertex> = vec![];
     for id in (0..graph.len() as u32).map(VertexId) {
-        let (key, name) = (format!("vertex {}", id.0), graph.value(id).name.as_str());
+        let step = graph.value(id);
+        let digest = |edge: &solver::graph::Edge| vertices[edge.vertex.0 as usize].digest().to_string();
+        let inputs: Vec<String> = graph.inputs(id).iter().map(digest).collect();
+        let key = format!("vertex {} {} {}", step.op.definition(), step.ignore_cache, inputs.join(" "));
         vertices.push(match needed.contains(&id) {
-            true => {
-                let digest = |edge: &solver::graph::Edge| vertices[edge.vertex.0 as usize].digest().to_string();
-                let inputs = graph.inputs(id).iter().map(digest).collect();
-                progress.vertex(&key, name, inputs)
-            }
-            false => progress.unseen(&key, name),
+            true => progress.vertex(&key, &step.name, inputs),
+            false => progress.unseen(&key, &step.name),
         });
     }
     vertices
@@ -452,7 +448,8 @@ fn rooted_vertices(plan: &BuildPlan) -> BTreeSet<VertexId> {
     roots(&plan.results).chain(of_others).collect()
 }
 
-async fn solve(
+/// Solves for targets of a graph; an error is shown on its vertex.
+pub(crate) async fn solve(
     targets: &[VertexId],
     steps: &BuildSteps,
     text: &Arc<SourceText>,
@@ -476,7 +473,14 @@ async fn solve(
         let step = steps.graph.value(error.vertex);
         let meant = cause.word().map(frontend::path::clean);
         let is_meant = |came_to: &str| meant.as_ref().is_some_and(|word| *word == frontend::path::clean(came_to));
-        let word = step.words.iter().find(|(came_to, _)| is_meant(came_to)).map(|(_, word)| *word);
+        // A source fails as a whole.
+        let is_source = |came_to: &str| match &step.op {
+            Op::Source(Source::Http { url, .. }) => came_to == url,
+            Op::Source(Source::Git(source)) => came_to.starts_with(&source.remote),
+            _ => false,
+        };
+        let mut words = step.words.iter();
+        let word = words.find(|(came_to, _)| is_meant(came_to) || is_source(came_to)).map(|(_, word)| *word);
         let place = Place { span: step.span, word };
         BuildError::Step { text: text.clone(), place, name: step.name.clone(), error: Box::new(cause) }
     })

@@ -1,6 +1,8 @@
 //! AST + arguments + base configs -> [`BuildPlan`], or the images whose configs are still needed.
 
 mod args;
+mod context;
+mod epoch;
 mod lower;
 mod merge;
 mod outline;
@@ -15,7 +17,7 @@ use crate::image_config::ImageConfig;
 use crate::instruction::from::From;
 use crate::lint::config::{Config, OwnChecks};
 use crate::lint::{self, Fired, Lints};
-use crate::op::Step;
+use crate::op::{GitSource, Source, Step};
 use crate::outline::Outline;
 use crate::platform::Platform;
 use crate::reference::Reference;
@@ -23,11 +25,14 @@ use crate::span::Span;
 use crate::stage::Settings;
 use crate::suggest::{Case, nearest};
 use crate::words::Lexer;
+use epoch::Epoch;
 use lower::Lower;
 use solver::graph::{Edge, Graph};
 use stages::{Origin, StageGraph};
 use std::collections::{BTreeMap, BTreeSet};
 use typed::TypedFile;
+
+pub use context::{HttpBody, MainContext};
 
 /// All that decides what is built, beside the Dockerfile.
 #[derive(Clone, Debug)]
@@ -42,6 +47,10 @@ pub struct CompileRequest {
     pub build_platform: Platform,
     /// `--label`.
     pub labels: BTreeMap<String, String>,
+    /// The build context.
+    pub context: MainContext,
+    /// Times of sources, as answers to [`Compiled::NeedsTime`]: seconds since 1970, `None` if the source has none.
+    pub source_times: Vec<(Source, Option<i64>)>,
     /// `--build-context`, by normalised name.
     pub contexts: BTreeMap<String, NamedContext>,
     /// `--no-cache`, `--no-cache-filter`.
@@ -95,8 +104,8 @@ pub enum NamedContext {
     Image(Option<Reference>),
     /// `oci-layout://`; the client resolves the tag.
     OciLayout,
-    /// Git URL.
-    Git(String),
+    /// A git repository. `shown` is the value as given, without passwords.
+    Git { source: GitSource, shown: String },
     /// Other URL.
     Http(String),
 }
@@ -163,8 +172,19 @@ pub type Images = BTreeMap<(ImageLocation, Platform), ImageInfo>;
 pub enum Compiled {
     /// Resolve these, all at once, and compile again with the answers added.
     NeedsImages(Vec<ImageRequest>),
+    /// Find out how old this source is, and compile again with [`CompileRequest::source_times`].
+    NeedsTime(TimeRequest),
     /// The whole build.
     Plan(BuildPlan),
+}
+
+/// Asks for the time of a source: that of a git commit, or when a file was last modified.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TimeRequest {
+    /// What.
+    pub source: Source,
+    /// Progress name.
+    pub name: String,
 }
 
 /// The whole build, for all platforms.
@@ -237,6 +257,9 @@ pub fn compile(
     let Fired { warnings, error: lint_error, .. } = lints.finish();
     if !errors.is_empty() {
         return Err(in_file_order(errors));
+    }
+    if let Some(needed) = build.needed_time {
+        return Ok(Compiled::NeedsTime(needed));
     }
     if !build.needed.is_empty() {
         return Ok(Compiled::NeedsImages(build.needed.into_values().collect()));
@@ -370,6 +393,7 @@ struct Build<'a> {
     scope: Scope,
     graph: Graph<Step>,
     needed: BTreeMap<(ImageLocation, Platform), ImageRequest>,
+    needed_time: Option<TimeRequest>,
 }
 
 /// Which stages are looked at.
@@ -381,7 +405,7 @@ enum Scope {
     AllStages,
 }
 
-/// What one platform comes to; without an image, there are errors, or some config is needed first.
+/// What one platform comes to; without an image, there are errors, or some config or time is needed first.
 #[derive(Default)]
 struct PlatformResult {
     image: Option<PlannedImage>,
@@ -399,14 +423,20 @@ impl<'a> Build<'a> {
         file: &'a TypedFile,
     ) -> Build<'a> {
         let (graph, needed) = (Graph::new(), BTreeMap::new());
-        Build { dockerfile, request, images, file, scope: Scope::Target, graph, needed }
+        Build { dockerfile, request, images, file, scope: Scope::Target, graph, needed, needed_time: None }
     }
 
     /// `has_failed`: there are errors already. More are searched for, as far as that goes without images.
     fn platform(&mut self, target: &Platform, lints: &Lints, has_failed: bool) -> PlatformResult {
         let lexer = Lexer { escape: self.dockerfile.directives.escape };
         let (globals, errors) = args::globals(self.file, self.request, target, lexer);
-        let epoch = globals.epoch;
+        let epoch = match &globals.epoch {
+            Epoch::Known(epoch) => *epoch,
+            Epoch::Needs(needed) => {
+                self.needed_time = Some(TimeRequest::clone(needed));
+                None
+            }
+        };
         let mut result = PlatformResult { epoch, errors, ..PlatformResult::default() };
         let settings = Settings {
             request: self.request,

@@ -1,21 +1,46 @@
 //! Which sources are git repositories or URLs, and what their queries say (reference/dockerfile.md 2.7).
 
-/// What a git source's URL says beside where the repository is.
-#[derive(Clone, Debug, Default, PartialEq)]
+use crate::op::GitSource;
+
+/// What the URL of a git source says.
+#[derive(Clone, Debug, PartialEq)]
 pub struct GitUrl {
+    /// The repository, without query and fragment. May hold a user and a password.
+    pub remote: String,
     /// Branch, tag, full reference or commit; from the fragment or the query.
     pub reference: Option<String>,
-    /// Directory of the repository that becomes the root.
-    pub subdir: Option<String>,
+    /// Directory of the repository that becomes the root: relative, without `.` and `..`; empty is the whole.
+    pub subdir: String,
     /// Commit, or hex prefix of it, that the reference must name.
     pub checksum: Option<String>,
     /// Whether to keep `.git`.
     pub keep_git_dir: Option<bool>,
+    /// Whether submodules are filled.
+    pub submodules: bool,
+    /// Files get the time of the commit, not that of the checkout.
+    pub commit_times: bool,
+    /// The checksum is the commit; the remote's reference is not compared with it.
+    pub fetch_by_commit: bool,
 }
 
 /// Whether a source is fetched over HTTP(S) as a file.
 pub fn is_http(source: &str) -> bool {
     (source.starts_with("http://") || source.starts_with("https://")) && matches!(GitUrl::parse(source), Ok(None))
+}
+
+/// A URL without its password; that of HTTP(S) without the user too, who may be a token.
+pub fn redacted(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_string() };
+    let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+    let Some((user_info, host)) = authority.rsplit_once('@') else { return url.to_string() };
+    let hides_user = scheme.to_ascii_lowercase().starts_with("http");
+    let shown = match user_info.split_once(':') {
+        Some((user, _)) if !hides_user => format!("{user}:xxxxx"),
+        Some(_) => "xxxxx:xxxxx".to_string(),
+        None if hides_user => "xxxxx".to_string(),
+        None => user_info.to_string(),
+    };
+    format!("{scheme}://{shown}@{host}{}", &rest[authority.len()..])
 }
 
 /// The name of the file that a URL gives: the last part of its path, decoded.
@@ -31,7 +56,7 @@ pub fn http_file_name(url: &str) -> String {
 }
 
 /// `%20` as a blank; what is no valid escape, or not UTF-8, is left as it is.
-fn percent_decoded(text: &str) -> String {
+pub fn percent_decoded(text: &str) -> String {
     let mut bytes = vec![];
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {
@@ -56,19 +81,58 @@ impl GitUrl {
     pub fn parse(source: &str) -> Result<Option<GitUrl>, String> {
         let (location, fragment) = source.split_once('#').unwrap_or((source, ""));
         let (address, query) = location.split_once('?').unwrap_or((location, ""));
-        let is_git = match address.split_once("://") {
-            Some(("git" | "ssh", _)) => true,
-            Some(("http" | "https", rest)) => rest.contains('/') && rest.ends_with(".git"),
-            Some(_) => false,
-            None => is_scp_form(address),
+        let (is_git, fragment) = match address.split_once("://") {
+            Some((scheme, rest)) => match scheme.to_ascii_lowercase().as_str() {
+                "git" | "ssh" => (true, percent_decoded(fragment)),
+                "http" | "https" => (rest.contains('/') && rest.ends_with(".git"), percent_decoded(fragment)),
+                _ => (false, String::new()),
+            },
+            None => (is_scp_form(address), fragment.to_string()),
         };
         if !is_git {
             return Ok(None);
         }
+        GitUrl::of(address, &fragment, query).map(Some)
+    }
+
+    /// The same for a build context, where `github.com/x/y` is a repository too.
+    pub fn parse_context(context: &str) -> Result<Option<GitUrl>, String> {
+        if !context.starts_with("github.com/") {
+            return GitUrl::parse(context);
+        }
+        let (location, fragment) = context.split_once('#').unwrap_or((context, ""));
+        let (address, query) = location.split_once('?').unwrap_or((location, ""));
+        GitUrl::of(&format!("https://{address}"), &percent_decoded(fragment), query).map(Some)
+    }
+
+    fn of(remote: &str, fragment: &str, query: &str) -> Result<GitUrl, String> {
         let (reference, subdir) = fragment.split_once(':').unwrap_or((fragment, ""));
-        let mut url = GitUrl { reference: some(reference), subdir: some(subdir), ..GitUrl::default() };
+        let mut url = GitUrl {
+            remote: remote.to_string(),
+            reference: (!reference.is_empty()).then(|| reference.to_string()),
+            subdir: relative(subdir),
+            checksum: None,
+            keep_git_dir: None,
+            submodules: true,
+            commit_times: false,
+            fetch_by_commit: false,
+        };
         url.read_query(query)?;
-        Ok(Some(url))
+        Ok(url)
+    }
+
+    /// As a source of the build.
+    pub fn source(self) -> GitSource {
+        GitSource {
+            remote: self.remote,
+            reference: self.reference,
+            subdir: self.subdir,
+            checksum: self.checksum,
+            keep_git_dir: self.keep_git_dir.unwrap_or(false),
+            submodules: self.submodules,
+            commit_times: self.commit_times,
+            fetch_by_commit: self.fetch_by_commit,
+        }
     }
 
     fn read_query(&mut self, query: &str) -> Result<(), String> {
@@ -86,15 +150,16 @@ impl GitUrl {
             }
             match key.as_str() {
                 "ref" => merge(&mut self.reference, "ref", value)?,
-                "subdir" => merge(&mut self.subdir, "subdir", value)?,
+                "subdir" if self.subdir.is_empty() => self.subdir = relative(&value),
+                "subdir" if self.subdir == relative(&value) => {}
+                "subdir" => return Err(format!("subdir conflicts: {:?} vs {value:?}", self.subdir)),
                 "tag" => tag = Some(with_prefix("refs/tags/", &value)),
                 "branch" => branch = Some(with_prefix("refs/heads/", &value)),
                 "checksum" | "commit" => self.checksum = Some(value),
                 "keep-git-dir" => self.keep_git_dir = Some(boolean(&key, &value)?),
-                "submodules" | "fetch-by-commit" => {
-                    boolean(&key, &value)?;
-                }
-                "mtime" if value == "checkout" || value == "commit" => {}
+                "submodules" => self.submodules = boolean(&key, &value)?,
+                "fetch-by-commit" => self.fetch_by_commit = boolean(&key, &value)?,
+                "mtime" if value == "checkout" || value == "commit" => self.commit_times = value == "commit",
                 "mtime" => {
                     return Err(format!("invalid mtime value: {value:?} (must be \"checkout\" or \"commit\")"));
                 }
@@ -119,11 +184,12 @@ fn is_scp_form(address: &str) -> bool {
     let word = |text: &str, more: &str| {
         !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
     };
-    word(user, "_-.") && word(host, "-.")
+    word(user, "_-") && word(host, "-.")
 }
 
-fn some(text: &str) -> Option<String> {
-    (!text.is_empty()).then(|| text.to_string())
+/// A directory as a path without `.`, `..` and slashes at its ends; `..` ends at the root.
+fn relative(subdir: &str) -> String {
+    crate::path::clean(subdir).trim_start_matches('/').to_string()
 }
 
 fn with_prefix(prefix: &str, name: &str) -> String {
@@ -170,6 +236,8 @@ mod tests {
         check("dir/file", false, false);
         check("a@b/c:d", false, false);
         check("ftp://host/x.git", false, false);
+        check("GIT://host/x", true, false);
+        check("first.last@host:x", false, false);
     }
 
     #[test]
@@ -177,8 +245,8 @@ mod tests {
         let check = |query: &str, expect: Result<(Option<&str>, Option<&str>), &str>| {
             let url = GitUrl::parse(&format!("https://host/x.git{query}"));
             let url = url.map(|url| url.map(|url| (url.reference, url.subdir)).unwrap_or_default());
-            let owned = |text: Option<&str>| text.map(str::to_string);
-            let expect = expect.map(|(a, b)| (owned(a), owned(b))).map_err(str::to_string);
+            let expect = expect.map(|(a, b)| (a.map(str::to_string), b.unwrap_or_default().to_string()));
+            let expect = expect.map_err(str::to_string);
             assert_eq!(url, expect, "{query}");
         };
         check("", Ok((None, None)));
@@ -191,7 +259,37 @@ mod tests {
         check("?ref=a&ref=a", Err("query \"ref\" has multiple values"));
         check("?x=1", Err("unexpected query \"x\""));
         check("?keep-git-dir&submodules=false", Ok((None, None)));
+        check("#main:/a/../b/./c/", Ok((Some("main"), Some("b/c"))));
+        check("#:../../x", Ok((None, Some("x"))));
+        check("#a%20b:c%2fd", Ok((Some("a b"), Some("c/d"))));
+        check("?subdir=/d/#main:d", Ok((Some("main"), Some("d"))));
+        check("?subdir=e#main:d", Err("subdir conflicts: \"d\" vs \"e\""));
         check("?mtime=now", Err("invalid mtime value: \"now\" (must be \"checkout\" or \"commit\")"));
+    }
+
+    #[test]
+    fn what_is_fetched() {
+        let check = |context: &str, remote: &str, expect: (bool, bool, bool)| {
+            let source = GitUrl::parse_context(context).unwrap().unwrap().source();
+            let flags = (source.submodules, source.commit_times, source.fetch_by_commit);
+            assert_eq!((source.remote.as_str(), flags), (remote, expect), "{context}");
+        };
+        check("github.com/o/r#v1:d", "https://github.com/o/r", (true, false, false));
+        check("git@h:o/r?submodules=0&mtime=commit#b", "git@h:o/r", (false, true, false));
+        check("https://u:p@h/x.git?fetch-by-commit&commit=ab", "https://u:p@h/x.git", (true, false, true));
+        check("HTTPS://h/x.git?mtime=checkout", "HTTPS://h/x.git", (true, false, false));
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        let check = |url: &str, expect: &str| assert_eq!(redacted(url), expect, "{url}");
+        check("https://u:p@h/x.git#a:b", "https://xxxxx:xxxxx@h/x.git#a:b");
+        check("https://token@h", "https://xxxxx@h");
+        check("ssh://git@h/x", "ssh://git@h/x");
+        check("ssh://git:p@h/x", "ssh://git:xxxxx@h/x");
+        check("https://h/a@b", "https://h/a@b");
+        check("https://h?u:p@x", "https://h?u:p@x");
+        check("git@h:x", "git@h:x");
     }
 
     #[test]

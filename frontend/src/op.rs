@@ -54,9 +54,30 @@ pub enum Source {
     /// An image in an OCI layout of the client. `digest` as in `Image`.
     OciLayout { name: String, digest: String, platform: Platform },
     /// A git repository, checked out as a tree.
-    Git { url: String, keep_git_dir: bool, checksum: Option<String> },
+    Git(GitSource),
     /// A file fetched over HTTP(S), as a tree with that one file.
     Http { url: String, filename: String, checksum: Option<String> },
+}
+
+/// What of a git repository is checked out, and how (reference/dockerfile.md 2.7).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GitSource {
+    /// URL or `user@host:path`. May hold a user and a password, so it is not to be shown as it is.
+    pub remote: String,
+    /// Branch, tag, full reference or full commit; `None` is the remote's default branch.
+    pub reference: Option<String>,
+    /// Directory that becomes the root: relative and clean; empty is the whole.
+    pub subdir: String,
+    /// Commit, or hex prefix of it, that the reference must name.
+    pub checksum: Option<String>,
+    /// `.git` stays.
+    pub keep_git_dir: bool,
+    /// Submodules are filled.
+    pub submodules: bool,
+    /// Files get the time of the commit, not that of the checkout.
+    pub commit_times: bool,
+    /// `checksum` is the commit; the remote's reference is not compared with it.
+    pub fetch_by_commit: bool,
 }
 
 /// Whose ids: a user and group as numbers, or names to be looked up in the tree that the step changes.

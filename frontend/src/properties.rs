@@ -5,9 +5,9 @@ use crate::ast::{Dockerfile, Parsed};
 use crate::compile::instruction_errors;
 use crate::csv;
 use crate::diagnostic::{Diagnostic, Severity};
+use crate::git_url::{GitUrl, http_file_name, is_http, redacted};
 use crate::ignore::Ignore;
 use crate::instruction::duration;
-use crate::instruction::git_url::{GitUrl, http_file_name, is_http};
 use crate::instruction::run_mount::RunMount;
 use crate::parse::parse;
 use crate::placed::Placed;
@@ -171,7 +171,11 @@ pub fn platform(input: &[u8]) {
 /// Sources of ADD that are URLs.
 pub fn git_url(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
-    let _ = GitUrl::parse(&text);
+    for url in [GitUrl::parse(&text), GitUrl::parse_context(&text)].into_iter().flatten().flatten() {
+        assert!(url.subdir.split('/').all(|part| part != ".."), "{}", url.subdir);
+        assert!(!url.subdir.starts_with('/'), "{}", url.subdir);
+    }
+    assert_eq!(redacted(&redacted(&text)), redacted(&text));
     if is_http(&text) {
         assert!(!http_file_name(&text).contains('/'));
     }

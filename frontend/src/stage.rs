@@ -8,7 +8,7 @@ use crate::image_config::{HistoryEntry, ImageConfig};
 use crate::instruction::Command;
 use crate::lint::Lints;
 use crate::lint::own::Notes;
-use crate::op::{Id, InputIndex, Op, Owner, Source, Step};
+use crate::op::{Id, InputIndex, Op, Owner, Step};
 use crate::outline::Parameters;
 use crate::placed::Placed;
 use crate::platform::Platform;
@@ -282,10 +282,8 @@ impl Lowering<'_> {
 
     /// The build context.
     pub fn context(&mut self) -> Tree {
-        let op = Op::Source(Source::Local { name: "context".to_string() });
-        let name = "[internal] load build context".to_string();
-        let edge = add_step(self.graph, vec![], Step { op, name, span: None, words: vec![], ignore_cache: false });
-        Tree { edge: Some(edge), label: "the build context".to_string(), from_client: true }
+        let request = self.settings.request;
+        request.context.tree(self.graph, &request.build_platform)
     }
 
     /// The instruction's text with all variables replaced and quotes removed, as progress shows COPY, ADD and WORKDIR.

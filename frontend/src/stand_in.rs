@@ -3,8 +3,8 @@
 
 use crate::ast::Dockerfile;
 use crate::compile::{
-    self, Answer, BuildPlan, CheckOptions, Checked, CompileRequest, Compiled, ImageInfo, ImageRequest, Images, NoCache,
-    compile, instruction_errors,
+    self, Answer, BuildPlan, CheckOptions, Checked, CompileRequest, Compiled, ImageInfo, ImageRequest, Images,
+    MainContext, NoCache, compile, instruction_errors,
 };
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::image_config::{HistoryEntry, ImageConfig};
@@ -28,6 +28,8 @@ pub fn request() -> CompileRequest {
         platforms: vec![],
         build_platform,
         labels: BTreeMap::new(),
+        context: MainContext::Directory,
+        source_times: vec![],
         contexts: BTreeMap::new(),
         no_cache: NoCache::Use,
         network: Network::Default,
@@ -77,7 +79,8 @@ pub fn check(source: SourceText, request: &CompileRequest, answer: impl Fn(&Imag
     }
 }
 
-/// Parses and compiles as `kiln build` does, answering all requests for images with [`image`]. Fails with all errors.
+/// Parses and compiles as `kiln build` does, answering all requests for images with [`image`]; sources have no time.
+/// Fails with all errors.
 pub fn build(source: SourceText, request: &CompileRequest) -> Result<(Dockerfile, BuildPlan), Vec<Diagnostic>> {
     let parsed = parse(source);
     let mut errors = parsed.diagnostics;
@@ -86,9 +89,11 @@ pub fn build(source: SourceText, request: &CompileRequest) -> Result<(Dockerfile
         return Err(instruction_errors(&parsed.dockerfile, errors));
     }
     let mut images = Images::new();
+    let mut request = request.clone();
     loop {
-        match compile(&parsed.dockerfile, request, &images)? {
+        match compile(&parsed.dockerfile, &request, &images)? {
             Compiled::Plan(plan) => return Ok((parsed.dockerfile, plan)),
+            Compiled::NeedsTime(needed) => request.source_times.push((needed.source, None)),
             Compiled::NeedsImages(requests) => {
                 for request in requests {
                     let info = image(&request);

@@ -38,6 +38,7 @@ pub(crate) fn compile_with(
     loop {
         match compile(&parsed.dockerfile, request, &images)? {
             Compiled::Plan(plan) => return Ok(plan),
+            Compiled::NeedsTime(request) => panic!("nobody says how old {:?} is", request.source),
             Compiled::NeedsImages(requests) => {
                 for request in requests {
                     let key = (request.source.clone(), request.platform.clone());

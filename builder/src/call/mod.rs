@@ -11,7 +11,8 @@ mod seed;
 use crate::cli::call::{Call, Format, Method, Strictness};
 use crate::cli::exit;
 use crate::cli::options::BuildOptions;
-use crate::pipeline::{self, BuildError, World};
+use crate::inputs;
+use crate::pipeline::{self, BuildError, Tools, World};
 use crate::progress::chain;
 use crate::report::Phase;
 use crate::source::dockerfile::DockerfileText;
@@ -45,7 +46,7 @@ pub async fn answer(call: &Call, options: &BuildOptions, world: &World) -> Resul
     match call.method {
         Method::Check(strictness) => answer_check(call, strictness, options, world).await,
         Method::Outline => answer_outline(call, options, world).await,
-        Method::Targets => answer_targets(call, options, world),
+        Method::Targets => answer_targets(call, options, world).await,
         Method::Describe => Ok(finish(call, json::describe(), text::describe(), 0)),
     }
 }
@@ -57,12 +58,12 @@ struct Subject {
     sources: ImageSource,
 }
 
-fn subject(options: &BuildOptions, world: &World) -> Result<Subject, BuildError> {
-    let inputs = pipeline::load_inputs(options, world)?;
+async fn subject(options: &BuildOptions, world: &World) -> Result<Subject, BuildError> {
     let named = named::resolve(&options.build_contexts, &world.host)?;
-    let request = pipeline::compile_request(options, world, &inputs.ignore_file, &named);
-    let sources = ImageSource::new(world.registry.clone(), world.store.clone(), named.layouts.clone());
-    Ok(Subject { text: inputs.text, request, sources })
+    let tools = Tools::new(options, world, &named)?;
+    let inputs = inputs::load(&tools).await?;
+    let request = pipeline::compile_request(options, world, &inputs, &named);
+    Ok(Subject { text: inputs.text, request, sources: tools.images })
 }
 
 async fn answer_check(
@@ -71,7 +72,7 @@ async fn answer_check(
     options: &BuildOptions,
     world: &World,
 ) -> Result<Answered, BuildError> {
-    let Subject { text, mut request, sources } = subject(options, world)?;
+    let Subject { text, mut request, sources } = subject(options, world).await?;
     request.checks.own = match strictness {
         Strictness::Lenient => OwnChecks::Advice,
         Strictness::Strict => OwnChecks::Warnings,
@@ -96,7 +97,7 @@ async fn answer_check(
 }
 
 async fn answer_outline(call: &Call, options: &BuildOptions, world: &World) -> Result<Answered, BuildError> {
-    let Subject { text, request, sources } = subject(options, world)?;
+    let Subject { text, request, sources } = subject(options, world).await?;
     let dockerfile = pipeline::parse(text)?;
     let fail = |list| BuildError::Diagnostics { text: dockerfile.source.clone(), list, phase: Phase::Compile };
     let mut bases = Bases::default();
@@ -113,8 +114,8 @@ async fn answer_outline(call: &Call, options: &BuildOptions, world: &World) -> R
     Ok(Answered { remarks: text::unread(&bases.unread), ..finish(call, json, text::outline(&outline), 0) })
 }
 
-fn answer_targets(call: &Call, options: &BuildOptions, world: &World) -> Result<Answered, BuildError> {
-    let dockerfile = pipeline::parse(subject(options, world)?.text)?;
+async fn answer_targets(call: &Call, options: &BuildOptions, world: &World) -> Result<Answered, BuildError> {
+    let dockerfile = pipeline::parse(subject(options, world).await?.text)?;
     let fail = |list| BuildError::Diagnostics { text: dockerfile.source.clone(), list, phase: Phase::Parse };
     let targets = frontend::targets::targets(&dockerfile).map_err(fail)?;
     let json = json::targets(&dockerfile.source, &targets);

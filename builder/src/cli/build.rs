@@ -16,6 +16,7 @@ use crate::report::{self, Detail};
 use crate::sandbox::userns::Identity;
 use anyhow::{Context, Result};
 use cache::store::Store;
+use frontend::git_url::redacted;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
@@ -135,11 +136,14 @@ fn about(options: &BuildOptions) -> About {
         context: match &options.context {
             ContextArg::Directory(path) => text(path),
             ContextArg::Stdin => "-".to_string(),
+            ContextArg::Git(_, shown) => shown.clone(),
+            ContextArg::Http(url) => redacted(url),
         },
         file: match &options.file {
             None => String::new(),
             Some(FileArg::Path(path)) => text(path),
             Some(FileArg::Stdin) => "-".to_string(),
+            Some(FileArg::Url(url)) => redacted(url),
         },
         target: options.target.clone().unwrap_or_default(),
         tags: options.tags.iter().map(|tag| tag.familiar()).collect(),

@@ -66,6 +66,7 @@ pub fn text(error: &BuildError, summary: &Summary, look: Look) -> String {
             report::failure(&Failure { drawings: &drawings, message: &message, ..failure }, look)
         }
         BuildError::Dockerfile(error) => report::failure(&Failure { help: &error.help(), ..failure }, look),
+        BuildError::Remote(error) => report::failure(&Failure { help: &error.help(), ..failure }, look),
         _ => report::failure(&failure, look),
     }
 }

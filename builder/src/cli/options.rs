@@ -7,6 +7,8 @@ use super::resources;
 use crate::config::ChecksConfig;
 use crate::sandbox::limits::Limits;
 use clap::Args;
+use frontend::git_url::{GitUrl, redacted};
+use frontend::op::GitSource;
 use frontend::platform::Platform;
 use frontend::reference::Reference;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,10 +17,11 @@ use std::path::PathBuf;
 /// As clap reads them; see reference/engine.md 1.1.
 #[derive(Args, Debug)]
 pub struct BuildArgs {
-    /// Build context: a folder, or `-` for a tar archive or Dockerfile on standard input
-    #[arg(value_name = "PATH")]
+    /// Build context: a folder, the URL of a git repository or of an archive, or `-` for a tar archive or Dockerfile on
+    /// standard input
+    #[arg(value_name = "PATH|URL")]
     context: String,
-    /// Dockerfile (default: PATH/Dockerfile); `-` reads standard input
+    /// Dockerfile (default: PATH/Dockerfile), or its URL; `-` reads standard input
     #[arg(short, long, value_name = "FILE")]
     file: Option<String>,
     /// Name of the image, as name or name:tag; may be given more than once
@@ -77,13 +80,13 @@ pub struct BuildArgs {
     /// Annotation of the image
     #[arg(long = "annotation", value_name = "[TYPE:]NAME=VALUE")]
     annotations: Vec<String>,
-    /// Further context: NAME=folder, NAME=docker-image://…, NAME=oci-layout://…
+    /// Further context: NAME=folder, NAME=docker-image://…, NAME=oci-layout://…, NAME=URL
     #[arg(long = "build-context", value_name = "NAME=VALUE")]
     build_contexts: Vec<String>,
-    /// Secret for RUN --mount=type=secret: id=NAME[,src=FILE|,env=VARIABLE]
+    /// Secret for RUN --mount=type=secret, or for git and HTTP servers: id=NAME[,src=FILE|,env=VARIABLE]
     #[arg(long = "secret", value_name = "SPEC")]
     secrets: Vec<String>,
-    /// Agent for RUN --mount=type=ssh: default, or NAME=SOCKET
+    /// Agent for RUN --mount=type=ssh and for git: default, or NAME=SOCKET
     #[arg(long = "ssh", value_name = "SPEC")]
     ssh: Vec<String>,
     /// Line of /etc/hosts in RUN, as host:ip
@@ -185,6 +188,10 @@ pub struct BuildOptions {
 pub enum ContextArg {
     Directory(PathBuf),
     Stdin,
+    /// A repository, and the argument without passwords.
+    Git(GitSource, String),
+    /// Any other URL.
+    Http(String),
 }
 
 /// `-f`.
@@ -192,6 +199,7 @@ pub enum ContextArg {
 pub enum FileArg {
     Path(PathBuf),
     Stdin,
+    Url(String),
 }
 
 /// An option whose value kiln refuses.
@@ -205,8 +213,8 @@ pub enum OptionError {
     Output(#[from] output::OutputError),
     #[error("unable to prepare context: path \"{0}\" not found")]
     NoContext(String),
-    #[error("unable to prepare context: {0} is neither a folder nor `-`: kiln does not fetch contexts from URLs yet")]
-    RemoteContext(String),
+    #[error("unable to prepare context: {context}: {problem}")]
+    GitContext { context: String, problem: String },
     #[error("invalid argument: can't use stdin for both build context and dockerfile")]
     StdinTwice,
     #[error("invalid value \"{value}\" for --{flag}: {problem}")]
@@ -230,11 +238,21 @@ impl BuildArgs {
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> Result<BuildOptions, OptionError> {
         self.refuse_attestations()?;
-        let (context, file) = self.sources()?;
+        let (mut context, file) = self.sources()?;
         let tags = self.tags.iter().map(|tag| parse_tag(tag)).collect::<Result<Vec<_>, _>>()?;
         let mut build_args = assignments(&self.build_args, "build-arg", environment)?;
         if let (false, Some(epoch)) = (build_args.contains_key("SOURCE_DATE_EPOCH"), environment("SOURCE_DATE_EPOCH")) {
             build_args.insert("SOURCE_DATE_EPOCH".into(), epoch);
+        }
+        let mut ssh = self.ssh.clone();
+        if let ContextArg::Git(source, _) = &mut context {
+            let on = |name: &str| build_args.get(name).map(String::as_str);
+            source.keep_git_dir |= on("BUILDKIT_CONTEXT_KEEP_GIT_DIR").and_then(csv::boolean) == Some(true);
+            // As BuildKit: whoever wants a build that can be repeated wants no times of a checkout.
+            source.commit_times |= on("SOURCE_DATE_EPOCH").is_some_and(|epoch| !epoch.is_empty());
+            if ssh.is_empty() && is_ssh(&source.remote) {
+                ssh.push("default".into());
+            }
         }
         Ok(BuildOptions {
             context,
@@ -254,7 +272,7 @@ impl BuildArgs {
             labels: assignments(&self.labels, "label", environment)?,
             build_contexts: contexts(&self.build_contexts)?,
             secrets: self.secrets.clone(),
-            ssh: self.ssh.clone(),
+            ssh,
             extra_hosts: extra_hosts(&self.add_hosts)?,
             network: network(&self.network)?,
             shm_size_bytes: self
@@ -288,6 +306,7 @@ impl BuildArgs {
     fn sources(&self) -> Result<(ContextArg, Option<FileArg>), OptionError> {
         let file = self.file.as_ref().map(|file| match file.as_str() {
             "-" => FileArg::Stdin,
+            url if is_http_url(url) => FileArg::Url(url.into()),
             path => FileArg::Path(path.into()),
         });
         if self.context == "-" {
@@ -300,11 +319,13 @@ impl BuildArgs {
         if path.is_dir() {
             return Ok((ContextArg::Directory(path), file));
         }
-        let remote = ["://", "git@"].iter().any(|mark| self.context.contains(mark));
-        Err(match remote || self.context.starts_with("github.com/") {
-            true => OptionError::RemoteContext(self.context.clone()),
-            false => OptionError::NoContext(self.context.clone()),
-        })
+        let shown = redacted(&self.context);
+        match GitUrl::parse_context(&self.context) {
+            Ok(Some(url)) => Ok((ContextArg::Git(url.source(), shown), file)),
+            Ok(None) if is_http_url(&self.context) => Ok((ContextArg::Http(self.context.clone()), file)),
+            Ok(None) => Err(OptionError::NoContext(shown)),
+            Err(problem) => Err(OptionError::GitContext { context: shown, problem }),
+        }
     }
 
     fn outputs(&self, tags: &[Reference]) -> Result<Vec<OutputSpec>, OptionError> {
@@ -431,6 +452,15 @@ impl BuildArgs {
         }
         Ok(granted)
     }
+}
+
+fn is_http_url(text: &str) -> bool {
+    text.starts_with("http://") || text.starts_with("https://")
+}
+
+/// `ssh://`, or `user@host:path`.
+fn is_ssh(remote: &str) -> bool {
+    remote.split_once("://").is_none_or(|(scheme, _)| scheme.eq_ignore_ascii_case("ssh"))
 }
 
 /// `TYPE` or `TYPE[PLATFORM]` of `--annotation`.

@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 
 /// Longest without a byte.
-const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest between the last byte of an upload and its answer: registries move the blob to its place meanwhile.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(300);
 /// What is read of the body of an error.

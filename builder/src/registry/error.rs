@@ -246,7 +246,7 @@ fn host_of(url: &str) -> String {
 }
 
 /// Sorts a failed request by what the user would have to do.
-pub(super) fn transport(method: &Method, url: &Url, source: reqwest::Error) -> RegistryError {
+pub(crate) fn transport(method: &Method, url: &Url, source: reqwest::Error) -> RegistryError {
     let source = source.without_url();
     let url = plain(url);
     match tls_error(&source) {
@@ -258,7 +258,7 @@ pub(super) fn transport(method: &Method, url: &Url, source: reqwest::Error) -> R
 }
 
 /// Without the query, in which signed URLs carry secrets.
-pub(super) fn plain(url: &Url) -> String {
+pub(crate) fn plain(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
     url.to_string()

@@ -20,8 +20,8 @@ use tokio::sync::Semaphore;
 const TRANSFERS_PER_HOST: usize = 4;
 /// Requests for documents and checks to one host at once.
 const DOCUMENTS_PER_HOST: usize = 8;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-const USER_AGENT: &str = concat!("kiln/", env!("CARGO_PKG_VERSION"));
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const USER_AGENT: &str = concat!("kiln/", env!("CARGO_PKG_VERSION"));
 
 /// All hosts that were asked so far.
 pub(super) struct Hosts {
@@ -196,7 +196,7 @@ impl Endpoint {
 }
 
 /// `localhost`, `127.0.0.0/8` and `::1`, with or without a port.
-fn is_loopback(name: &str) -> bool {
+pub(crate) fn is_loopback(name: &str) -> bool {
     let host = match name.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => name.split(':').next().unwrap_or_default(),
@@ -235,7 +235,8 @@ fn read_certs_dir(
     Ok(())
 }
 
-fn system_roots() -> &'static RootCertStore {
+/// The roots that the machine trusts (`SSL_CERT_FILE`, `SSL_CERT_DIR`, else the distribution's).
+pub(crate) fn system_roots() -> &'static RootCertStore {
     static ROOTS: OnceLock<RootCertStore> = OnceLock::new();
     ROOTS.get_or_init(|| {
         let mut store = RootCertStore::empty();

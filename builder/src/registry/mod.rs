@@ -3,10 +3,10 @@
 //! and `push.rs` say what is asked for. What the answers mean as images is `source/image.rs`.
 
 pub(crate) mod auth;
-mod client;
+pub(crate) mod client;
 pub mod credentials;
 pub mod error;
-mod hosts;
+pub(crate) mod hosts;
 pub mod pull;
 pub mod push;
 pub mod retry;

@@ -26,7 +26,12 @@ impl RetryPolicy {
     /// How long to wait before the next request, `failed` having failed; `None`: give up. `asked` is the answer's
     /// `Retry-After`.
     pub fn wait(&self, failed: u32, error: &RegistryError, asked: Option<Duration>) -> Option<Duration> {
-        if !may_pass(error) || failed >= self.attempts {
+        if may_pass(error) { self.delay(failed, asked) } else { None }
+    }
+
+    /// The same for what may pass, whoever asked.
+    pub fn delay(&self, failed: u32, asked: Option<Duration>) -> Option<Duration> {
+        if failed >= self.attempts {
             return None;
         }
         let backoff = self.base.saturating_mul(1 << (failed - 1).min(16)).min(self.longest);
@@ -43,18 +48,23 @@ impl RetryPolicy {
 /// Whether the same request may succeed later.
 pub fn may_pass(error: &RegistryError) -> bool {
     match error {
-        RegistryError::Status { status, .. } => matches!(
-            *status,
-            StatusCode::REQUEST_TIMEOUT
-                | StatusCode::TOO_MANY_REQUESTS
-                | StatusCode::INTERNAL_SERVER_ERROR
-                | StatusCode::BAD_GATEWAY
-                | StatusCode::SERVICE_UNAVAILABLE
-                | StatusCode::GATEWAY_TIMEOUT
-        ),
+        RegistryError::Status { status, .. } => status_may_pass(*status),
         RegistryError::Connect { .. } | RegistryError::Transport { .. } | RegistryError::Stalled { .. } => true,
         _ => false,
     }
+}
+
+/// Whether a server that answers so may answer otherwise later.
+pub fn status_may_pass(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::REQUEST_TIMEOUT
+            | StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::INTERNAL_SERVER_ERROR
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT
+    )
 }
 
 /// `Retry-After` of an answer, in seconds or as a date.

@@ -24,6 +24,13 @@ pub enum Identity {
     },
 }
 
+impl Identity {
+    /// The one owner that files can have, if there is but one.
+    pub fn only_owner(&self) -> Option<(u32, u32)> {
+        matches!(self, Identity::SingleId { .. }).then_some((0, 0))
+    }
+}
+
 /// Gives the program the rights that a build needs: nothing to do for root, a user and a mount namespace for everybody
 /// else. To be called first, while the program has one thread.
 pub fn enter_if_needed() -> Result<Identity, SandboxError> {

@@ -1,12 +1,13 @@
-//! Local build contexts: a directory of the client seen through its `.dockerignore`, or a tar that comes on stdin.
+//! Local build contexts: a directory of the client seen through its `.dockerignore`. What is told from its first bytes
+//! to be an archive is a context too.
 
 use super::dir::{self, Entry, Listing, Meta};
-use crate::step::file::{FileError, looks_like_archive, unpack_stream};
+use crate::step::file::looks_like_archive;
 use frontend::ignore::Ignore;
 use rustix::fs::{Mode, OFlags};
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -45,51 +46,25 @@ pub enum ContextError {
 pub struct ContextDir {
     path: PathBuf,
     ignore: Ignore,
-    owners: Owners,
     root: OwnedFd,
     listed: Mutex<HashMap<Vec<u8>, Listing>>,
-}
-
-/// To whom the files of a context belong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Owners {
-    /// To root, whoever has them on the client.
-    Root,
-    /// To whom an archive gave them.
-    Kept,
 }
 
 impl ContextDir {
     /// Opens a directory. Reads nothing below it yet.
     pub fn open(path: &Path, ignore: Ignore) -> Result<ContextDir, ContextError> {
-        ContextDir::open_with(path, ignore, Owners::Root)
-    }
-
-    /// Opens the directory into which [`unpack_context`] unpacked an archive.
-    pub fn open_unpacked(path: &Path) -> Result<ContextDir, ContextError> {
-        // Who cannot give files away has unpacked them all as their own.
-        let owners = if rustix::process::geteuid().is_root() { Owners::Kept } else { Owners::Root };
-        ContextDir::open_with(path, Ignore::default(), owners)
-    }
-
-    fn open_with(path: &Path, ignore: Ignore, owners: Owners) -> Result<ContextDir, ContextError> {
         let root = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         let root = root.map_err(|errno| match errno {
             rustix::io::Errno::NOENT => ContextError::Missing { path: path.to_owned() },
             rustix::io::Errno::NOTDIR => ContextError::NotDirectory { path: path.to_owned() },
             errno => ContextError::Io { verb: "open", path: path.to_owned(), source: errno.into() },
         })?;
-        Ok(ContextDir { path: path.to_owned(), ignore, owners, root, listed: Mutex::default() })
+        Ok(ContextDir { path: path.to_owned(), ignore, root, listed: Mutex::default() })
     }
 
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// To whom its files belong.
-    pub fn owners(&self) -> Owners {
-        self.owners
     }
 
     /// What is left out of it.
@@ -155,8 +130,8 @@ impl ContextDir {
 }
 
 /// Finds and reads the ignore file: `<dockerfile>.dockerignore` if there is one, even empty, else `.dockerignore` at
-/// the root of the context (reference 6.3). A Dockerfile from standard input has none of its own. Returns its path and
-/// text.
+/// the root of the context (reference 6.3). A Dockerfile from standard input or a URL has none of its own. Returns its path
+/// and text.
 pub fn load_ignore_file(context: &Path, dockerfile: Option<&Path>) -> Result<Option<(PathBuf, String)>, ContextError> {
     let own = dockerfile.map(|dockerfile| {
         let mut own = dockerfile.as_os_str().to_owned();
@@ -177,18 +152,10 @@ fn is_no_file(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory)
 }
 
-/// Whether what comes on stdin, of which `start` are the first 1024 bytes, is a context and not a Dockerfile: gzip,
-/// bzip2, xz, or a valid tar header. zstd does not count, as for BuildKit.
+/// Whether what comes on stdin or from a URL, of which `start` are the first 1024 bytes, is a context and not a
+/// Dockerfile: compressed by gzip, bzip2, xz, or zstd (which BuildKit does not take), or a valid tar header.
 pub fn is_context_archive(start: &[u8]) -> bool {
-    !start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) && looks_like_archive(start)
-}
-
-/// Unpacks a context that is a tar, plain or compressed, into the existing directory `into`. Files get the owners that
-/// the tar gives them where this process may give them away.
-pub fn unpack_context(reader: impl Read, into: &Path) -> Result<(), FileError> {
-    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
-    let owner = (!uid.is_root()).then(|| (uid.as_raw(), gid.as_raw()));
-    unpack_stream(reader, "the build context", into, owner)
+    looks_like_archive(start)
 }
 
 #[cfg(test)]
@@ -236,9 +203,6 @@ mod tests {
         assert!(is_context_archive(&[0x1f, 0x8b, 8, 0]));
         assert!(!is_context_archive(b"FROM scratch\nCOPY a /\n"));
         assert!(!is_context_archive(b""));
-        assert!(!is_context_archive(&zstd::encode_all(plain.as_slice(), 1).unwrap()));
-        let temp = tempfile::tempdir().unwrap();
-        unpack_context(plain.as_slice(), temp.path()).unwrap();
-        assert_eq!(std::fs::read(temp.path().join("d/Dockerfile")).unwrap(), b"FROM ");
+        assert!(is_context_archive(&zstd::encode_all(plain.as_slice(), 1).unwrap()));
     }
 }

@@ -1,7 +1,10 @@
-//! Where the Dockerfile comes from: the context, a path, or standard input (reference/dockerfile.md 6.1).
+//! Where the Dockerfile comes from: the context, a path, a URL, or standard input (reference/dockerfile.md 6.1).
 
 use crate::cli::options::FileArg;
 use frontend::span::SourceText;
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -19,6 +22,8 @@ pub struct DockerfileText {
 pub enum DockerfileError {
     #[error("failed to read dockerfile: open {name}: no such file or directory")]
     Missing { name: String, context: PathBuf },
+    #[error("failed to read dockerfile: open {name}: no such file or directory")]
+    MissingInFetched { name: String },
     #[error("failed to read dockerfile {name}")]
     Read { name: String, source: io::Error },
 }
@@ -30,22 +35,31 @@ impl DockerfileError {
             DockerfileError::Missing { name, context } => {
                 vec![format!("there is no {name} in {}; name another file with -f", context.display())]
             }
+            DockerfileError::MissingInFetched { name } => {
+                vec![format!("there is no {name} in the context; name another file of it with -f")]
+            }
             DockerfileError::Read { .. } => vec![],
         }
     }
 }
 
-/// Reads it. Without `-f` it is `Dockerfile`, else `dockerfile`, at the root of the context.
-pub fn read(context: &Path, file: Option<&FileArg>, stdin: impl Read) -> Result<DockerfileText, DockerfileError> {
-    match file {
-        Some(FileArg::Stdin) => {
-            let source = text("-", read_all(stdin).map_err(|source| failed("-", source))?);
-            Ok(DockerfileText { source, path: None })
-        }
-        Some(FileArg::Path(path)) => {
+/// Longest Dockerfile that is fetched for `-f URL`, in bytes.
+pub const URL_LIMIT_BYTES: usize = 2 << 20;
+
+/// Reads it from standard input.
+pub fn read_stdin(stdin: impl Read) -> Result<DockerfileText, DockerfileError> {
+    let source = text("-", read_all(stdin).map_err(|source| failed("-", source))?);
+    Ok(DockerfileText { source, path: None })
+}
+
+/// Reads it for a context that is a folder of the client. Without `-f` it is `Dockerfile`, else `dockerfile`, at the
+/// root of the context.
+pub fn read(context: &Path, file: Option<&FileArg>) -> Result<DockerfileText, DockerfileError> {
+    match path_of(file) {
+        Some(path) => {
             // As BuildKit: relative to where the user is, and else within the context.
             let in_context = context.join(path);
-            let path = if !path.exists() && in_context.exists() { &in_context } else { path };
+            let path = if !path.exists() && in_context.exists() { in_context.as_path() } else { path };
             open(path, &path.display().to_string(), context)
         }
         None => {
@@ -59,7 +73,45 @@ pub fn read(context: &Path, file: Option<&FileArg>, stdin: impl Read) -> Result<
     }
 }
 
-/// What came on standard input where a context was expected.
+/// Reads it for a context that was fetched to `folder` (reference/dockerfile.md 6.1): `-f` names a file in it, of which
+/// links do not lead out, unless it is absolute.
+pub fn read_fetched(folder: &Path, file: Option<&FileArg>) -> Result<DockerfileText, DockerfileError> {
+    let names = match path_of(file) {
+        Some(path) if path.is_absolute() => return open(path, &path.display().to_string(), folder),
+        Some(path) => vec![path],
+        None => vec![Path::new("Dockerfile"), Path::new("dockerfile")],
+    };
+    for name in &names {
+        let shown = name.display().to_string();
+        match open_below(folder, name) {
+            Ok(mut file) => {
+                let mut bytes = vec![];
+                file.read_to_end(&mut bytes).map_err(|source| failed(&shown, source))?;
+                return Ok(DockerfileText { source: text(&shown, bytes), path: None });
+            }
+            Err(Errno::NOENT) => {}
+            Err(errno) => return Err(failed(&shown, errno.into())),
+        }
+    }
+    Err(DockerfileError::MissingInFetched { name: names[0].display().to_string() })
+}
+
+fn open_below(folder: &Path, name: &Path) -> Result<File, Errno> {
+    let root = rustix::fs::open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    Ok(rustix::fs::openat2(&root, name, flags, Mode::empty(), resolve)?.into())
+}
+
+/// The path that `-f` names.
+fn path_of(file: Option<&FileArg>) -> Option<&Path> {
+    match file {
+        Some(FileArg::Path(path)) => Some(path),
+        Some(FileArg::Stdin | FileArg::Url(_)) | None => None,
+    }
+}
+
+/// What came on standard input or from a URL.
 pub fn from_bytes(name: &str, bytes: Vec<u8>) -> DockerfileText {
     DockerfileText { source: text(name, bytes), path: None }
 }

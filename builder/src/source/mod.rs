@@ -3,9 +3,12 @@
 pub mod context;
 pub mod dir;
 pub mod dockerfile;
+pub mod git;
+pub mod http;
 pub mod image;
 mod layers;
 pub mod named;
 pub mod oci_layout;
+pub mod remote;
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,9 @@
-//! `--build-context NAME=VALUE`: folders, images and OCI layouts that a Dockerfile refers to by name.
+//! `--build-context NAME=VALUE`: folders, images, OCI layouts and URLs that a Dockerfile refers to by name.
 
 use super::context::{ContextDir, ContextError, load_ignore_file};
 use super::oci_layout::Layout;
 use frontend::compile::NamedContext;
+use frontend::git_url::{GitUrl, redacted};
 use frontend::ignore::{Ignore, IgnoreError};
 use frontend::platform::Platform;
 use frontend::reference::{Reference, ReferenceError};
@@ -27,7 +28,9 @@ pub enum NamedContextError {
     NoFolder { name: String, value: String },
     #[error("failed to get build context {name}: `{value}` is no image reference")]
     Reference { name: String, value: String, source: ReferenceError },
-    #[error("failed to get build context {name}: kiln does not fetch contexts from URLs yet: {value}")]
+    #[error("failed to get build context {name}: {value}: {problem}")]
+    Git { name: String, value: String, problem: String },
+    #[error("failed to get build context {name}: {value} is neither a git repository nor an HTTP(S) URL")]
     Remote { name: String, value: String },
     #[error("failed to get build context {name}: error in {}", path.display())]
     Ignore { name: String, path: PathBuf, source: IgnoreError },
@@ -54,8 +57,8 @@ pub fn resolve(values: &BTreeMap<String, String>, _host: &Platform) -> Result<Na
         } else if let Some(layout) = value.strip_prefix("oci-layout://") {
             contexts.layouts.insert(name.clone(), layout_ref(layout)?);
             NamedContext::OciLayout
-        } else if value.contains("://") || value.starts_with("git@") {
-            return Err(NamedContextError::Remote { name: name.clone(), value: value.clone() });
+        } else if let Some(context) = remote(name, value)? {
+            context
         } else if Path::new(value).is_dir() {
             contexts.folders.insert(name.clone(), value.into());
             NamedContext::Local
@@ -65,6 +68,20 @@ pub fn resolve(values: &BTreeMap<String, String>, _host: &Platform) -> Result<Na
         contexts.compile.insert(name.clone(), context);
     }
     Ok(contexts)
+}
+
+/// A git repository, or a file of an HTTP(S) server. BuildKit knows `github.com/…` only as the main context.
+fn remote(name: &str, value: &str) -> Result<Option<NamedContext>, NamedContextError> {
+    let shown = redacted(value);
+    match GitUrl::parse(value) {
+        Ok(Some(url)) => Ok(Some(NamedContext::Git { source: url.source(), shown })),
+        Ok(None) if value.starts_with("http://") || value.starts_with("https://") => {
+            Ok(Some(NamedContext::Http(value.to_string())))
+        }
+        Ok(None) if value.contains("://") => Err(NamedContextError::Remote { name: name.into(), value: shown }),
+        Ok(None) => Ok(None),
+        Err(problem) => Err(NamedContextError::Git { name: name.into(), value: shown, problem }),
+    }
 }
 
 /// `path[:tag][@digest]`; a colon belongs to the tag only after the last slash.

@@ -27,6 +27,7 @@ use crate::sandbox::userns::Identity;
 use crate::secret::Secrets;
 use crate::source::context::ContextDir;
 use crate::source::image::{ImageError, ImageSource};
+use crate::source::remote::{RemoteError, Remotes};
 use crate::ssh::SshAgents;
 use cache::store::Store;
 use cache::tree::{Layer, Tree};
@@ -51,6 +52,15 @@ pub enum StepOutput {
     Tree(Arc<Tree>),
 }
 
+/// A context of the client, by its name.
+#[derive(Clone)]
+pub enum Context {
+    /// A folder.
+    Directory(Arc<ContextDir>),
+    /// What came as an archive.
+    Layer(Layer),
+}
+
 /// All that steps work with.
 pub struct BuildSteps {
     pub graph: Graph<Step>,
@@ -58,7 +68,8 @@ pub struct BuildSteps {
     pub images: ImageSource,
     pub blobs: LayerBlobs,
     /// By name; the main one is `context`.
-    pub contexts: BTreeMap<String, Arc<ContextDir>>,
+    pub contexts: BTreeMap<String, Context>,
+    pub remotes: Remotes,
     pub secrets: Arc<Secrets>,
     pub ssh: Arc<SshAgents>,
     /// As what kiln runs.
@@ -92,8 +103,8 @@ pub enum StepError {
     Store(#[from] cache::error::StoreError),
     #[error(transparent)]
     Commit(#[from] commit::CommitError),
-    #[error("kiln does not fetch {0} yet: copy the file into the build context")]
-    Unsupported(String),
+    #[error(transparent)]
+    Remote(RemoteError),
     #[error("{0} is a folder of the client, where layers were expected: a bug of kiln")]
     ClientRoot(String),
     #[error("Canceled: context canceled")]
@@ -103,12 +114,18 @@ pub enum StepError {
 }
 
 impl StepError {
+    /// Of a remote source; a stopped build is one, whatever it was doing.
+    pub fn remote(error: RemoteError) -> StepError {
+        if error.is_canceled() { StepError::Canceled } else { StepError::Remote(error) }
+    }
+
     /// What to do next, one sentence each.
     pub fn help(&self) -> Vec<String> {
         match self {
             StepError::File(error) => error.help(),
             StepError::Image(error) => error.help().into_iter().collect(),
             StepError::Exec(error) => error.help(),
+            StepError::Remote(error) => error.help(),
             _ => vec![],
         }
     }

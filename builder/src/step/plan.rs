@@ -5,7 +5,7 @@
 //! content of those layers, so a warm build computes none and fetches nothing.
 
 use super::inputs::CONTEXT;
-use super::{BuildSteps, StepError, StepOutput, file};
+use super::{BuildSteps, Context, StepError, StepOutput, file};
 use cache::tree::Tree;
 use file::digest;
 use file::{FileError, SourceTree};
@@ -39,6 +39,10 @@ async fn source_output(steps: &BuildSteps, vertex: VertexId, source: &Source) ->
     let tree = match source {
         Source::Local { name } => {
             let context = steps.contexts.get(name).expect("the pipeline opens every context that a plan names");
+            let context = match context {
+                Context::Directory(context) => context,
+                Context::Layer(layer) => return Ok(StepOutput::Tree(Arc::new(Tree { layers: vec![layer.clone()] }))),
+            };
             if steps.rooted.contains(&vertex) {
                 let layer = steps.client_layer(context.clone(), "/").await?;
                 return Ok(StepOutput::Tree(Arc::new(Tree { layers: vec![layer] })));
@@ -51,7 +55,11 @@ async fn source_output(steps: &BuildSteps, vertex: VertexId, source: &Source) ->
         Source::OciLayout { name, digest, .. } => {
             steps.images.tree(&ImageLocation::OciLayout(name.clone()), digest).await?
         }
-        Source::Git { url, .. } | Source::Http { url, .. } => return Err(StepError::Unsupported(url.clone())),
+        Source::Git(_) | Source::Http { .. } => {
+            let vertex = &steps.vertices[vertex.0 as usize];
+            let fetched = steps.remotes.fetch(source, vertex).await.map_err(StepError::remote)?;
+            Tree { layers: fetched.map(|fetched| fetched.layer).into_iter().collect() }
+        }
     };
     Ok(StepOutput::Tree(Arc::new(tree)))
 }

@@ -1,14 +1,14 @@
 //! Arguments that exist before any stage: the platforms', the global ARGs, the epoch (reference/dockerfile.md 3.5).
 
+use super::epoch::{self, Epoch};
 use super::stages::StageGraph;
 use super::typed::{GlobalArg, TypedFile};
-use super::{CompileRequest, NamedContext, UnusedArg};
+use super::{CompileRequest, UnusedArg};
 use crate::diagnostic::Diagnostic;
 use crate::env::Environment;
 use crate::instruction::Instruction;
 use crate::outline::{Argument, description};
 use crate::platform::Platform;
-use crate::span::Span;
 use crate::stage::Lost;
 use crate::suggest::{Case, nearest};
 use crate::words::Lexer;
@@ -26,7 +26,7 @@ pub(super) struct Globals {
     /// Global ARGs by name, the last of each name, for the outline.
     pub described: BTreeMap<String, Described>,
     /// `SOURCE_DATE_EPOCH`.
-    pub epoch: Option<i64>,
+    pub epoch: Epoch,
     /// Those that have failed.
     pub lost: Lost,
 }
@@ -49,9 +49,9 @@ pub(super) fn globals(
     let (mut env, described, mut errors) = evaluate(file, predefined.clone(), lexer, &mut lost, build_arg);
     let arguments = file.globals.iter().flat_map(|global| &global.arg.declarations);
     let declared = arguments.map(|arg| arg.name.to_string()).collect();
-    let epoch = epoch(file, request, &mut env).unwrap_or_else(|error| {
+    let epoch = epoch::resolve(file, request, &mut env, lexer).unwrap_or_else(|error| {
         errors.push(error);
-        None
+        Epoch::Known(None)
     });
     let (defaults, _, faults) = evaluate(file, predefined, lexer, &mut Lost::Nothing, |_| None);
     let defaults = Some(defaults).filter(|_| faults.is_empty());
@@ -178,34 +178,6 @@ fn evaluate(
         }
     }
     (env, described, errors)
-}
-
-/// The epoch as a number. Symbolic values name the context, a named context or a stage; a local directory has no
-/// time of its own, so that they leave the epoch unset. The variable then holds what it came to.
-fn epoch(file: &TypedFile, request: &CompileRequest, env: &mut Environment) -> Result<Option<i64>, Diagnostic> {
-    const NAME: &str = "SOURCE_DATE_EPOCH";
-    let given = request.build_args.get(NAME).cloned();
-    let value = given.clone().or_else(|| env.get(NAME).map(str::to_string)).unwrap_or_default();
-    if let Ok(seconds) = value.parse::<i64>() {
-        if given.is_some() {
-            env.set(NAME, &value);
-        }
-        return Ok(Some(seconds));
-    }
-    let is_stage =
-        file.stages.iter().any(|stage| stage.from.name.as_ref().is_some_and(|name| name.eq_ignore_ascii_case(&value)));
-    let context = request.contexts.get(&value);
-    let has_time = is_stage || matches!(context, Some(NamedContext::Git(_) | NamedContext::Http(_)));
-    let message = if has_time {
-        format!("invalid SOURCE_DATE_EPOCH: {value}: kiln does not take the time from a stage or a remote context")
-    } else if value.is_empty() || value == "context" || context.is_some() {
-        env.remove(NAME);
-        return Ok(None);
-    } else {
-        format!("invalid SOURCE_DATE_EPOCH: {value}")
-    };
-    let error = Diagnostic { span: None, ..Diagnostic::error(message, Span::default()) };
-    Err(error.help("give the seconds since 1970 as a number"))
 }
 
 #[cfg(test)]

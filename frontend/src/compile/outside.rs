@@ -1,7 +1,8 @@
 //! Trees that come from outside the Dockerfile: named contexts and images (reference/dockerfile.md 2.1, 4.6).
 
+use super::context::{http, http_name};
 use super::{CompileRequest, ImageInfo, ImageLocation, ImageRequest, Images, NamedContext};
-use crate::op::{Op, Source, Step};
+use crate::op::{GitSource, Op, Source, Step};
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::span::Span;
@@ -37,7 +38,7 @@ pub(super) enum Kind {
     Scratch,
     Image(ImageLocation),
     Local,
-    Git(String),
+    Git { source: GitSource, shown: String },
     Http(String),
 }
 
@@ -71,7 +72,7 @@ pub(super) fn named_context(name: &str, platform: &Platform, request: &CompileRe
         NamedContext::Image(None) => Kind::Scratch,
         NamedContext::Image(Some(reference)) => Kind::Image(ImageLocation::Registry(reference.clone())),
         NamedContext::OciLayout => Kind::Image(ImageLocation::OciLayout(key.clone())),
-        NamedContext::Git(url) => Kind::Git(url.clone()),
+        NamedContext::Git { source, shown } => Kind::Git { source: source.clone(), shown: shown.clone() },
         NamedContext::Http(url) => Kind::Http(url.clone()),
     };
     Some(Outside { kind, context: Some(key), platform: platform.clone(), written: name.to_string(), site })
@@ -109,7 +110,7 @@ impl Outside {
     pub fn info<'a>(&self, images: &'a Images) -> Option<&'a ImageInfo> {
         match &self.kind {
             Kind::Image(location) => images.get(&(location.clone(), self.platform.clone())),
-            Kind::Scratch | Kind::Local | Kind::Git(_) | Kind::Http(_) => None,
+            Kind::Scratch | Kind::Local | Kind::Git { .. } | Kind::Http(_) => None,
         }
     }
 
@@ -147,14 +148,8 @@ impl Outside {
                 let shown = format!("[context {context}] load from client");
                 (Source::Local { name: context.to_string() }, shown)
             }
-            Kind::Git(url) => {
-                let source = Source::Git { url: url.clone(), keep_git_dir: false, checksum: None };
-                (source, format!("[context {context}] {url}"))
-            }
-            Kind::Http(url) => {
-                let source = Source::Http { url: url.clone(), filename: "context".to_string(), checksum: None };
-                (source, format!("[context {context}] {url}"))
-            }
+            Kind::Git { source, shown } => (Source::Git(source.clone()), format!("[internal] load git source {shown}")),
+            Kind::Http(url) => (http(url), http_name(context, url)),
         };
         let words = vec![(self.written.clone(), self.site.word)];
         let step = Step { op: Op::Source(source), name, span: Some(self.site.span), words, ignore_cache: false };

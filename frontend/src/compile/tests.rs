@@ -25,6 +25,7 @@ fn names_of(text: &str, request: &CompileRequest) -> Vec<String> {
 fn requests(text: &str, request: &CompileRequest) -> Vec<String> {
     let Parsed { dockerfile, .. } = crate::parse::parse(SourceText { name: String::new(), text: text.into() });
     match compile(&dockerfile, request, &Images::new()) {
+        Ok(Compiled::NeedsTime(_)) => panic!("no epoch is given"),
         Ok(Compiled::NeedsImages(requests)) => {
             requests.into_iter().map(|request| format!("{} for {}", request.name, request.platform)).collect()
         }

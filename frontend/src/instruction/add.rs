@@ -125,48 +125,43 @@ impl Add {
         checksum: Option<&str>,
         name: &str,
     ) -> Result<(Tree, String, bool), Diagnostic> {
-        let git = GitUrl::parse(&source).map_err(|message| at.error_at(word, message, ""))?;
-        if let Some(git) = git {
-            let edge = self.git_source(at, git, &source, checksum, name)?;
-            let tree = Tree { edge: Some(edge), label: source, from_client: false };
-            return Ok((tree, "/".to_string(), false));
-        }
-        if is_http(&source) {
-            let filename = http_file_name(&source);
-            let path = literal(&filename);
-            let op = Source::Http { url: source.clone(), filename, checksum: checksum.map(str::to_string) };
-            let edge = at.add_cached(Op::Source(op), vec![], name.to_string());
-            let tree = Tree { edge: Some(edge), label: source, from_client: false };
-            return Ok((tree, path, self.unpack.unwrap_or(false)));
-        }
-        lint::copy_ignored_file(at, "Add", &source);
-        Ok((at.context(), source, self.unpack.unwrap_or(true)))
+        let Some(remote) = self.remote(&source, checksum).map_err(|message| at.error_at(word, message, ""))? else {
+            lint::copy_ignored_file(at, "Add", &source);
+            return Ok((at.context(), source, self.unpack.unwrap_or(true)));
+        };
+        let (path, unpack) = match &remote {
+            Source::Http { filename, .. } => (literal(filename), self.unpack.unwrap_or(false)),
+            _ => ("/".to_string(), false),
+        };
+        let edge = at.add_cached(Op::Source(remote), vec![], name.to_string());
+        Ok((Tree { edge: Some(edge), label: source, from_client: false }, path, unpack))
     }
 
-    fn git_source(
-        &self,
-        at: &mut Lowering<'_>,
-        git: GitUrl,
-        url: &str,
-        checksum: Option<&str>,
-        name: &str,
-    ) -> Result<solver::graph::Edge, Diagnostic> {
+    /// What is fetched for a source that is not in the context. `source` and `checksum` are expanded.
+    pub fn remote(&self, source: &str, checksum: Option<&str>) -> Result<Option<Source>, String> {
+        let checksum_flag = || checksum.map(str::to_string);
+        let Some(git) = GitUrl::parse(source)? else {
+            let http = || Source::Http {
+                url: source.to_string(),
+                filename: http_file_name(source),
+                checksum: checksum_flag(),
+            };
+            return Ok(is_http(source).then(http));
+        };
         if let (Some(flag), Some(query)) = (self.keep_git_dir, git.keep_git_dir)
             && flag != query
         {
-            return Err(at.error("inconsistent keep-git-dir configuration"));
+            return Err("inconsistent keep-git-dir configuration".to_string());
         }
         if let (Some(flag), Some(query)) = (checksum, &git.checksum)
             && flag != query
         {
-            return Err(at.error(format!("checksum mismatch {flag:?} != {query:?}")));
+            return Err(format!("checksum mismatch {flag:?} != {query:?}"));
         }
-        let op = Source::Git {
-            url: url.to_string(),
-            keep_git_dir: git.keep_git_dir.or(self.keep_git_dir).unwrap_or(false),
-            checksum: checksum.map(str::to_string).or(git.checksum),
-        };
-        Ok(at.add_cached(Op::Source(op), vec![], name.to_string()))
+        let keep_git_dir = git.keep_git_dir.or(self.keep_git_dir);
+        let checksum = checksum_flag().or_else(|| git.checksum.clone());
+        // ADD takes `mtime=` and makes nothing of it, as BuildKit.
+        Ok(Some(Source::Git(GitUrl { keep_git_dir, checksum, commit_times: false, ..git }.source())))
     }
 }
 
@@ -204,6 +199,7 @@ fn literal(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::op::GitSource;
     use crate::testing::*;
 
     fn sources(text: &str) -> Vec<(Source, String, bool)> {
@@ -227,10 +223,15 @@ mod tests {
             filename: filename.into(),
             checksum,
         };
-        let git = |url: &str, keep_git_dir, checksum: Option<&str>| Source::Git {
-            url: url.into(),
-            keep_git_dir,
+        let git = |remote: &str, keep_git_dir, checksum: Option<&str>| GitSource {
+            remote: remote.into(),
+            reference: None,
+            subdir: String::new(),
             checksum: checksum.map(str::to_string),
+            keep_git_dir,
+            submodules: true,
+            commit_times: false,
+            fetch_by_commit: false,
         };
         let check = |text: &str, expect: &[(Source, &str, bool)]| {
             let expect: Vec<_> = expect.iter().map(|(s, path, unpack)| (s.clone(), path.to_string(), *unpack)).collect();
@@ -244,8 +245,13 @@ mod tests {
             (http("https://h/", "__unnamed__", None), "__unnamed__", true),
             (context, "c", true),
         ]);
-        check("ADD --keep-git-dir https://h/x.git#main:d /b", &[(git("https://h/x.git#main:d", true, None), "/", false)]);
-        check("ADD --checksum=ab12 git@h:x /b", &[(git("git@h:x", false, Some("ab12")), "/", false)]);
+        let kept = GitSource {
+            reference: Some("main".into()),
+            subdir: "d".into(),
+            ..git("https://h/x.git", true, None)
+        };
+        check("ADD --keep-git-dir https://h/x.git?mtime=commit#main:d /b", &[(Source::Git(kept), "/", false)]);
+        check("ADD --checksum=ab12 git@h:x /b", &[(Source::Git(git("git@h:x", false, Some("ab12"))), "/", false)]);
         let digest = format!("sha256:{}", "0".repeat(64));
         check(&format!("ADD --checksum={digest} https://h/x /b"), &[
             (http("https://h/x", "x", Some(digest)), "x", false),

@@ -66,6 +66,20 @@ pub fn unpack_stream(reader: impl Read, name: &str, into: &Path, owner: Option<(
     unpacking.run(reader)
 }
 
+/// The time of the newest regular file in an archive, in seconds since 1970; `None` if it is no archive, or has none.
+pub fn newest_member(reader: impl Read) -> Option<i64> {
+    let mut archive = tar::Archive::new(decompress(reader).ok()?);
+    let mut newest = None;
+    for entry in archive.entries().ok()? {
+        let mut entry = entry.ok()?;
+        let header = Header::read(&mut entry).ok()?;
+        if header.kind.is_file() {
+            newest = newest.max(Some(header.mtime.0));
+        }
+    }
+    newest
+}
+
 /// Whether a file of which `start` are the first bytes (512 or more, if it has so many) is a tar, or compressed.
 pub fn looks_like_archive(start: &[u8]) -> bool {
     if Compression::of(start) != Compression::None {

@@ -20,7 +20,7 @@ pub mod tree;
 mod view;
 mod xattr;
 
-pub use archive::{looks_like_archive, unpack_stream};
+pub use archive::{looks_like_archive, newest_member, unpack_stream};
 pub use error::{FileError, Missing};
 
 use crate::source::context::ContextDir;

@@ -3,7 +3,7 @@
 
 use super::view;
 use super::{FileError, SourceTree};
-use crate::source::context::{ContextDir, Owners};
+use crate::source::context::ContextDir;
 use crate::source::dir::{self, Listing, Meta};
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
@@ -59,9 +59,9 @@ impl Tree {
         }
     }
 
-    /// Whether files belong to root whoever has them, and sockets are empty files: not in what an archive held.
+    /// Whether files belong to root whoever has them, and sockets are empty files.
     pub fn is_of_the_client(&self) -> bool {
-        self.context().is_some_and(|context| context.owners() == Owners::Root)
+        self.context().is_some()
     }
 
     /// The root; `None` if the tree is empty.

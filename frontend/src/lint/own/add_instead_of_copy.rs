@@ -1,8 +1,8 @@
 //! `AddInsteadOfCopy`: ADD unpacks and fetches; what needs neither is COPY's.
 
 use super::around::Around;
+use crate::git_url::{GitUrl, is_http};
 use crate::instruction::Instruction;
-use crate::instruction::git_url::{GitUrl, is_http};
 use crate::placed::Placed;
 
 /// Endings of what ADD unpacks.
