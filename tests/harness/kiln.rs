@@ -334,6 +334,7 @@ impl Finished {
             name.starts_with('[')
                 && !name.starts_with("[internal]")
                 && !name.starts_with("[auth]")
+                && !name.starts_with("[context ")
                 && !name.contains("] FROM ")
         };
         let steps = self.steps().into_iter().filter(|(name, step)| is_instruction(name) && wanted(step));

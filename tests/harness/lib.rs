@@ -6,7 +6,9 @@
 
 pub mod bases;
 mod dockerd;
+pub mod git_server;
 mod http;
+mod http_server;
 mod image;
 mod kiln;
 mod registry;
@@ -14,6 +16,8 @@ mod tree;
 mod user;
 
 pub use dockerd::Dockerd;
+pub use git_server::{GitServer, Repo};
+pub use http_server::{Answer, Asked, HttpServer};
 pub use image::{Entry, Image, Kind, layer_entries};
 pub use kiln::{Build, Finished, Kiln, Step, wait_for_line};
 pub use registry::Registry;

@@ -3,11 +3,12 @@
 use anyhow::{Result, bail};
 use std::process::Command;
 
-const PACKAGES: [&str; 12] = [
+const PACKAGES: [&str; 13] = [
     "busybox-static",
     "bzip2",
     "docker-registry",
     "docker.io",
+    "git",
     "mmdebstrap",
     "python3",
     "qemu-user-static",
