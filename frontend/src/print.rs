@@ -46,9 +46,10 @@ fn print_node(f: &mut fmt::Formatter<'_>, node: &Node, escape: char) -> fmt::Res
         writeln!(f, "{}{escape}", &line[..at])?;
         line = &line[at..];
     }
+    let last = format!("{line}{}", node.blanks_at_end);
     // A last escape is none if other white space than blanks and tabs follows.
-    let guard = if is_continued(line, escape) { "\x0b" } else { "" };
-    writeln!(f, "{line}{guard}")?;
+    let guard = if is_continued(&last, escape) { "\x0b" } else { "" };
+    writeln!(f, "{last}{guard}")?;
     for heredoc in &node.heredocs {
         writeln!(f, "{}{}", heredoc.body, heredoc.terminator)?;
     }
@@ -64,6 +65,7 @@ fn break_before(line: &str, limit: usize) -> Option<usize> {
 }
 
 fn is_continued(line: &str, escape: char) -> bool {
+    let line = line.trim_end_matches('\r').trim_end_matches([' ', '\t']);
     line.strip_suffix(escape).is_some_and(|before| !before.ends_with(escape))
 }
 
@@ -94,7 +96,9 @@ mod tests {
         check("#escape = `\n# syntax=a b\nRUN `\n\n c", "# escape=`\n# syntax=a b\n`\n\nRUN  c\n");
         check("\n# escape=`\nRUN a", "\n# escape=`\nRUN a\n");
         check("RUN <<A 3<<-\"B\"\r\n a\r\nA\r\n\tx\n\tB", "RUN <<A 3<<-\"B\"\n a\r\nA\n\tx\n\tB\n");
-        check("RUN a\\\u{a0}\nUSER b", "RUN a\\\x0b\nUSER b\n");
+        check("RUN a\\\u{a0}\nUSER b", "RUN a\\\u{a0}\nUSER b\n");
+        round_trip("RUN x\\\r\\\n\n\nUSER b").unwrap();
+        check("ONBUILD RUN a \t\nUSER b", "ONBUILD RUN a \t\nUSER b\n");
         check("// syntax=a\nx", "// syntax=a\nx\n");
         check("\u{feff}\u{feff}RUN a", "\u{feff}\u{feff}RUN a\n");
     }

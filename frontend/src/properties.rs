@@ -91,7 +91,9 @@ fn content(file: &Dockerfile) -> Vec<String> {
         });
         let heredocs: Vec<_> = heredocs.collect();
         let (keyword, rest, comments, empty) = (&node.keyword, &node.rest, &node.comments, node.empty_continuation);
-        format!("{keyword:?} {flags:?} {rest:?} {heredocs:?} {comments:?} {empty} {:?}", node.line)
+        // CRs at the end of a line are none of it, though within a continuation they were; printing may add a `\v`.
+        let blanks = node.blanks_at_end.trim_end_matches(['\r', '\x0b']);
+        format!("{keyword:?} {flags:?} {rest:?} {heredocs:?} {comments:?} {empty} {:?} {blanks:?}", node.line)
     });
     std::iter::once(format!("{head:?}")).chain(nodes).collect()
 }
