@@ -31,5 +31,11 @@ fn the_file_named_for_the_dockerfile_wins() {
 #[test]
 fn copying_an_ignored_file_says_so() {
     let context = Tree::dockerfile("FROM scratch\nCOPY gone /\n").file(".dockerignore", "go*\n").file("gone", "");
-    Kiln::new().build(&context).fails().says(&["gone", "not found", "Dockerfile:2", ">>> COPY gone /"]);
+    Kiln::new().build(&context).fails().says(&[
+        "gone",
+        "not found",
+        "Dockerfile:2:6",
+        "2 | COPY gone /",
+        "excluded by .dockerignore line 1",
+    ]);
 }

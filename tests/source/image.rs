@@ -34,7 +34,7 @@ fn a_missing_one_is_named() {
         &name,
         "not found",
         "Dockerfile:1",
-        &format!(">>> FROM {name}"),
+        &format!("1 | FROM {name}"),
     ]);
 }
 

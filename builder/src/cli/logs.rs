@@ -49,7 +49,7 @@ pub fn run(cli: &Cli, args: &LogsArgs, identity: &Identity) -> Result<u8> {
 
 fn print_list(records: &[BuildRecord]) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "{:23} {:10} {:>9}  {}", "BUILD", "STATUS", "SECONDS", "WHAT")?;
+    writeln!(out, "{:23} {:10} {:>9}  WHAT", "BUILD", "STATUS", "SECONDS")?;
     for record in records {
         let seconds = record.duration_ms.map_or("-".to_string(), |ms| format!("{:.1}", ms as f64 / 1000.0));
         let status = match record.status {

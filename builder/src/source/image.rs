@@ -166,7 +166,7 @@ impl ImageError {
     /// Whether it may be that only the registry could not be asked: it does not say that there is no such image.
     pub fn may_be_the_network(&self) -> bool {
         match self {
-            ImageError::Denied { .. } | ImageError::Pull { .. } => true,
+            ImageError::Denied { .. } | ImageError::Resolve { .. } | ImageError::Pull { .. } => true,
             ImageError::Shared(error) => error.may_be_the_network(),
             _ => false,
         }
