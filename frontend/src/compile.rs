@@ -268,7 +268,7 @@ pub fn compile(
         return Err(warnings.into_iter().chain([error]).collect());
     }
     let roots: Vec<_> = results.iter().map(|result: &PlannedImage| result.root).collect();
-    let (graph, roots) = merge::merge(&build.graph, &roots);
+    let (graph, roots) = merge::merge(build.graph, &roots);
     for (result, root) in results.iter_mut().zip(roots) {
         result.root = root;
     }

@@ -76,6 +76,11 @@ impl<V> Graph<V> {
         &self.node(vertex).inputs
     }
 
+    /// All payloads, in the order in which their vertices were added.
+    pub fn into_values(self) -> impl Iterator<Item = V> {
+        self.vertices.into_nodes_edges().0.into_iter().map(|node| node.weight.value)
+    }
+
     /// How many vertices there are.
     pub fn len(&self) -> usize {
         self.vertices.node_count()

@@ -10,8 +10,8 @@ use std::collections::HashMap;
 ///
 /// A vertex is called after the last of its steps that a walk from the root meets, inputs first and in order, as in
 /// BuildKit. Where several roots need it, the first decides.
-pub(super) fn merge(graph: &Graph<Step>, roots: &[Option<Edge>]) -> (Graph<Step>, Vec<Option<Edge>>) {
-    let mut merge = Merge { graph, groups: vec![], by_definition: HashMap::new() };
+pub(super) fn merge(graph: Graph<Step>, roots: &[Option<Edge>]) -> (Graph<Step>, Vec<Option<Edge>>) {
+    let mut merge = Merge { graph: &graph, groups: vec![], by_definition: HashMap::new() };
     let mut targets = vec![];
     for root in roots.iter().flatten() {
         let settled = merge.groups.len();
@@ -20,15 +20,18 @@ pub(super) fn merge(graph: &Graph<Step>, roots: &[Option<Edge>]) -> (Graph<Step>
         merge.walk(root.vertex, settled, &mut walked);
         targets.push(walked[&root.vertex]);
     }
+    let groups = merge.groups;
     let mut merged = Graph::new();
-    let mut vertices = vec![VertexId(0); merge.groups.len()];
+    let mut vertices = vec![VertexId(0); groups.len()];
     // In file order, in which inputs come first too.
-    let mut order: Vec<usize> = (0..merge.groups.len()).collect();
-    order.sort_by_key(|&group| merge.groups[group].first);
+    let mut order: Vec<usize> = (0..groups.len()).collect();
+    order.sort_by_key(|&group| groups[group].first);
+    let mut steps: Vec<Option<Step>> = graph.into_values().map(Some).collect();
     for group in order {
-        let Group { definition, inputs, step, .. } = &merge.groups[group];
+        let Group { definition, inputs, step, .. } = &groups[group];
         let inputs = inputs.iter().map(|input| Edge { vertex: vertices[input.group], output: input.output }).collect();
-        vertices[group] = merged.add(*definition, inputs, graph.value(*step).clone());
+        let step = steps[step.0 as usize].take().expect("each step names one group");
+        vertices[group] = merged.add(*definition, inputs, step);
     }
     let mut targets = targets.into_iter();
     let root_of = |root: &Option<Edge>| {
