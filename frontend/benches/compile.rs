@@ -76,7 +76,7 @@ fn mixed(lines: usize) -> String {
         1 => format!("RUN make target-{n}"),
         2 => format!("COPY src/{n} ${{NAME_{}:-x}} /dst/{n}/", n % 100),
         3 => format!("LABEL label.{n}=\"a b c\""),
-        _ => format!("WORKDIR /work/{n}"),
+        _ => format!("WORKDIR /srv/{n}"),
     })
 }
 
