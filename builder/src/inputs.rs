@@ -14,7 +14,6 @@ use frontend::compile::{HttpBody, MainContext};
 use frontend::git_url::redacted;
 use frontend::ignore::Ignore;
 use frontend::span::SourceText;
-use solver::graph::Graph;
 use std::fs::File;
 use std::io::{BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
@@ -176,8 +175,7 @@ async fn from_folder(tools: &Tools<'_>, main: MainContext, file: Option<Definiti
 
 /// Has a context that comes from a URL in the store; gives its folder.
 async fn fetch(tools: &Tools<'_>, context: &MainContext) -> Result<PathBuf, BuildError> {
-    let mut graph = Graph::new();
-    let target = context.add(&mut graph, &tools.world.host).vertex;
+    let (graph, target) = context.graph(&tools.world.host);
     let steps = tools.steps(graph, &[target]);
     let nowhere = Arc::new(SourceText { name: String::new(), text: String::new() });
     let outputs = crate::pipeline::solve(&[target], &steps, &nowhere, tools.world).await?;

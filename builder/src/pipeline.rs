@@ -24,8 +24,8 @@ use cache::store::Store;
 use cache::tree::Tree;
 use frontend::ast::Dockerfile;
 use frontend::compile::{
-    BuildPlan, CheckOptions, CompileRequest, Compiled, ImageInfo, ImageRequest, Images, PlannedImage, UnusedArg,
-    compile, instruction_errors, similar_name,
+    BuildPlan, CheckOptions, CompileRequest, Compiled, Compiler, ImageInfo, ImageRequest, Images, PlannedImage,
+    UnusedArg, instruction_errors, similar_name,
 };
 use frontend::diagnostic::{Diagnostic, Severity};
 use frontend::ignore::IgnoreError;
@@ -305,8 +305,9 @@ async fn plan(
     tools: &Tools<'_>,
 ) -> Result<BuildPlan, BuildError> {
     let mut images = Images::new();
+    let compiler = Compiler::new(dockerfile);
     loop {
-        let compiled = compile(dockerfile, &request, &images).map_err(|list| BuildError::Diagnostics {
+        let compiled = compiler.compile(&request, &images).map_err(|list| BuildError::Diagnostics {
             text: dockerfile.source.clone(),
             list,
             phase: Phase::Compile,

@@ -13,6 +13,7 @@ pub(crate) mod typed;
 
 use crate::ast::Dockerfile;
 use crate::diagnostic::Diagnostic;
+use crate::draft::Draft;
 use crate::image_config::ImageConfig;
 use crate::instruction::from::From;
 use crate::lint::config::{Config, OwnChecks};
@@ -222,24 +223,53 @@ pub struct PlannedImage {
     pub base_history_len: usize,
 }
 
-/// Compiles for all platforms at once. Fails with all errors found, in file order; warnings may be among them.
-///
-/// Errors of a single instruction are found in all stages, those that come of variables or of the stage's base only in
-/// stages that the target needs.
+/// A Dockerfile whose instructions have been read, to be compiled once or, with more answers, again.
+pub struct Compiler<'a> {
+    dockerfile: &'a Dockerfile,
+    file: TypedFile,
+    errors: Vec<Diagnostic>,
+}
+
+impl<'a> Compiler<'a> {
+    /// Reads the instructions; what is wrong with them, [`Compiler::compile`] tells.
+    pub fn new(dockerfile: &'a Dockerfile) -> Compiler<'a> {
+        let (file, errors) = typed::read(dockerfile);
+        Compiler { dockerfile, file, errors }
+    }
+
+    /// Compiles for all platforms at once. Fails with all errors found, in file order; warnings may be among them.
+    ///
+    /// Errors of a single instruction are found in all stages, those that come of variables or of the stage's base only
+    /// in stages that the target needs.
+    pub fn compile(&self, request: &CompileRequest, images: &Images) -> Result<Compiled, Vec<Diagnostic>> {
+        compile_file(self.dockerfile, &self.file, self.errors.clone(), request, images)
+    }
+}
+
+/// What a Dockerfile compiles to; see [`Compiler::compile`].
 pub fn compile(
     dockerfile: &Dockerfile,
     request: &CompileRequest,
     images: &Images,
 ) -> Result<Compiled, Vec<Diagnostic>> {
+    Compiler::new(dockerfile).compile(request, images)
+}
+
+fn compile_file(
+    dockerfile: &Dockerfile,
+    file: &TypedFile,
+    mut errors: Vec<Diagnostic>,
+    request: &CompileRequest,
+    images: &Images,
+) -> Result<Compiled, Vec<Diagnostic>> {
     check_syntax(dockerfile, request).map_err(|error| vec![error])?;
     let lints = Lints::new(check_config(dockerfile, request).map_err(|error| vec![error])?);
-    let (file, mut errors) = typed::read(dockerfile);
     if file.stages.is_empty() {
         return Err(errors);
     }
     lint::check_text(&lints, dockerfile, &froms(dockerfile));
 
-    let mut build = Build::new(dockerfile, request, images, &file);
+    let mut build = Build::new(dockerfile, request, images, file);
     let muted = Lints::muted();
     let mut results = vec![];
     let mut unused_args = vec![];
@@ -268,7 +298,7 @@ pub fn compile(
         return Err(warnings.into_iter().chain([error]).collect());
     }
     let roots: Vec<_> = results.iter().map(|result: &PlannedImage| result.root).collect();
-    let (graph, roots) = merge::merge(build.graph, &roots);
+    let (graph, roots) = merge::merge(build.draft, &roots);
     for (result, root) in results.iter_mut().zip(roots) {
         result.root = root;
     }
@@ -344,7 +374,7 @@ pub fn outline(
         return Err(errors);
     }
     let request = &grant_all(request);
-    let mut build = Build::new(dockerfile, request, images, &file);
+    let mut build = Build { wants_outline: true, ..Build::new(dockerfile, request, images, &file) };
     let result = build.platform(&first_platform(request), &Lints::muted(), !errors.is_empty());
     errors.extend(result.errors);
     if !errors.is_empty() {
@@ -391,7 +421,8 @@ struct Build<'a> {
     images: &'a Images,
     file: &'a TypedFile,
     scope: Scope,
-    graph: Graph<Step>,
+    wants_outline: bool,
+    draft: Draft,
     needed: BTreeMap<(ImageLocation, Platform), ImageRequest>,
     needed_time: Option<TimeRequest>,
 }
@@ -422,8 +453,18 @@ impl<'a> Build<'a> {
         images: &'a Images,
         file: &'a TypedFile,
     ) -> Build<'a> {
-        let (graph, needed) = (Graph::new(), BTreeMap::new());
-        Build { dockerfile, request, images, file, scope: Scope::Target, graph, needed, needed_time: None }
+        let (draft, needed) = (Draft::default(), BTreeMap::new());
+        Build {
+            dockerfile,
+            request,
+            images,
+            file,
+            scope: Scope::Target,
+            wants_outline: false,
+            draft,
+            needed,
+            needed_time: None,
+        }
     }
 
     /// `has_failed`: there are errors already. More are searched for, as far as that goes without images.
@@ -476,12 +517,14 @@ impl<'a> Build<'a> {
             return result;
         }
         result.unused_args = args::unused(self.request, self.file, &stages);
-        let (images, graph) = (self.images, &mut self.graph);
+        let (images, draft) = (self.images, &mut self.draft);
         let (declared, source) = (&globals.declared, &self.dockerfile.source);
         let shipped = stages.shipped(wanted);
-        let lower = Lower { plans: &stages, settings: &settings, images, lints, graph, declared, source, shipped };
+        let lower = Lower { plans: &stages, settings: &settings, images, lints, draft, declared, source, shipped };
         let lowered = lower.image(&reachable, wanted);
-        result.outline = Some(outline::gather(&stages, &globals, &lowered.parameters, wanted));
+        if self.wants_outline {
+            result.outline = Some(outline::gather(&stages, &globals, &lowered.parameters, wanted));
+        }
         result.image = lowered.image;
         result.errors.extend(lowered.errors);
         result

@@ -1,7 +1,9 @@
 //! Ordered environments: `NAME=value`, each name once.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// Variables in an order: [`Environment::set`] makes one the last, as steps see it in what `env` prints;
 /// [`Environment::set_in_place`] keeps its place, as the image's config does.
@@ -10,6 +12,8 @@ pub struct Environment {
     /// `None`: taken out.
     variables: Vec<Option<(Rc<str>, String)>>,
     places: HashMap<Rc<str>, usize>,
+    /// What [`Environment::shared_list`] gave, until something changes.
+    list: OnceCell<Arc<Vec<String>>>,
 }
 
 impl PartialEq for Environment {
@@ -62,12 +66,16 @@ impl Environment {
     /// Sets a variable, in its place if it is there.
     pub fn set_in_place(&mut self, name: &str, value: &str) {
         match self.places.get(name).and_then(|place| self.variables[*place].as_mut()) {
-            Some((_, old)) => *old = value.to_string(),
+            Some((_, old)) => {
+                *old = value.to_string();
+                self.list.take();
+            }
             None => self.push(name, value),
         }
     }
 
     fn push(&mut self, name: &str, value: &str) {
+        self.list.take();
         let name: Rc<str> = name.into();
         self.places.insert(name.clone(), self.variables.len());
         self.variables.push(Some((name, value.to_string())));
@@ -76,6 +84,7 @@ impl Environment {
     /// Takes a variable out.
     pub fn remove(&mut self, name: &str) {
         if let Some(place) = self.places.remove(name) {
+            self.list.take();
             self.variables[place] = None;
         }
     }
@@ -93,6 +102,11 @@ impl Environment {
     /// As a list of `NAME=value`, in order.
     pub fn to_list(&self) -> Vec<String> {
         self.iter().map(|(name, value)| format!("{name}={value}")).collect()
+    }
+
+    /// As [`Environment::to_list`], made once for all who ask between two changes.
+    pub fn shared_list(&self) -> Arc<Vec<String>> {
+        self.list.get_or_init(|| Arc::new(self.to_list())).clone()
     }
 
     /// For [`Lexer::expand`](crate::words::Lexer::expand).

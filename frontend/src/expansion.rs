@@ -35,12 +35,15 @@ pub(crate) struct Mode {
     pub raw_escapes: bool,
     /// `<<` binds the white space after it.
     pub heredoc_tokens: bool,
+    /// The text is split into words.
+    pub splits: bool,
 }
 
-/// Text, and which of it can split words.
+/// Text, and its words if it is split into them.
 #[derive(Default)]
 pub(crate) struct Output {
     pub text: String,
+    splits: bool,
     words: Vec<String>,
     /// The last word, still growing; empty between words.
     word: String,
@@ -50,12 +53,17 @@ impl Output {
     /// Adds quoted or escaped text.
     fn push_quoted(&mut self, text: &str) {
         self.text.push_str(text);
-        self.word.push_str(text);
+        if self.splits {
+            self.word.push_str(text);
+        }
     }
 
     /// Adds text whose white space splits words.
     fn push_splitting(&mut self, text: &str) {
         self.text.push_str(text);
+        if !self.splits {
+            return;
+        }
         for c in text.chars() {
             if !c.is_whitespace() {
                 self.word.push(c);
@@ -117,8 +125,13 @@ impl<'a> Scan<'a, '_> {
 
     /// Processes up to a character, which is consumed, or up to the end if there is none.
     fn until(&mut self, stop: Option<char>) -> Result<Output, WordErrorKind> {
-        let mut output = Output::default();
-        while let Some(c) = self.peek() {
+        // Words within a substitution are split where it stands.
+        let splits = self.mode.splits && stop.is_none();
+        let room = if stop.is_none() { self.rest.len() } else { 0 };
+        let mut output = Output { splits, text: String::with_capacity(room), ..Output::default() };
+        loop {
+            output.push_splitting(self.plain(stop));
+            let Some(c) = self.peek() else { break };
             if stop == Some(c) {
                 self.take();
                 return Ok(output);
@@ -128,7 +141,11 @@ impl<'a> Scan<'a, '_> {
                 '\'' if self.mode.quotes != Quotes::Text => output.push_quoted(&self.single_quoted()?),
                 '"' if self.mode.quotes != Quotes::Text => output.push_quoted(&self.double_quoted()?),
                 '<' if self.mode.heredoc_tokens => output.push_quoted(self.heredoc_operator()),
-                _ => self.plain(c, &mut output),
+                c if c == self.escape => self.escaped(&mut output),
+                _ => {
+                    self.take();
+                    output.push_splitting(c.encode_utf8(&mut [0; 4]));
+                }
             }
         }
         match stop {
@@ -139,14 +156,20 @@ impl<'a> Scan<'a, '_> {
         }
     }
 
-    fn plain(&mut self, c: char, output: &mut Output) {
+    /// What comes before the next character that may mean something.
+    fn plain(&mut self, stop: Option<char>) -> &'a str {
+        let (escape, stop) = (self.escape, stop.unwrap_or('$'));
+        let means = |c: char| matches!(c, '$' | '\'' | '"' | '<') || c == escape || c == stop;
+        let (plain, rest) = self.rest.split_at(self.rest.find(means).unwrap_or(self.rest.len()));
+        self.rest = rest;
+        plain
+    }
+
+    /// The escape, and what it escapes.
+    fn escaped(&mut self, output: &mut Output) {
         self.take();
-        if c != self.escape {
-            output.push_splitting(c.encode_utf8(&mut [0; 4]));
-            return;
-        }
         if self.mode.raw_escapes {
-            output.push_quoted(c.encode_utf8(&mut [0; 4]));
+            output.push_quoted(self.escape.encode_utf8(&mut [0; 4]));
         }
         // An escape at the end is dropped.
         if let Some(escaped) = self.take() {

@@ -22,6 +22,7 @@ pub mod compile;
 pub mod csv;
 pub mod diagnostic;
 mod directives;
+mod draft;
 pub mod env;
 mod exec_form;
 mod expansion;

@@ -9,6 +9,7 @@ use crate::reference::Reference;
 use crate::span::Span;
 use serde::Serialize;
 use solver::key::{CacheKey, KeyRecipe};
+use std::sync::Arc;
 
 /// The payload of a vertex of the build graph: an op, and what people see of it.
 #[derive(Clone, Debug)]
@@ -30,7 +31,7 @@ pub struct Step {
 pub type InputIndex = usize;
 
 /// What a vertex does.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Op {
     /// Brings in a tree from outside. No inputs.
@@ -44,7 +45,7 @@ pub enum Op {
 }
 
 /// Where a tree comes from.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// An image's layers. `digest` is that of the platform's own manifest, `sha256:…`.
@@ -60,7 +61,7 @@ pub enum Source {
 }
 
 /// What of a git repository is checked out, and how (reference/dockerfile.md 2.7).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct GitSource {
     /// URL or `user@host:path`. May hold a user and a password, so it is not to be shown as it is.
     pub remote: String,
@@ -81,7 +82,7 @@ pub struct GitSource {
 }
 
 /// Whose ids: a user and group as numbers, or names to be looked up in the tree that the step changes.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Owner {
     /// User part of `--chown`.
     pub user: Id,
@@ -100,7 +101,7 @@ impl Owner {
 }
 
 /// A number or a name.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Id {
     /// A uid or gid.
@@ -110,7 +111,7 @@ pub enum Id {
 }
 
 /// Changes that are made to a tree one after another, giving one layer.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct FileOp {
     /// The tree that is changed.
     pub base: Option<InputIndex>,
@@ -121,7 +122,7 @@ pub struct FileOp {
 }
 
 /// One change of a [`FileOp`].
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FileAction {
     /// Copies from an input.
@@ -135,7 +136,7 @@ pub enum FileAction {
 }
 
 /// `COPY` or `ADD` of files of one source; rules in reference/dockerfile.md 2.5 to 2.7.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Copy {
     /// The tree that is copied from; `None` is an empty one.
     pub from: Option<InputIndex>,
@@ -163,7 +164,7 @@ pub struct Copy {
 }
 
 /// `--chmod`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Chmod {
     /// 0 to 0o7777.
@@ -173,14 +174,14 @@ pub enum Chmod {
 }
 
 /// A command and all that decides what it sees.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Exec {
     /// The tree in which it runs and which it changes.
     pub root: Option<InputIndex>,
     /// Program and arguments; the program is looked up in the tree through `PATH` of `env`.
     pub args: Vec<String>,
-    /// `NAME=value`, in order, each name once.
-    pub env: Vec<String>,
+    /// `NAME=value`, in order, each name once. Steps between which it does not change have it in common.
+    pub env: Arc<Vec<String>>,
     /// Absolute.
     pub cwd: String,
     /// `USER`, as written; empty is root.
@@ -213,7 +214,7 @@ pub struct Exec {
 }
 
 /// Network of a RUN.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Network {
     /// What the machine gives by default.
@@ -225,7 +226,7 @@ pub enum Network {
 }
 
 /// Restrictions of a RUN.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Security {
     /// As containers have them.
@@ -235,7 +236,7 @@ pub enum Security {
 }
 
 /// A mount of a RUN.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Mount {
     /// Absolute.
     pub target: String,
@@ -244,7 +245,7 @@ pub struct Mount {
 }
 
 /// What a mount holds.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MountKind {
     /// A path of an input. Writes, where allowed, are discarded.
@@ -270,7 +271,7 @@ pub enum MountKind {
 }
 
 /// How users of one cache mount live together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Sharing {
     /// At the same time.
@@ -282,7 +283,7 @@ pub enum Sharing {
 }
 
 /// A secret as a variable.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct SecretEnv {
     /// `--secret id=`.
     pub id: String,
@@ -290,15 +291,6 @@ pub struct SecretEnv {
     pub name: String,
     /// Missing is an error.
     pub required: bool,
-}
-
-impl Step {
-    /// By which [`solver::graph::Graph::add`] finds equal vertices.
-    pub fn definition(&self) -> CacheKey {
-        let definition = self.op.definition();
-        // A step that must run is not one with an equal step of a stage that may be cached.
-        if self.ignore_cache { CacheKey::of(&[definition.0.as_slice(), b"ignore cache"].concat()) } else { definition }
-    }
 }
 
 impl Op {
@@ -321,10 +313,10 @@ impl Op {
         recipe
     }
 
-    /// Digest of all that the op says, by which equal vertices are found. Holds, unlike the recipe, also what is kept
-    /// from keys (proxies, host addresses, cache mounts' ids), so that merging loses nothing.
+    /// Digest of all that the op says, for this process. Holds, unlike the recipe, also what is kept from keys (proxies,
+    /// host addresses, cache mounts' ids).
     pub fn definition(&self) -> CacheKey {
-        CacheKey::of_debug(self)
+        CacheKey::of_hash(self)
     }
 
     /// The op without what reference 7.2 keeps out of keys.

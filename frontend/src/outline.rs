@@ -45,29 +45,14 @@ pub struct Access {
 /// What one stage itself declares and uses.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Parameters {
-    /// ARGs with a value of their own, a later one of the same name in place of the earlier.
+    /// ARGs with a value of their own, in order; of a name, the last counts.
     pub args: Vec<Argument>,
     /// Names of ARGs that take over the value of the global one.
     pub inherited: Vec<String>,
-    /// Secrets.
+    /// Secrets, in order; of an id, the first counts.
     pub secrets: Vec<Access>,
-    /// Agents.
+    /// Agents, likewise.
     pub ssh: Vec<Access>,
-}
-
-impl Parameters {
-    /// Notes an ARG.
-    pub fn declare(&mut self, argument: Argument) {
-        self.args.retain(|other| other.name != argument.name);
-        self.args.push(argument);
-    }
-}
-
-/// Notes a use; the first one counts.
-pub fn note(uses: &mut Vec<Access>, access: Access) {
-    if uses.iter().all(|other| other.id != access.id) {
-        uses.push(access);
-    }
 }
 
 /// The description of a name in the comments above it: what follows `NAME ` in the first line that begins so.

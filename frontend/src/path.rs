@@ -7,6 +7,10 @@ pub fn join(base: &str, path: &str) -> String {
 
 /// Absolute, without `.`, `..` (which stop at the root), doubled slashes and a slash at the end.
 pub fn clean(path: &str) -> String {
+    let is_clean = |path: &str| path.split('/').all(|part| !matches!(part, "" | "." | ".."));
+    if path.strip_prefix('/').is_some_and(is_clean) {
+        return path.to_string();
+    }
     let mut parts: Vec<&str> = vec![];
     for part in path.split('/') {
         match part {

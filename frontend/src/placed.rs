@@ -4,179 +4,203 @@
 use crate::span::Span;
 use std::fmt;
 use std::ops::{Deref, Range};
+use std::sync::Arc;
 
 /// A text and its place. Equal to another if the text is.
-#[derive(Clone, Default, Eq)]
+///
+/// It is part of a line that all its parts share, so that to cut one out or to copy it costs no memory.
+#[derive(Clone, Default)]
 pub struct Placed {
-    text: String,
-    places: Places,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Places {
-    /// Offset in the text and in the file of each piece, ascending in both; a piece reaches to the next.
-    Pieces(Vec<(u32, u32)>),
+    line: Arc<Line>,
+    /// Offset of the first byte, and after the last, in the line.
+    start: u32,
+    end: u32,
     /// The text is not to be found byte by byte in the file, but stands for this.
-    Whole(Span),
+    whole: Option<Span>,
 }
 
-impl Default for Places {
-    fn default() -> Places {
-        Places::Pieces(vec![])
-    }
+#[derive(Clone, Default)]
+struct Line {
+    text: String,
+    /// Offset in the text and in the file of each piece, ascending in both; a piece reaches to the next.
+    pieces: Vec<(u32, u32)>,
 }
 
 impl Placed {
+    fn of(line: Line, whole: Option<Span>) -> Placed {
+        let end = line.text.len() as u32;
+        Placed { line: Arc::new(line), start: 0, end, whole }
+    }
+
     /// A text that the file has otherwise, such as decoded, at a place.
     pub fn whole(text: impl Into<String>, span: Span) -> Placed {
-        Placed { text: text.into(), places: Places::Whole(span) }
+        Placed::of(Line { text: text.into(), pieces: vec![] }, Some(span))
     }
 
     /// A text that is in the file as it is, from an offset on.
     pub fn verbatim(text: impl Into<String>, offset: usize) -> Placed {
-        Placed { text: text.into(), places: Places::Pieces(vec![(0, offset as u32)]) }
+        Placed::of(Line { text: text.into(), pieces: vec![(0, offset as u32)] }, None)
     }
 
     /// Appends a piece of the file.
     pub fn push(&mut self, piece: &str, offset: usize) {
-        if let Places::Pieces(pieces) = &mut self.places
-            && !piece.is_empty()
-        {
-            let continues = pieces
-                .last()
-                .is_some_and(|(in_text, in_file)| offset == *in_file as usize + self.text.len() - *in_text as usize);
-            if !continues {
-                pieces.push((self.text.len() as u32, offset as u32));
-            }
+        let is_placed = self.whole.is_none();
+        let line = self.own_line();
+        let (at, offset) = (line.text.len() as u32, offset as u32);
+        let continues = |(in_text, in_file): &(u32, u32)| offset == in_file + at - in_text;
+        if is_placed && !piece.is_empty() && !line.pieces.last().is_some_and(continues) {
+            line.pieces.push((at, offset));
         }
-        self.text.push_str(piece);
+        line.text.push_str(piece);
+        self.end = line.text.len() as u32;
     }
 
     /// Appends another text. What has no place byte by byte takes it from the whole.
     pub fn append(&mut self, other: &Placed) {
-        if other.text.is_empty() {
+        if other.is_empty() {
             return;
         }
-        match (&mut self.places, &other.places) {
-            (Places::Pieces(pieces), Places::Pieces(others)) => {
-                let shift = self.text.len() as u32;
-                pieces.extend(others.iter().map(|(in_text, in_file)| (in_text + shift, *in_file)));
-            }
-            (Places::Pieces(_), Places::Whole(span)) => self.places = Places::Whole(*span),
-            (Places::Whole(_), _) => {}
+        if self.is_empty() && self.whole.is_none() {
+            *self = other.clone();
+            return;
         }
-        self.text.push_str(&other.text);
+        if self.whole.is_none() {
+            self.whole = other.whole;
+        }
+        let is_placed = self.whole.is_none();
+        let line = self.own_line();
+        let at = line.text.len() as u32;
+        if is_placed {
+            line.pieces.extend(other.pieces().map(|(in_text, in_file)| (in_text + at, in_file)));
+        }
+        line.text.push_str(other);
+        self.end = line.text.len() as u32;
+    }
+
+    /// The line, of which nobody else has a part and which is this text alone.
+    fn own_line(&mut self) -> &mut Line {
+        if Arc::get_mut(&mut self.line).is_none() || self.as_str().len() != self.line.text.len() {
+            let pieces = if self.whole.is_none() { self.pieces().collect() } else { vec![] };
+            let own = Placed::of(Line { text: self.as_str().to_string(), pieces }, self.whole);
+            *self = own;
+        }
+        Arc::get_mut(&mut self.line).expect("nobody else has it")
+    }
+
+    /// The pieces of this text.
+    fn pieces(&self) -> impl Iterator<Item = (u32, u32)> {
+        let pieces = &self.line.pieces;
+        let first = (0, self.offset(0) as u32);
+        let after = pieces.partition_point(|(in_text, _)| *in_text <= self.start);
+        let later = pieces[after..].iter().take_while(|(in_text, _)| *in_text < self.end);
+        std::iter::once(first).chain(later.map(|(in_text, in_file)| (in_text - self.start, *in_file)))
     }
 
     /// The text.
     pub fn as_str(&self) -> &str {
-        &self.text
+        &self.line.text[self.start as usize..self.end as usize]
     }
 
     /// The text alone.
     pub fn into_string(self) -> String {
-        self.text
+        self.as_str().to_string()
     }
 
     /// From the first to the last byte in the file, and what is dropped between them.
     pub fn span(&self) -> Span {
-        self.place(0..self.text.len())
+        self.place(0..self.len())
     }
 
     /// Where a range of the text stands.
     pub fn place(&self, range: Range<usize>) -> Span {
-        match &self.places {
-            Places::Whole(span) => *span,
-            Places::Pieces(_) if range.is_empty() => {
-                let at = if range.start == 0 { self.offset(0) } else { self.offset(range.start - 1) + 1 };
-                Span::new(at, at)
-            }
-            Places::Pieces(_) => Span::new(self.offset(range.start), self.offset(range.end - 1) + 1),
+        if let Some(span) = self.whole {
+            return span;
         }
+        if range.is_empty() {
+            let at = if range.start == 0 { self.offset(0) } else { self.offset(range.start - 1) + 1 };
+            return Span::new(at, at);
+        }
+        Span::new(self.offset(range.start), self.offset(range.end - 1) + 1)
     }
 
+    /// Where a byte of the text stands.
     fn offset(&self, at: usize) -> usize {
-        let Places::Pieces(pieces) = &self.places else { return 0 };
-        let after = pieces.partition_point(|(in_text, _)| *in_text as usize <= at);
+        let at = self.start + at as u32;
+        let pieces = &self.line.pieces;
+        let after = pieces.partition_point(|(in_text, _)| *in_text <= at);
         match after.checked_sub(1).and_then(|piece| pieces.get(piece)) {
-            Some((in_text, in_file)) => *in_file as usize + (at - *in_text as usize),
+            Some((in_text, in_file)) => (in_file + (at - in_text)) as usize,
             None => 0,
         }
     }
 
     /// Part of the text, at its own place. The range must be on character boundaries.
     pub fn slice(&self, range: Range<usize>) -> Placed {
-        let text = self.text[range.clone()].to_string();
-        let places = match &self.places {
-            Places::Whole(span) => Places::Whole(*span),
-            Places::Pieces(_) if range.is_empty() => Places::Whole(self.place(range)),
-            Places::Pieces(pieces) => {
-                let first = (0, self.offset(range.start) as u32);
-                let after = pieces.partition_point(|(in_text, _)| *in_text as usize <= range.start);
-                let later = pieces[after..].iter().take_while(|(in_text, _)| (*in_text as usize) < range.end);
-                let later = later.map(|(in_text, in_file)| (*in_text - range.start as u32, *in_file));
-                Places::Pieces(std::iter::once(first).chain(later).collect())
-            }
-        };
-        Placed { text, places }
+        // What is empty has no byte that would have a place.
+        let whole = if range.is_empty() { Some(self.place(range.clone())) } else { self.whole };
+        let _ = &self[range.clone()];
+        let (start, end) = (self.start + range.start as u32, self.start + range.end as u32);
+        Placed { line: self.line.clone(), start, end, whole }
     }
 
     /// Part of the text, given as a slice of [`Placed::as_str`].
     pub fn part(&self, part: &str) -> Placed {
-        let start = (part.as_ptr() as usize).wrapping_sub(self.text.as_ptr() as usize);
-        match start.checked_add(part.len()).filter(|end| *end <= self.text.len()) {
-            Some(end) if self.text.is_char_boundary(start) && self.text.is_char_boundary(end) => self.slice(start..end),
+        let start = (part.as_ptr() as usize).wrapping_sub(self.as_str().as_ptr() as usize);
+        match start.checked_add(part.len()).filter(|end| *end <= self.len()) {
+            Some(end) if self.is_char_boundary(start) && self.is_char_boundary(end) => self.slice(start..end),
             _ => Placed::whole(part, self.span()),
         }
     }
 
     /// The same text, standing for another place.
     pub fn moved(&self, span: Span) -> Placed {
-        Placed::whole(self.text.clone(), span)
+        Placed { whole: Some(span), ..self.clone() }
     }
 }
+
+impl Eq for Placed {}
 
 impl Deref for Placed {
     type Target = str;
 
     fn deref(&self) -> &str {
-        &self.text
+        self.as_str()
     }
 }
 
 impl AsRef<str> for Placed {
     fn as_ref(&self) -> &str {
-        &self.text
+        self.as_str()
     }
 }
 
 impl PartialEq for Placed {
     fn eq(&self, other: &Placed) -> bool {
-        self.text == other.text
+        self.as_str() == other.as_str()
     }
 }
 
 impl PartialEq<str> for Placed {
     fn eq(&self, other: &str) -> bool {
-        self.text == other
+        self.as_str() == other
     }
 }
 
 impl PartialEq<&str> for Placed {
     fn eq(&self, other: &&str) -> bool {
-        self.text == *other
+        self.as_str() == *other
     }
 }
 
 impl fmt::Display for Placed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.text.fmt(f)
+        self.as_str().fmt(f)
     }
 }
 
 impl fmt::Debug for Placed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.text.fmt(f)
+        self.as_str().fmt(f)
     }
 }
 

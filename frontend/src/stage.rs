@@ -3,6 +3,7 @@
 
 use crate::compile::{CompileRequest, NoCache};
 use crate::diagnostic::Diagnostic;
+use crate::draft::Draft;
 use crate::env::Environment;
 use crate::image_config::{HistoryEntry, ImageConfig};
 use crate::instruction::Command;
@@ -14,10 +15,10 @@ use crate::placed::Placed;
 use crate::platform::Platform;
 use crate::span::Span;
 use crate::words::{Lexer, WordError, WordErrorKind};
-use solver::graph::{Edge, Graph};
-use solver::key::CacheKey;
+use solver::graph::Edge;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::fmt::Write;
 use std::rc::Rc;
 
 /// A stage that instructions are being applied to.
@@ -168,7 +169,7 @@ pub struct Lowering<'a> {
     /// What it is applied to.
     pub stage: &'a mut OpenStage,
     /// The graph so far.
-    pub graph: &'a mut Graph<Step>,
+    pub draft: &'a mut Draft,
     /// Collects build checks that fire.
     pub lints: &'a Lints,
     /// What does not change.
@@ -277,13 +278,13 @@ impl Lowering<'_> {
     fn add_step(&mut self, op: Op, inputs: Vec<Edge>, name: String, ignore_cache: bool) -> Edge {
         let words = self.expanded.words.borrow().clone();
         let step = Step { op, name, span: Some(self.command.span), words, ignore_cache };
-        add_step(self.graph, inputs, step)
+        self.draft.add(inputs, step)
     }
 
     /// The build context.
     pub fn context(&mut self) -> Tree {
         let request = self.settings.request;
-        request.context.tree(self.graph, &request.build_platform)
+        request.context.tree(self.draft, &request.build_platform)
     }
 
     /// The instruction's text with all variables replaced and quotes removed, as progress shows COPY, ADD and WORKDIR.
@@ -304,8 +305,10 @@ impl Lowering<'_> {
             Some(target) => platform_arrow(&self.stage.platform, &target),
             None => String::new(),
         };
-        let onbuild = if self.command.is_trigger { "ONBUILD " } else { "" };
-        numbered(self.stage, self.settings, &arrow, &format!("{onbuild}{text}"))
+        if self.command.is_trigger {
+            return numbered(self.stage, self.settings, &arrow, &format!("ONBUILD {text}"));
+        }
+        numbered(self.stage, self.settings, &arrow, text)
     }
 }
 
@@ -321,37 +324,34 @@ impl OpenStage {
     }
 }
 
-/// Adds a vertex. Equal sources are one; what else is equal is made one when all stages are there (`compile::merge`).
-pub fn add_step(graph: &mut Graph<Step>, inputs: Vec<Edge>, step: Step) -> Edge {
-    let definition = match step.op {
-        Op::Source(_) => step.definition(),
-        Op::Exec(_) | Op::File(_) | Op::Merge => CacheKey::of(&graph.len().to_le_bytes()),
-    };
-    Edge { vertex: graph.add(definition, inputs, step), output: 0 }
-}
-
 /// `[linux/amd64 build 2/10] text`; a stage without steps has only the text.
 pub fn numbered(stage: &OpenStage, settings: &Settings<'_>, arrow: &str, text: &str) -> String {
     if stage.step_total == 0 {
         return text.to_string();
     }
-    let mut prefix = String::new();
+    let mut name = String::with_capacity(text.len() + stage.name.len() + 32);
+    name.push('[');
     if settings.platform_in_names {
-        prefix.push_str(&format!("{}{arrow} ", stage.platform));
+        name.push_str(&format!("{}{arrow} ", stage.platform));
     }
     if !stage.name.is_empty() {
-        prefix.push_str(&format!("{} ", stage.name));
+        name.extend([&stage.name, " "]);
     }
-    let width = stage.step_total.to_string().len();
-    format!("[{prefix}{:>width$}/{}] {text}", stage.step_index, stage.step_total)
+    let width = stage.step_total.checked_ilog10().unwrap_or(0) as usize + 1;
+    // Writing to a String does not fail.
+    let _ = write!(name, "{:>width$}/{}] {text}", stage.step_index, stage.step_total);
+    name
 }
 
 /// The text with its first word in upper case.
 pub fn with_upper_keyword(text: &str) -> String {
-    match text.split_once(' ') {
-        Some((keyword, rest)) => format!("{} {rest}", keyword.to_uppercase()),
-        None => text.to_uppercase(),
+    let end = text.find(' ').unwrap_or(text.len());
+    if text[..end].is_ascii() {
+        let mut text = text.to_string();
+        text[..end].make_ascii_uppercase();
+        return text;
     }
+    format!("{}{}", text[..end].to_uppercase(), &text[end..])
 }
 
 /// `user[:group]` of --chown or USER: numbers, or names to be looked up. `root` needs no looking up. What is empty, also

@@ -3,8 +3,8 @@
 
 use crate::ast::Dockerfile;
 use crate::compile::{
-    self, Answer, BuildPlan, CheckOptions, Checked, CompileRequest, Compiled, ImageInfo, ImageRequest, Images,
-    MainContext, NoCache, compile, instruction_errors,
+    self, Answer, BuildPlan, CheckOptions, Checked, CompileRequest, Compiled, Compiler, ImageInfo, ImageRequest,
+    Images, MainContext, NoCache, instruction_errors,
 };
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::image_config::{HistoryEntry, ImageConfig};
@@ -90,9 +90,10 @@ pub fn build(source: SourceText, request: &CompileRequest) -> Result<(Dockerfile
     }
     let mut images = Images::new();
     let mut request = request.clone();
-    loop {
-        match compile(&parsed.dockerfile, &request, &images)? {
-            Compiled::Plan(plan) => return Ok((parsed.dockerfile, plan)),
+    let compiler = Compiler::new(&parsed.dockerfile);
+    let plan = loop {
+        match compiler.compile(&request, &images)? {
+            Compiled::Plan(plan) => break plan,
             Compiled::NeedsTime(needed) => request.source_times.push((needed.source, None)),
             Compiled::NeedsImages(requests) => {
                 for request in requests {
@@ -101,5 +102,6 @@ pub fn build(source: SourceText, request: &CompileRequest) -> Result<(Dockerfile
                 }
             }
         }
-    }
+    };
+    Ok((parsed.dockerfile, plan))
 }

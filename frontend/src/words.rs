@@ -131,7 +131,7 @@ impl Lexer {
 
     /// Expands and splits on white space that is not quoted (EXPOSE). Second: the unset names.
     pub fn expand_words(&self, word: &str, env: &Env<'_>) -> Result<(Vec<String>, Vec<String>), WordError> {
-        let (result, unset) = run(word, self.escape, Mode::default(), env)?;
+        let (result, unset) = run(word, self.escape, Mode { splits: true, ..Mode::default() }, env)?;
         Ok((result.words(), unset))
     }
 
@@ -152,14 +152,15 @@ impl Lexer {
 /// Shell words of a line as written, quotes and escapes included; `None` if a quote is not closed. `<<` and white space
 /// after it stay together with what follows.
 pub(crate) fn raw_words(line: &str) -> Option<Vec<String>> {
-    let mode = Mode { quotes: Quotes::Kept, unset: Unset::Kept, raw_escapes: true, heredoc_tokens: true };
+    let mode = Mode { quotes: Quotes::Kept, unset: Unset::Kept, raw_escapes: true, heredoc_tokens: true, splits: true };
     run(line, '\\', mode, &|_| None).ok().map(|(result, _)| result.words())
 }
 
 /// The one word that a text is, without escapes, and without quotes unless they are to be kept. Variables stay.
 pub(crate) fn single_word(text: &str, keep_quotes: bool) -> Option<String> {
     let quotes = if keep_quotes { Quotes::Kept } else { Quotes::Removed };
-    let (result, _) = run(text, '\\', Mode { quotes, unset: Unset::Kept, ..Mode::default() }, &|_| None).ok()?;
+    let (result, _) =
+        run(text, '\\', Mode { quotes, unset: Unset::Kept, splits: true, ..Mode::default() }, &|_| None).ok()?;
     let mut words = result.words();
     if words.len() == 1 { words.pop() } else { None }
 }

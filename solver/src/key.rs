@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 /// 32 bytes of SHA-256 that name a computation. Printed as 64 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,19 +19,21 @@ impl CacheKey {
         CacheKey(Sha256::digest(bytes).into())
     }
 
-    /// Hashes what `{:?}` prints: cheaper than any other form of a value that derives `Debug`, and as good where the key
-    /// is forgotten with the process.
-    pub fn of_debug(value: &impl fmt::Debug) -> CacheKey {
-        struct Hash(Sha256);
-        impl fmt::Write for Hash {
-            fn write_str(&mut self, text: &str) -> fmt::Result {
-                self.0.update(text.as_bytes());
-                Ok(())
+    /// Hashes what a value that derives [`Hash`] feeds to a hasher, which differs between versions of the program: for
+    /// keys that are forgotten with the process.
+    pub fn of_hash(value: &impl Hash) -> CacheKey {
+        struct Sha(Sha256);
+        impl Hasher for Sha {
+            fn write(&mut self, bytes: &[u8]) {
+                self.0.update(bytes);
+            }
+            fn finish(&self) -> u64 {
+                unreachable!("nothing that derives Hash asks for it")
             }
         }
-        let mut hash = Hash(Sha256::new());
-        fmt::write(&mut hash, format_args!("{value:?}")).expect("hashing does not fail");
-        CacheKey(hash.0.finalize().into())
+        let mut sha = Sha(Sha256::new());
+        value.hash(&mut sha);
+        CacheKey(sha.0.finalize().into())
     }
 
     /// 64 lower-case hex digits.

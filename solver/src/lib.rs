@@ -16,8 +16,8 @@
 //! use solver::testing::{FakeOp, FakeSteps};
 //!
 //! let mut graph = Graph::new();
-//! let source = graph.add(CacheKey::of(b"source"), vec![], FakeOp::Source(1));
-//! let step = graph.add(CacheKey::of(b"add"), vec![Edge { vertex: source, output: 0 }], FakeOp::Add(2));
+//! let source = graph.add(vec![], FakeOp::Source(1));
+//! let step = graph.add(vec![Edge { vertex: source, output: 0 }], FakeOp::Add(2));
 //!
 //! let records = MemoryRecords::default();
 //! for expected_runs in [1, 0] {

@@ -103,7 +103,6 @@ fn distinct_inputs<V>(graph: &Graph<V>, vertex: VertexId) -> BTreeSet<VertexId> 
 mod tests {
     use super::*;
     use crate::graph::Edge;
-    use crate::key::CacheKey;
     use crate::record::MemoryRecords;
     use crate::testing::{FakeOp, FakeSteps, evaluate};
     use futures::executor::block_on;
@@ -119,12 +118,12 @@ mod tests {
         }
     }
 
-    /// A graph from `(op, inputs)`; definitions are unique, so every line is a vertex of its own.
+    /// A graph from `(op, inputs)`.
     fn graph(vertices: &[(FakeOp, &[u32])]) -> Graph<FakeOp> {
         let mut graph = Graph::new();
-        for (i, (op, inputs)) in vertices.iter().enumerate() {
+        for (op, inputs) in vertices {
             let inputs = inputs.iter().map(|&input| Edge { vertex: VertexId(input), output: 0 }).collect();
-            graph.add(CacheKey::of(&i.to_be_bytes()), inputs, op.clone());
+            graph.add(inputs, op.clone());
         }
         graph
     }

@@ -274,7 +274,7 @@ fn environment(exec: &Exec, input: &ExecInput, mounts: &Mounts, user: &User) -> 
             None => env.push(format!("{prefix}{value}")),
         }
     };
-    for entry in &exec.env {
+    for entry in exec.env.iter() {
         let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
         set(name, value, true);
     }

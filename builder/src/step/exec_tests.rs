@@ -6,6 +6,7 @@ use crate::sandbox::syscall;
 use frontend::op::{Mount, MountKind, Network, SecretEnv, Sharing};
 use frontend::platform::Platform;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A folder with a base layer, and what the steps leave.
@@ -137,7 +138,7 @@ fn exec(script: &str) -> Exec {
     Exec {
         root: Some(0),
         args: ["/bin/sh", "-c", script].map(str::to_string).to_vec(),
-        env: vec!["PATH=/bin".into()],
+        env: Arc::new(vec!["PATH=/bin".into()]),
         cwd: "/".into(),
         user: String::new(),
         platform,

@@ -1,10 +1,11 @@
 //! The build context: the tree that COPY, ADD and mounts read without a `from` (reference/dockerfile.md 6.2).
 
+use crate::draft::Draft;
 use crate::git_url::redacted;
 use crate::op::{Copy, FileAction, FileOp, GitSource, Op, Source, Step};
 use crate::platform::Platform;
-use crate::stage::{Tree, add_step};
-use solver::graph::{Edge, Graph};
+use crate::stage::Tree;
+use solver::graph::{Edge, Graph, VertexId};
 
 /// How messages call it.
 const LABEL: &str = "the build context";
@@ -32,8 +33,8 @@ pub enum HttpBody {
 }
 
 impl MainContext {
-    /// Adds its vertices to a graph. `platform` is the machine's own, so that all platforms share them.
-    pub fn add(&self, graph: &mut Graph<Step>, platform: &Platform) -> Edge {
+    /// Adds its vertices. `platform` is the machine's own, so that all platforms share them.
+    fn add(&self, draft: &mut Draft, platform: &Platform) -> Edge {
         let step =
             |op: Op, name: &str| Step { op, name: name.to_string(), span: None, words: vec![], ignore_cache: false };
         let name = match self {
@@ -42,14 +43,21 @@ impl MainContext {
             MainContext::Http { .. } => "[internal] load remote build context".to_string(),
         };
         let source = self.source().unwrap_or(Source::Local { name: "context".to_string() });
-        let source = add_step(graph, vec![], step(Op::Source(source), &name));
+        let source = draft.add(vec![], step(Op::Source(source), &name));
         match self {
             MainContext::Http { body: HttpBody::Archive, .. } => {
                 let unpack = FileOp { base: None, actions: vec![unpack()], platform: platform.clone() };
-                add_step(graph, vec![source], step(Op::File(unpack), "copy /context /"))
+                draft.add(vec![source], step(Op::File(unpack), "copy /context /"))
             }
             _ => source,
         }
+    }
+
+    /// A graph of its own, and the vertex that gives the context.
+    pub fn graph(&self, platform: &Platform) -> (Graph<Step>, VertexId) {
+        let mut draft = Draft::default();
+        let context = self.add(&mut draft, platform);
+        (draft.into_graph(), context.vertex)
     }
 
     /// Where it comes from, unless the client has it.
@@ -62,8 +70,8 @@ impl MainContext {
     }
 
     /// As something to copy from. Files of a directory of the client lose their owners, those of archives keep them.
-    pub(crate) fn tree(&self, graph: &mut Graph<Step>, platform: &Platform) -> Tree {
-        let edge = Some(self.add(graph, platform));
+    pub(crate) fn tree(&self, draft: &mut Draft, platform: &Platform) -> Tree {
+        let edge = Some(self.add(draft, platform));
         Tree { edge, label: LABEL.to_string(), from_client: *self == MainContext::Directory }
     }
 }

@@ -5,17 +5,17 @@ use super::stages::{Origin, PlannedCommand, StageGraph, StagePlan, has_from_step
 use super::triggers;
 use super::{ImageInfo, Images, PlannedImage};
 use crate::diagnostic::Diagnostic;
+use crate::draft::Draft;
 use crate::env::Environment;
 use crate::image_config::{ImageConfig, RootFs};
 use crate::instruction::{Command, Instruction};
 use crate::lint::{self, Lints, own};
-use crate::op::Step;
 use crate::outline::Parameters;
 use crate::path;
 use crate::platform::Platform;
 use crate::span::{SourceText, Span};
 use crate::stage::{Expanded, Lost, Lowering, OpenStage, Settings, Tree, numbered};
-use solver::graph::{Edge, Graph};
+use solver::graph::Edge;
 use std::collections::{BTreeMap, BTreeSet};
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -26,7 +26,7 @@ pub(super) struct Lower<'a> {
     pub settings: &'a Settings<'a>,
     pub images: &'a Images,
     pub lints: &'a Lints,
-    pub graph: &'a mut Graph<Step>,
+    pub draft: &'a mut Draft,
     /// Names of global ARGs, for kiln's own checks.
     pub declared: &'a [String],
     /// The Dockerfile, for kiln's own checks.
@@ -152,7 +152,7 @@ impl<'a> Lower<'a> {
                         let place = (planned.command.span, planned.command.comments.as_slice());
                         self.check_platform(place, outside, info, &outside.platform);
                     }
-                    Some(outside.tree(self.graph, self.images))
+                    Some(outside.tree(self.draft, self.images))
                 }
                 Some(Origin::Stage(other)) => match done.roots.get(other).filter(|_| *other < index) {
                     Some(root) => Some(self.stage_tree(*other, *root)),
@@ -163,7 +163,7 @@ impl<'a> Lower<'a> {
         }
         let mut at = Lowering {
             stage,
-            graph: self.graph,
+            draft: self.draft,
             lints: self.lints,
             settings: self.settings,
             command: &planned.command,
@@ -271,7 +271,7 @@ impl<'a> Lower<'a> {
         stage.step_index = usize::from(has_from_step(&plan.base, self.images));
         let (settings, named) = (self.settings, &stage);
         let name = |info: &ImageInfo| numbered(named, settings, "", &format!("FROM {}", outside.pinned_name(info)));
-        let root = outside.edge(self.graph, self.images, name);
+        let root = outside.edge(self.draft, self.images, name);
         OpenStage { root, ..stage }
     }
 

@@ -1,41 +1,41 @@
 //! Equal steps of several stages become one vertex, once all stages are there. Until then each instruction has a vertex
 //! of its own, for only the way from the result shows which of the equal ones gives the name and the place.
 
-use crate::op::Step;
+use crate::draft::{Draft, Drafted};
+use crate::op::{Op, Step};
 use solver::graph::{Edge, Graph, VertexId};
-use solver::key::CacheKey;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::{Hash, Hasher};
 
-/// What `roots` need of `graph`, in which equal steps are one vertex, and the roots there.
+/// What `roots` need of `draft`, in which equal steps are one vertex, and the roots there.
 ///
 /// A vertex is called after the last of its steps that a walk from the root meets, inputs first and in order, as in
 /// BuildKit. Where several roots need it, the first decides.
-pub(super) fn merge(graph: Graph<Step>, roots: &[Option<Edge>]) -> (Graph<Step>, Vec<Option<Edge>>) {
-    let mut merge = Merge { graph: &graph, groups: vec![], by_definition: HashMap::new() };
+pub(super) fn merge(draft: Draft, roots: &[Option<Edge>]) -> (Graph<Step>, Vec<Option<Edge>>) {
+    let vertices = draft.into_vertices();
+    let by_definition = HashMap::with_capacity(vertices.len());
+    let mut merge = Merge { vertices: &vertices, groups: Vec::with_capacity(vertices.len()), by_definition };
     let mut targets = vec![];
     for root in roots.iter().flatten() {
-        let settled = merge.groups.len();
-        // Groups of one walk; those of the walks before it have their names.
-        let mut walked = HashMap::new();
-        merge.walk(root.vertex, settled, &mut walked);
-        targets.push(walked[&root.vertex]);
+        targets.push(merge.walk(root.vertex));
     }
     let groups = merge.groups;
-    let mut merged = Graph::new();
-    let mut vertices = vec![VertexId(0); groups.len()];
     // In file order, in which inputs come first too.
     let mut order: Vec<usize> = (0..groups.len()).collect();
     order.sort_by_key(|&group| groups[group].first);
-    let mut steps: Vec<Option<Step>> = graph.into_values().map(Some).collect();
+    let mut merged = Graph::new();
+    let mut merged_ids = vec![VertexId(0); groups.len()];
+    let mut steps: Vec<Option<Step>> = vertices.into_iter().map(|vertex| Some(vertex.step)).collect();
     for group in order {
-        let Group { definition, inputs, step, .. } = &groups[group];
-        let inputs = inputs.iter().map(|input| Edge { vertex: vertices[input.group], output: input.output }).collect();
-        let step = steps[step.0 as usize].take().expect("each step names one group");
-        vertices[group] = merged.add(*definition, inputs, step);
+        let edge = |input: &Input| Edge { vertex: merged_ids[input.group], output: input.output };
+        let inputs = groups[group].inputs.iter().map(edge).collect();
+        let step = steps[groups[group].step.0 as usize].take().expect("each step names one group");
+        merged_ids[group] = merged.add(inputs, step);
     }
     let mut targets = targets.into_iter();
     let root_of = |root: &Option<Edge>| {
-        root.and_then(|edge| Some(Edge { vertex: vertices[targets.next()?], output: edge.output }))
+        root.and_then(|edge| Some(Edge { vertex: merged_ids[targets.next()?], output: edge.output }))
     };
     let roots = roots.iter().map(root_of).collect();
     (merged, roots)
@@ -43,7 +43,6 @@ pub(super) fn merge(graph: Graph<Step>, roots: &[Option<Edge>]) -> (Graph<Step>,
 
 /// Equal steps.
 struct Group {
-    definition: CacheKey,
     inputs: Vec<Input>,
     /// The one that gives its name.
     step: VertexId,
@@ -58,37 +57,64 @@ struct Input {
     output: u32,
 }
 
+/// All that makes two steps one. A step that must run is not one with an equal step of a stage that may be cached.
+#[derive(PartialEq, Eq)]
+struct Definition<'a> {
+    op: &'a Op,
+    ignore_cache: bool,
+    inputs: Vec<Input>,
+}
+
+impl Hash for Definition<'_> {
+    /// Of what mostly differs.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.inputs.hash(state);
+        match self.op {
+            Op::Source(source) => source.hash(state),
+            Op::Exec(exec) => exec.args.hash(state),
+            Op::File(file) => file.actions.hash(state),
+            Op::Merge => {}
+        }
+    }
+}
+
 struct Merge<'a> {
-    graph: &'a Graph<Step>,
+    vertices: &'a [Drafted],
     groups: Vec<Group>,
-    by_definition: HashMap<(CacheKey, Vec<Input>), usize>,
+    by_definition: HashMap<Definition<'a>, usize>,
 }
 
 impl Merge<'_> {
-    /// Visits `root` and all that it needs, each vertex once, inputs before what uses them. The first `settled` groups
-    /// keep their names.
-    fn walk(&mut self, root: VertexId, settled: usize, group_of: &mut HashMap<VertexId, usize>) {
+    /// Visits `root` and all that it needs, each vertex once, inputs before what uses them; gives the root's group. Groups
+    /// of former walks keep their names.
+    fn walk(&mut self, root: VertexId) -> usize {
+        let settled = self.groups.len();
+        let mut group_of: Vec<Option<usize>> = vec![None; self.vertices.len()];
         // A vertex is on the stack twice: to have its inputs visited, and then to be visited itself.
         let mut stack = vec![(root, false)];
         while let Some((vertex, inputs_are_done)) = stack.pop() {
-            if group_of.contains_key(&vertex) {
+            if group_of[vertex.0 as usize].is_some() {
                 continue;
             }
-            let inputs = self.graph.inputs(vertex);
+            let Drafted { inputs, step } = &self.vertices[vertex.0 as usize];
             if !inputs_are_done {
                 stack.push((vertex, true));
                 stack.extend(inputs.iter().rev().map(|input| (input.vertex, false)));
                 continue;
             }
-            let inputs = inputs.iter().map(|edge| Input { group: group_of[&edge.vertex], output: edge.output });
-            let definition = self.graph.value(vertex).definition();
-            let key = (definition, inputs.collect::<Vec<_>>());
-            let group = match self.by_definition.get(&key) {
-                Some(&group) => group,
-                None => {
-                    self.groups.push(Group { definition, inputs: key.1.clone(), step: vertex, first: vertex });
-                    self.by_definition.insert(key, self.groups.len() - 1);
-                    self.groups.len() - 1
+            let input = |edge: &Edge| {
+                let group = group_of[edge.vertex.0 as usize].expect("inputs are visited first");
+                Input { group, output: edge.output }
+            };
+            let inputs: Vec<Input> = inputs.iter().map(input).collect();
+            let definition = Definition { op: &step.op, ignore_cache: step.ignore_cache, inputs };
+            let next = self.groups.len();
+            let group = match self.by_definition.entry(definition) {
+                Entry::Occupied(found) => *found.get(),
+                Entry::Vacant(place) => {
+                    let inputs = place.key().inputs.clone();
+                    self.groups.push(Group { inputs, step: vertex, first: vertex });
+                    *place.insert(next)
                 }
             };
             let found = &mut self.groups[group];
@@ -96,8 +122,9 @@ impl Merge<'_> {
             if group >= settled {
                 found.step = vertex;
             }
-            group_of.insert(vertex, group);
+            group_of[vertex.0 as usize] = Some(group);
         }
+        group_of[root.0 as usize].expect("the root was visited")
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::args::Globals;
 use super::stages::StageGraph;
-use crate::outline::{Argument, Outline, Parameters, note};
+use crate::outline::{Access, Argument, Outline, Parameters};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The target's own parameters come first, then those of the stages that it needs: of a name, the first counts, as in
@@ -20,16 +20,17 @@ pub(super) fn gather(
         description: from.name.as_ref().map(description).unwrap_or_default(),
         ..Outline::default()
     };
+    let (mut args, mut secrets, mut ssh) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     let mut seen = BTreeSet::new();
     let mut todo = vec![target];
     while let Some(index) = todo.pop() {
         if !seen.insert(index) {
             continue;
         }
-        add_args(&mut outline.args, plans, globals, own, index);
+        add_args(&mut args, plans, globals, own, index);
         if let Some(own) = own.get(&index) {
-            own.secrets.iter().for_each(|access| note(&mut outline.secrets, access.clone()));
-            own.ssh.iter().for_each(|access| note(&mut outline.ssh, access.clone()));
+            add_accesses(&mut secrets, &own.secrets);
+            add_accesses(&mut ssh, &own.ssh);
         }
         if plans.stages[index].replaced_by.is_none() {
             // The base is next, then what is copied from, in the order of the instructions.
@@ -37,19 +38,28 @@ pub(super) fn gather(
             todo.extend(needed.into_iter().rev());
         }
     }
+    outline.args.extend(args.into_values().cloned());
+    outline.secrets.extend(secrets.into_values().cloned());
+    outline.ssh.extend(ssh.into_values().cloned());
     outline.args.sort_by_key(|arg| arg.span.start);
     outline.secrets.sort_by_key(|access| access.span.start);
     outline.ssh.sort_by_key(|access| access.span.start);
     outline
 }
 
+fn add_accesses<'a>(to: &mut BTreeMap<&'a str, &'a Access>, accesses: &'a [Access]) {
+    for access in accesses {
+        to.entry(&access.id).or_insert(access);
+    }
+}
+
 /// The arguments that a stage uses: those that its FROM and its base stages' FROMs name, those that it declares, and
 /// global ones that their defaults are made of.
-fn add_args(
-    args: &mut Vec<Argument>,
-    plans: &StageGraph,
-    globals: &Globals,
-    own: &BTreeMap<usize, Parameters>,
+fn add_args<'a>(
+    args: &mut BTreeMap<&'a str, &'a Argument>,
+    plans: &'a StageGraph,
+    globals: &'a Globals,
+    own: &'a BTreeMap<usize, Parameters>,
     index: usize,
 ) {
     let own = own.get(&index);
@@ -57,12 +67,10 @@ fn add_args(
     let inherited = own.map(|own| own.inherited.as_slice()).unwrap_or_default();
     let mut names: Vec<&str> = plans.stages[index].arguments.iter().chain(inherited).map(String::as_str).collect();
     let mut used: BTreeSet<&str> = declared.iter().map(|argument| argument.name.as_str()).collect();
-    let mut add = |argument: &Argument| {
-        if args.iter().all(|other| other.name != argument.name) {
-            args.push(argument.clone());
-        }
+    let mut add = |argument: &'a Argument| {
+        args.entry(&argument.name).or_insert(argument);
     };
-    declared.iter().for_each(&mut add);
+    declared.iter().rev().for_each(&mut add);
     while let Some(name) = names.pop() {
         if let (true, Some(described)) = (used.insert(name), globals.described.get(name)) {
             add(&described.argument);

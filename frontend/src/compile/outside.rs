@@ -2,12 +2,13 @@
 
 use super::context::{http, http_name};
 use super::{CompileRequest, ImageInfo, ImageLocation, ImageRequest, Images, NamedContext};
+use crate::draft::Draft;
 use crate::op::{GitSource, Op, Source, Step};
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::span::Span;
-use crate::stage::{Settings, Tree, add_step};
-use solver::graph::{Edge, Graph};
+use crate::stage::{Settings, Tree};
+use solver::graph::Edge;
 
 /// A tree from outside.
 #[derive(Clone, Debug, PartialEq)]
@@ -123,7 +124,7 @@ impl Outside {
     }
 
     /// Its source vertex; `None` for an empty tree. `name` is the progress name of an image that is no named context.
-    pub fn edge(&self, graph: &mut Graph<Step>, images: &Images, name: impl Fn(&ImageInfo) -> String) -> Option<Edge> {
+    pub fn edge(&self, draft: &mut Draft, images: &Images, name: impl Fn(&ImageInfo) -> String) -> Option<Edge> {
         let context = self.context.as_deref().unwrap_or(&self.written);
         let (source, name) = match &self.kind {
             Kind::Scratch => return None,
@@ -153,17 +154,17 @@ impl Outside {
         };
         let words = vec![(self.written.clone(), self.site.word)];
         let step = Step { op: Op::Source(source), name, span: Some(self.site.span), words, ignore_cache: false };
-        Some(add_step(graph, vec![], step))
+        Some(draft.add(vec![], step))
     }
 
     /// As something to copy from or to mount.
-    pub fn tree(&self, graph: &mut Graph<Step>, images: &Images) -> Tree {
+    pub fn tree(&self, draft: &mut Draft, images: &Images) -> Tree {
         let label = match (&self.kind, &self.context) {
             (_, Some(context)) => format!("named context {context:?}"),
             (Kind::Scratch, None) => "scratch".to_string(),
             (_, None) => format!("image {:?}", self.written),
         };
-        let edge = self.edge(graph, images, |info| format!("FROM {}", self.pinned_name(info)));
+        let edge = self.edge(draft, images, |info| format!("FROM {}", self.pinned_name(info)));
         Tree { edge, label, from_client: self.kind == Kind::Local }
     }
 }

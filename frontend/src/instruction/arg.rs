@@ -83,7 +83,7 @@ fn note(at: &mut Lowering<'_>, name: &str, has_default: bool, value: Option<&str
     }
     let description = description(&at.command.comments, name);
     let value = value.unwrap_or_default().to_string();
-    at.stage.parameters.declare(Argument { name: name.to_string(), description, value, span: at.command.span });
+    at.stage.parameters.args.push(Argument { name: name.to_string(), description, value, span: at.command.span });
 }
 
 #[cfg(test)]
@@ -114,7 +114,7 @@ mod tests {
     fn against_env() {
         let env = |text: &str| {
             let plan = plan(text);
-            (last_exec(&plan).env.clone(), plan.results[0].config.config.env.clone())
+            (last_exec(&plan).env.to_vec(), plan.results[0].config.config.env.clone())
         };
         let both = |first: &str, second: &str| {
             env(&format!("FROM scratch\nENV PATH=p\n{first}\n{second}\nRUN x"))

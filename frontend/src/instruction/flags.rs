@@ -35,15 +35,16 @@ impl<'a> Flags<'a> {
                 Some(first) => first.label(fault.place, fault.message),
             });
         }
-        let names: Vec<_> = declared.iter().map(|(name, _)| format!("--{name}")).collect();
-        match error {
-            None => Ok(Flags { found: &node.flags }),
-            Some(error) if !error.message.starts_with("unknown flag") => Err(error),
-            Some(error) => Err(error.help(match names.as_slice() {
-                [] => format!("{} takes no flags", node.keyword.to_uppercase()),
-                names => format!("{} takes {}", node.keyword.to_uppercase(), names.join(", ")),
-            })),
+        let Some(error) = error else { return Ok(Flags { found: &node.flags }) };
+        if !error.message.starts_with("unknown flag") {
+            return Err(error);
         }
+        let names: Vec<_> = declared.iter().map(|(name, _)| format!("--{name}")).collect();
+        let keyword = node.keyword.to_uppercase();
+        Err(error.help(match names.as_slice() {
+            [] => format!("{keyword} takes no flags"),
+            names => format!("{keyword} takes {}", names.join(", ")),
+        }))
     }
 
     /// Value of a [`Kind::Text`] flag.

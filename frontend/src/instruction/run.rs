@@ -7,12 +7,13 @@ use super::{CommandLine, fail_at};
 use crate::ast::{Heredoc, Node};
 use crate::diagnostic::Diagnostic;
 use crate::op::{Exec, InputIndex, MountKind, Network, Op, Security};
-use crate::outline::{self, Access};
+use crate::outline::Access;
 use crate::path;
 use crate::stage::{LayerOf, Lowering, Tree, with_upper_keyword};
 use crate::suggest::{Case, did_you_mean};
 use crate::words::Lexer;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 /// The fields of a RUN.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,7 +103,7 @@ impl Run {
         let mut exec = Exec {
             root,
             args,
-            env: vec![],
+            env: Arc::default(),
             cwd: path::clean(&at.stage.config.config.working_dir),
             user: at.stage.config.config.user.clone(),
             platform: at.stage.platform.clone(),
@@ -121,12 +122,13 @@ impl Run {
         self.lower_mounts(at, &mut exec, &mut inputs)?;
         note_accesses(at, &exec);
         exec.env = step_env(at, &exec);
-        let mut history = history_args(at);
-        history.extend(exec.args.iter().cloned());
+        let arguments = history_args(at);
+        let words: Vec<&str> = arguments.iter().chain(&exec.args).map(String::as_str).collect();
+        let created_by = format!("RUN {} # buildkit", words.join(" "));
         let name = self.display(at, &exec);
         let name = at.step_name(&name);
         at.stage.root = Some(at.add(Op::Exec(Box::new(exec)), inputs, name));
-        at.history(format!("RUN {} # buildkit", history.join(" ")), LayerOf::Step);
+        at.history(created_by, LayerOf::Step);
         Ok(())
     }
 
@@ -238,31 +240,33 @@ fn note_accesses(at: &mut Lowering<'_>, exec: &Exec) {
         match &mount.kind {
             MountKind::Secret { id, required, .. } => {
                 let access = Access { id: id.clone(), required: *required, span };
-                outline::note(&mut at.stage.parameters.secrets, access);
+                at.stage.parameters.secrets.push(access);
             }
             MountKind::Ssh { id, required, .. } => {
                 let access = Access { id: id.clone(), required: *required, span };
-                outline::note(&mut at.stage.parameters.ssh, access);
+                at.stage.parameters.ssh.push(access);
             }
             MountKind::Bind { .. } | MountKind::Cache { .. } | MountKind::Tmpfs { .. } => {}
         }
     }
     for secret in &exec.secret_env {
         let access = Access { id: secret.id.clone(), required: secret.required, span };
-        outline::note(&mut at.stage.parameters.secrets, access);
+        at.stage.parameters.secrets.push(access);
     }
 }
 
 /// The environment of the step. Secrets are set when it runs.
-fn step_env(at: &Lowering<'_>, exec: &Exec) -> Vec<String> {
-    let mut env = at.stage.env.clone();
+fn step_env(at: &Lowering<'_>, exec: &Exec) -> Arc<Vec<String>> {
+    let env = &at.stage.env;
     let socket = exec.mounts.iter().find(|mount| matches!(mount.kind, MountKind::Ssh { .. }));
     if let Some(socket) = socket
         && env.get("SSH_AUTH_SOCK").is_none()
     {
+        let mut env = env.clone();
         env.set("SSH_AUTH_SOCK", &socket.target);
+        return env.shared_list();
     }
-    env.to_list()
+    env.shared_list()
 }
 
 /// The proxies of `--build-arg`, each in upper and lower case. Where both spellings are given, the lower one counts.
@@ -369,7 +373,7 @@ mod tests {
         };
         let plan = plan_with("FROM a\nWORKDIR w\nRUN x", &request);
         let exec = last_exec(&plan);
-        assert_eq!(exec.env, ["PATH=/bin", "BASE=1"]);
+        assert_eq!(*exec.env, ["PATH=/bin", "BASE=1"]);
         assert_eq!(exec.proxy_env, ["HTTP_PROXY=low", "http_proxy=low"]);
         assert_eq!((exec.cwd.as_str(), exec.hostname.as_str()), ("/w", "box"));
         assert_eq!((exec.network, exec.extra_hosts.len()), (Network::None, 1));

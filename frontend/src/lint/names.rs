@@ -42,11 +42,11 @@ fn maintainer_deprecated(lints: &Lints, node: &Node) {
 }
 
 fn is_lower(word: &str) -> bool {
-    word == word.to_lowercase()
+    word.chars().all(|c| c.to_lowercase().eq([c]))
 }
 
 fn is_upper(word: &str) -> bool {
-    word == word.to_uppercase()
+    word.chars().all(|c| c.to_uppercase().eq([c]))
 }
 
 /// Counted from the first FROM on, as in BuildKit; a tie is for upper case.
