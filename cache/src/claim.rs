@@ -67,6 +67,27 @@ fn take(path: &Path, operation: FlockOperation) -> Result<Option<Claim>, FileErr
     }
 }
 
+/// Takes `key` in the folder `dir` if nobody holds it.
+pub(crate) fn try_claim(dir: &Path, key: &CacheKey) -> Result<Option<Claim>, FileError> {
+    take(&dir.join(key.to_hex()), FlockOperation::NonBlockingLockExclusive)
+}
+
+/// Whether somebody holds `key`.
+pub(crate) fn is_claimed(dir: &Path, key: &CacheKey) -> bool {
+    let Ok(file) = File::open(dir.join(key.to_hex())) else { return false };
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err()
+}
+
+/// Removes the files of claims whose holders died.
+pub(crate) fn sweep(dir: &Path) -> Result<(), FileError> {
+    for entry in fs::read_dir(dir).map_err(FileError::at("list", dir))? {
+        let path = entry.map_err(FileError::at("list", dir))?.path();
+        // Dropped, a claim removes its file.
+        drop(take(&path, FlockOperation::NonBlockingLockExclusive)?);
+    }
+    Ok(())
+}
+
 fn is_named(file: &File, path: &Path) -> Result<bool, FileError> {
     let ours = file.metadata().map_err(FileError::at("look at", path))?;
     match fs::symlink_metadata(path) {

@@ -1,12 +1,17 @@
 //! The database: one SQLite file that all processes on the store share.
 //!
-//! Everything in it can be found out again, so a loss costs time and never correctness: a lost row is a miss.
-//! Knows its tables; what they mean is in `records.rs`, `memo.rs` and `store.rs`.
+//! Everything in it can be found out again, so a loss costs time and never correctness: a lost row is a miss. So a
+//! damaged one is moved aside, and an empty one takes its place.
+//! Knows its tables; what they mean is in `records.rs`, `memo.rs`, `ledger.rs` and `store.rs`.
 
-use crate::error::StoreError;
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
-use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use crate::damage::Damage;
+use crate::error::{FileError, StoreError};
+use crate::tree::Layer;
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long a process waits for another one's transaction. Transactions take milliseconds; a stopped process may
@@ -16,7 +21,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(20);
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS records (
         key BLOB PRIMARY KEY, name TEXT NOT NULL, recipe TEXT NOT NULL, output BLOB NOT NULL,
-        cost_ms INTEGER NOT NULL, observed TEXT NOT NULL, made_ms INTEGER NOT NULL);
+        cost_ms INTEGER NOT NULL, observed TEXT NOT NULL, made_ms INTEGER NOT NULL, snapshot TEXT);
     CREATE INDEX IF NOT EXISTS records_by_name ON records (name, made_ms);
     CREATE TABLE IF NOT EXISTS layer_blobs (
         snapshot TEXT NOT NULL, compression TEXT NOT NULL, blob TEXT NOT NULL,
@@ -32,60 +37,206 @@ const SCHEMA: &str = "
         namespace TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,
         PRIMARY KEY (namespace, key)) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS synced_snapshots (id TEXT PRIMARY KEY) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS objects (
+        kind TEXT NOT NULL, name TEXT NOT NULL, bytes INTEGER NOT NULL, inodes INTEGER NOT NULL,
+        length INTEGER NOT NULL, created_ms INTEGER NOT NULL, used_ms INTEGER NOT NULL, uses INTEGER NOT NULL,
+        parent TEXT, description TEXT NOT NULL, category TEXT NOT NULL,
+        PRIMARY KEY (kind, name)) WITHOUT ROWID;
 ";
 
 /// A connection, used by one thread at a time.
-pub(crate) struct Db(Mutex<Connection>);
+pub(crate) struct Db {
+    path: PathBuf,
+    damage: Arc<Damage>,
+    connection: Mutex<Connection>,
+}
 
 impl Db {
-    /// Opens the database, making its tables if they are not there.
-    pub fn open(path: &Path) -> Result<Db, StoreError> {
-        let open = || -> rusqlite::Result<Connection> {
-            let flags =
-                OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-            let mut connection = Connection::open_with_flags(path, flags)?;
-            connection.busy_timeout(BUSY_TIMEOUT)?;
-            connection.set_prepared_statement_cache_capacity(32);
-            // NORMAL may lose the last commits when power fails, but never corrupts; that is all a cache needs.
-            connection.pragma_update(None, "journal_mode", "wal")?;
-            connection.pragma_update(None, "synchronous", "normal")?;
-            let ready: bool = connection
-                .prepare("SELECT count(*) FROM sqlite_schema WHERE name = 'synced_snapshots'")?
-                .query_row([], |row| row.get(0))?;
-            if !ready {
-                let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                transaction.execute_batch(SCHEMA)?;
-                transaction.commit()?;
+    /// Opens the database, making its tables if they are not there. The caller holds the store's `lock`.
+    pub fn open(path: &Path, damage: Arc<Damage>) -> Result<Db, StoreError> {
+        let failed = |source| StoreError::Database { verb: "open tables", source };
+        let connection = match connect(path) {
+            Err(error) if is_damage(&error) => {
+                move_aside(path, &damage)?;
+                connect(path).map_err(failed)?
             }
-            Ok(connection)
+            connection => connection.map_err(failed)?,
         };
-        Ok(Db(Mutex::new(open().map_err(|source| StoreError::Database { verb: "open tables", source })?)))
+        Ok(Db { path: path.to_owned(), damage, connection: Mutex::new(connection) })
     }
 
     /// Reads.
     pub fn read<T>(
         &self,
         verb: &'static str,
-        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+        query: impl Fn(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
-        // A thread that panicked left at worst a transaction that rusqlite rolled back.
-        let connection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        query(&connection).map_err(|source| StoreError::Database { verb, source })
+        self.with(verb, |connection| query(connection))
     }
 
     /// Writes, in one transaction that starts as a writer's: a reader that turns writer cannot wait for its turn.
     pub fn write<T>(
         &self,
         verb: &'static str,
-        update: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+        update: impl Fn(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
-        let mut connection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let run = || -> rusqlite::Result<T> {
+        self.with(verb, |connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let result = update(&transaction)?;
             transaction.commit()?;
             Ok(result)
+        })
+    }
+
+    /// Does it; if the file turns out to be damaged, once more with a new one.
+    fn with<T>(
+        &self,
+        verb: &'static str,
+        run: impl Fn(&mut Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let failed = |source| StoreError::Database { verb, source };
+        // A thread that panicked left at worst a transaction that rusqlite rolled back.
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        match run(&mut connection) {
+            Err(error) if is_damage(&error) => {
+                self.replace(&mut connection)?;
+                run(&mut connection).map_err(failed)
+            }
+            result => result.map_err(failed),
+        }
+    }
+
+    /// Other processes notice the damage themselves; what they write to the old file until then is lost.
+    fn replace(&self, connection: &mut Connection) -> Result<(), StoreError> {
+        let _lock = crate::store::lock(self.path.parent().unwrap_or(Path::new(".")))?;
+        let failed = |source| StoreError::Database { verb: "open tables", source };
+        let fresh = match connect(&self.path).and_then(|fresh| check(&fresh).map(|()| fresh)) {
+            // Another process was faster.
+            Ok(fresh) => fresh,
+            Err(error) if is_damage(&error) => {
+                move_aside(&self.path, &self.damage)?;
+                connect(&self.path).map_err(failed)?
+            }
+            Err(error) => return Err(failed(error)),
         };
-        run().map_err(|source| StoreError::Database { verb, source })
+        *connection = fresh;
+        Ok(())
+    }
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(48);
+    // NORMAL may lose the last commits when power fails, but never corrupts; that is all a cache needs.
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    connection.pragma_update(None, "synchronous", "normal")?;
+    let ready: bool = connection
+        .prepare("SELECT count(*) FROM sqlite_schema WHERE name = 'records_by_snapshot'")?
+        .query_row([], |row| row.get(0))?;
+    if !ready {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.execute_batch(SCHEMA)?;
+        migrate(&transaction)?;
+        transaction.commit()?;
+    }
+    Ok(connection)
+}
+
+/// From format 1, in which records did not say which snapshot they need.
+fn migrate(db: &Connection) -> rusqlite::Result<()> {
+    let columns: i64 =
+        db.query_row("SELECT count(*) FROM pragma_table_info('records') WHERE name = 'snapshot'", [], |row| {
+            row.get(0)
+        })?;
+    if columns == 0 {
+        db.execute_batch("ALTER TABLE records ADD COLUMN snapshot TEXT")?;
+        let mut select = db.prepare("SELECT rowid, output FROM records")?;
+        let records: Vec<(i64, Vec<u8>)> =
+            select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
+        let mut update = db.prepare("UPDATE records SET snapshot = ?2 WHERE rowid = ?1")?;
+        for (row, output) in records {
+            update.execute(params![row, snapshot_of(&output)])?;
+        }
+    }
+    db.execute_batch("CREATE INDEX IF NOT EXISTS records_by_snapshot ON records (snapshot)")
+}
+
+/// The snapshot that a record's output needs.
+pub(crate) fn snapshot_of(output: &[u8]) -> Option<String> {
+    serde_json::from_slice::<Layer>(output).ok().map(|layer| layer.snapshot.0)
+}
+
+/// All pages are sound.
+pub(crate) fn check(connection: &Connection) -> rusqlite::Result<()> {
+    let verdict: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    match verdict.as_str() {
+        "ok" => Ok(()),
+        _ => {
+            Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT), Some(verdict)))
+        }
+    }
+}
+
+pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+}
+
+/// Renames the files of a damaged database to `db.damaged`.
+fn move_aside(path: &Path, damage: &Damage) -> Result<(), StoreError> {
+    let with = |path: &Path, suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let aside = with(path, ".damaged");
+    for suffix in ["-wal", "-shm", ""] {
+        let from = with(path, suffix);
+        match fs::rename(&from, with(&aside, suffix)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(FileError::at("rename", &from)(error).into());
+            }
+            _ => {}
+        }
+    }
+    damage.remark(format!(
+        "the store's database was damaged; it is now `{}`, and what it knew is found out again",
+        aside.display()
+    ));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_database_is_replaced() {
+        let check = |damage_it: &dyn Fn(&Path)| {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("db");
+            let damage = Arc::new(Damage::default());
+            let db = Db::open(&path, damage.clone()).unwrap();
+            db.write("fill", |db| db.execute_batch("INSERT INTO notes VALUES ('a', 'b', zeroblob(100000))")).unwrap();
+            drop(db);
+            damage_it(&path);
+            let db = Db::open(&path, damage.clone()).unwrap();
+            let count = |db: &Connection| {
+                db.query_row("SELECT sum(length(value)) FROM notes", [], |r| r.get::<_, Option<i64>>(0))
+            };
+            assert_eq!(db.read("count", count).unwrap(), None);
+            assert_eq!(damage.take_remarks().len(), 1);
+            assert!(dir.path().join("db.damaged").exists());
+            db.write("fill", |db| db.execute_batch("INSERT INTO notes VALUES ('a', 'b', 'c')")).unwrap();
+            assert_eq!(db.read("count", count).unwrap(), Some(1));
+        };
+        check(&|path| fs::write(path, vec![b'x'; 8192]).unwrap());
+        check(&|path| {
+            let mut bytes = fs::read(path).unwrap();
+            let length = bytes.len();
+            bytes[4096..length].fill(0xee);
+            fs::write(path, bytes).unwrap();
+        });
     }
 }

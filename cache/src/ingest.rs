@@ -35,6 +35,11 @@ impl Ingest {
         Ok(Ingest { dir, trash: root.join("trash"), next: AtomicU64::new(0), _lock: lock })
     }
 
+    /// This process' folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// A path in this process' folder that nothing has yet.
     pub fn fresh(&self, what: &str) -> PathBuf {
         self.dir.join(format!("{what}-{}", self.next.fetch_add(1, Ordering::Relaxed)))
@@ -56,10 +61,12 @@ impl Drop for Ingest {
     }
 }
 
-/// Puts the folders of processes that died into the trash. The caller holds the store's `lock`.
-pub(crate) fn discard_abandoned(root: &Path) -> Result<(), FileError> {
+/// Puts the folders of processes that died into the trash; says whether there were any. The caller holds the store's
+/// `lock`.
+pub(crate) fn discard_abandoned(root: &Path) -> Result<bool, FileError> {
     let parent = root.join("ingest");
     let trash = root.join("trash");
+    let mut found = false;
     for entry in fs::read_dir(&parent).map_err(FileError::at("list", &parent))? {
         let dir = entry.map_err(FileError::at("list", &parent))?.path();
         let abandoned = match File::open(dir.join("lock")) {
@@ -69,17 +76,27 @@ pub(crate) fn discard_abandoned(root: &Path) -> Result<(), FileError> {
         };
         if abandoned {
             discard(&dir, &trash, 0)?;
+            found = true;
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 /// Deletes what is in the trash. One process at a time does so; others leave it to that one.
 pub(crate) fn empty_trash(root: &Path) -> Result<(), FileError> {
+    empty(root, FlockOperation::NonBlockingLockExclusive)
+}
+
+/// Deletes what is in the trash; if another process is at it, when that one is done.
+pub(crate) fn empty_trash_waiting(root: &Path) -> Result<(), FileError> {
+    empty(root, FlockOperation::LockExclusive)
+}
+
+fn empty(root: &Path, operation: FlockOperation) -> Result<(), FileError> {
     let trash = root.join("trash");
     let guard = rustix::fs::open(&trash, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(FileError::at("open", &trash))?;
-    if rustix::fs::flock(&guard, FlockOperation::NonBlockingLockExclusive).is_err() {
+    if rustix::fs::flock(&guard, operation).is_err() {
         return Ok(());
     }
     for entry in fs::read_dir(&trash).map_err(FileError::at("list", &trash))? {

@@ -8,6 +8,8 @@
 //! <root>/snapshots/<id>/   trees, in overlayfs' upper form
 //! <root>/mounts/<id>/      cache mounts
 //! <root>/git/<id>/         bare repositories that git sources fetch into, one for each remote
+//! <root>/leases            bytes of it are locked for what live processes use
+//! <root>/used              what builds used that wrote nothing else, a line an object
 //! <root>/claims/<key>      locked while some process runs the key
 //! <root>/logs/<build>/     what a build did, and the output of its steps
 //! <root>/ingest/<process>/ everything unfinished; its `lock` is held while the process lives
@@ -15,11 +17,20 @@
 //! ```
 //!
 //! Start with [`store`], which opens all this; [`content`], [`snapshot`] and [`records`] are its three parts, and
-//! [`layer`] goes between the first two.
+//! [`layer`] goes between the first two. What all of it takes is [`usage`]; [`prune`] decides what goes, [`quota`]
+//! holds the limit, [`verify`] looks for damage.
 //!
 //! Invariant: what is below `blobs/` and `snapshots/` is complete and never changes. It is written aside, in
 //! `ingest/`, and renamed in; a process that dies leaves nothing but its `ingest/` folder and locks that the kernel
 //! frees.
+//!
+//! Invariant: what a live process has seen in the store stays until that process ends. Whoever looks whether a snapshot
+//! or a blob is there leases its name first (`lease.rs`); whoever removes one holds its name exclusively meanwhile.
+//! Cache mounts, git repositories and logs have locks of their own, which their users hold.
+//!
+//! Invariant: what is removed is first struck out of the database, with the records that need it, then renamed into
+//! `trash/`, then deleted. So a record never outlives its snapshot, whenever the process dies; and a snapshot that
+//! lost its entry is found on disk and entered again.
 //!
 //! Invariant: snapshotters make no mounts. Whoever mounts snapshots does so as overlayfs with `userxattr`, as root
 //! too, so that the same store serves both: opaque directories carry `user.overlay.opaque`, whiteouts are character
@@ -32,6 +43,7 @@
 pub mod checksum;
 pub mod claim;
 pub mod content;
+mod damage;
 mod db;
 pub mod digest;
 pub mod error;
@@ -39,15 +51,24 @@ mod failpoint;
 pub mod git;
 mod ingest;
 pub mod layer;
+mod lease;
+pub mod ledger;
 pub mod memo;
+#[cfg(test)]
+mod model;
+pub mod object;
 #[cfg(any(test, feature = "testing"))]
 pub mod properties;
+pub mod prune;
+pub mod quota;
 pub mod records;
 pub mod snapshot;
 pub mod store;
 #[cfg(test)]
 mod test_tree;
 pub mod tree;
+pub mod usage;
+pub mod verify;
 mod walk;
 
 pub use error::{FileError, StoreError};

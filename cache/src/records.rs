@@ -1,25 +1,34 @@
 //! Records in the database.
 
 use crate::claim::{self, Claim};
+use crate::db::snapshot_of;
 use crate::error::StoreError;
+use crate::ledger::now_ms;
 use crate::store::Store;
 use rusqlite::{OptionalExtension, Row, params};
 use serde::de::DeserializeOwned;
 use solver::key::CacheKey;
 use solver::record::{Record, RecordStore};
 use std::future::Future;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 impl RecordStore for Store {
     type Error = StoreError;
     type Claim = Claim;
 
     fn lookup(&self, key: &CacheKey) -> Result<Option<Record>, StoreError> {
-        self.inner.db.read("look up a record", |db| {
+        let found = self.inner.db.read("look up a record", |db| {
             db.prepare_cached("SELECT name, recipe, output, cost_ms, observed FROM records WHERE key = ?1")?
                 .query_row([&key.0[..]], read)
                 .optional()
-        })
+        });
+        match found {
+            Err(StoreError::Database { source: rusqlite::Error::FromSqlConversionFailure(..), .. }) => {
+                self.inner.damage.remark(format!("the record of key {key} cannot be read; its step runs again"));
+                self.forget(key)?;
+                Ok(None)
+            }
+            found => found,
+        }
     }
 
     fn insert(&self, key: &CacheKey, record: Record) -> Result<(), StoreError> {
@@ -33,8 +42,8 @@ impl RecordStore for Store {
         let observed = encode("write observed inputs", serde_json::to_string(&record.observed))?;
         self.inner.db.write("insert a record", |db| {
             db.prepare_cached(
-                "INSERT OR REPLACE INTO records (key, name, recipe, output, cost_ms, observed, made_ms)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                "INSERT OR REPLACE INTO records (key, name, recipe, output, cost_ms, observed, made_ms, snapshot)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             )?
             .execute(params![
                 &key.0[..],
@@ -43,7 +52,8 @@ impl RecordStore for Store {
                 record.output,
                 i64::try_from(record.cost_ms).unwrap_or(i64::MAX),
                 observed,
-                now_ms()
+                now_ms(),
+                snapshot_of(&record.output)
             ])
             .map(drop)
         })
@@ -56,10 +66,10 @@ impl RecordStore for Store {
 }
 
 impl Store {
-    /// Forgets a record; success if there was none.
-    pub fn forget(&self, key: &CacheKey) -> Result<(), StoreError> {
+    /// Forgets a record; says whether there was one.
+    pub fn forget(&self, key: &CacheKey) -> Result<bool, StoreError> {
         self.inner.db.write("forget a record", |db| {
-            db.prepare_cached("DELETE FROM records WHERE key = ?1")?.execute([&key.0[..]]).map(drop)
+            db.prepare_cached("DELETE FROM records WHERE key = ?1")?.execute([&key.0[..]]).map(|rows| rows > 0)
         })
     }
 
@@ -91,10 +101,6 @@ fn json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T
     serde_json::from_str(text).map_err(|error| {
         rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
     })
-}
-
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
 #[cfg(test)]

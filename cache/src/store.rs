@@ -3,10 +3,17 @@
 //! What it is made of is drawn in `lib.rs`. Read `content/local.rs` and `snapshot/overlay.rs` next.
 
 use crate::content::local::LocalContent;
+use crate::damage::Damage;
 use crate::db::Db;
+use crate::digest::Digest;
 use crate::error::{FileError, StoreError};
 use crate::ingest::{self, Ingest};
+use crate::ledger::{About, Ledger};
+use crate::object::ObjectId;
+use crate::quota::Quota;
 use crate::snapshot::overlay::Snapshots;
+use crate::tree::SnapshotId;
+use crate::usage;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -14,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The format that this program writes, and the newest that it reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// An open store. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -26,8 +33,11 @@ pub(crate) struct Inner {
     root: PathBuf,
     content: LocalContent,
     snapshots: Snapshots,
-    ingest: Arc<Ingest>,
+    pub(crate) ingest: Arc<Ingest>,
     pub(crate) db: Arc<Db>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) damage: Arc<Damage>,
+    pub(crate) quota: Quota,
 }
 
 impl Store {
@@ -39,26 +49,29 @@ impl Store {
         fs::create_dir_all(root).map_err(FileError::at("make the folder", root))?;
         // Absolute, since the program may change its working directory, and mounts want absolute paths.
         let root = std::path::absolute(root).map_err(FileError::at("find", root))?;
-        let lock_path = root.join("lock");
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&lock_path)
-            .map_err(FileError::at("open", &lock_path))?;
-        rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(FileError::at("lock", &lock_path))?;
-
-        check_format(&root)?;
+        let lock = lock(&root)?;
+        let format = check_format(&root)?;
         for folder in ["blobs/sha256", "snapshots", "mounts", "git", "ingest", "claims", "logs", "trash"] {
             let path = root.join(folder);
             fs::create_dir_all(&path).map_err(FileError::at("make the folder", &path))?;
         }
-        let db = Arc::new(Db::open(&root.join("db"))?);
-        ingest::discard_abandoned(&root)?;
+        let damage = Arc::new(Damage::default());
+        let db = Arc::new(Db::open(&root.join("db"), damage.clone())?);
+        if format < FORMAT {
+            // What it had to be changed has been.
+            write_format(&root)?;
+        }
+        let died = ingest::discard_abandoned(&root)?;
         let ingest = Arc::new(Ingest::create(&root)?);
-        let snapshots = Snapshots::new(&root, ingest.clone(), db.clone());
-        let content = LocalContent::new(&root, ingest.clone());
-        let store = Store { inner: Arc::new(Inner { root, content, snapshots, ingest, db }) };
+        let ledger = Arc::new(Ledger::open(&root, db.clone())?);
+        let snapshots = Snapshots::new(&root, ingest.clone(), db.clone(), ledger.clone());
+        let content = LocalContent::new(&root, ingest.clone(), ledger.clone(), damage.clone());
+        let quota = Quota::default();
+        let store = Store { inner: Arc::new(Inner { root, content, snapshots, ingest, db, ledger, damage, quota }) };
+        if died {
+            // What they made and did not write down has to be looked for, when somebody wants to know.
+            store.put_note(usage::NOTES, usage::COUNTED, b"no")?;
+        }
         store.distrust_after_reboot()?;
         drop(lock);
         store.empty_trash_aside();
@@ -93,6 +106,26 @@ impl Store {
     /// Where claims are: `claims/<key>`.
     pub(crate) fn claims_dir(&self) -> PathBuf {
         self.inner.root.join("claims")
+    }
+
+    /// Says what a snapshot or a blob is, for those who list what the store has.
+    pub fn describe(&self, id: ObjectId, about: About) {
+        self.inner.ledger.describe(id, about);
+    }
+
+    /// What was found damaged since the last call, a sentence each.
+    pub fn take_remarks(&self) -> Vec<String> {
+        self.inner.damage.take_remarks()
+    }
+
+    /// The blobs that were found damaged and dropped since the last call.
+    pub fn take_damaged_blobs(&self) -> Vec<Digest> {
+        self.inner.damage.take_blobs()
+    }
+
+    /// Notes something that people should know at the end of a build.
+    pub fn remark(&self, text: String) {
+        self.inner.damage.remark(text);
     }
 
     /// An empty folder below `ingest/`, on the filesystem of all else. It is removed when this process is gone, at
@@ -159,7 +192,7 @@ impl Store {
         }
         if known.is_some() {
             for id in self.unsynced_snapshots()? {
-                self.inner.ingest.discard(&self.inner.root.join("snapshots").join(id))?;
+                self.snapshots().remove(&SnapshotId(id))?;
             }
         }
         self.put_note("store", "boot_id", &boot)
@@ -180,33 +213,46 @@ impl Store {
     }
 }
 
-fn check_format(root: &Path) -> Result<(), StoreError> {
+/// Takes the store's lock. It is held for moments only.
+pub(crate) fn lock(root: &Path) -> Result<File, FileError> {
+    let path = root.join("lock");
+    let lock =
+        File::options().create(true).truncate(false).write(true).open(&path).map_err(FileError::at("open", &path))?;
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(FileError::at("lock", &path))?;
+    Ok(lock)
+}
+
+/// The format of the store, that of this program for a new one.
+fn check_format(root: &Path) -> Result<u32, StoreError> {
     let path = root.join("version");
     match fs::read_to_string(&path) {
         Ok(text) => match text.trim().parse::<u32>() {
             Ok(found) if found > FORMAT => {
                 Err(StoreError::NewerFormat { root: root.to_owned(), found, supported: FORMAT })
             }
-            Ok(1..) => Ok(()),
+            Ok(found @ 1..) => Ok(found),
             _ => Err(StoreError::BadVersion { path }),
         },
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let aside = root.join("version.new");
-            fs::write(&aside, format!("{FORMAT}\n")).map_err(FileError::at("write", &aside))?;
-            File::open(&aside).and_then(|file| file.sync_all()).map_err(FileError::at("sync", &aside))?;
-            fs::rename(&aside, &path).map_err(FileError::at("rename", &aside))?;
-            Ok(())
+            write_format(root)?;
+            Ok(FORMAT)
         }
         Err(error) => Err(FileError::at("read", &path)(error).into()),
     }
 }
 
+fn write_format(root: &Path) -> Result<(), StoreError> {
+    let (aside, path) = (root.join("version.new"), root.join("version"));
+    fs::write(&aside, format!("{FORMAT}\n")).map_err(FileError::at("write", &aside))?;
+    File::open(&aside).and_then(|file| file.sync_all()).map_err(FileError::at("sync", &aside))?;
+    fs::rename(&aside, &path).map_err(FileError::at("rename", &aside))?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::digest::Digest;
     use crate::test_tree::make;
-    use crate::tree::SnapshotId;
     use std::io::Write;
     use std::process::{Command, Stdio};
 
@@ -223,8 +269,9 @@ mod tests {
             assert!(error.contains(expect), "{text}: {error}");
             assert!(!expect.is_empty() || error.is_empty(), "{text}: {error}");
         };
-        check("2\n", "has format 2, but this kiln knows formats up to 1");
+        check("3\n", "has format 3, but this kiln knows formats up to 2");
         check("1\n", "");
+        check("2\n", "");
         check("hello", "is not a format version");
         check("0", "is not a format version");
     }

@@ -2,10 +2,13 @@
 //!
 //! Knows nothing of what blobs mean, nor who still needs one.
 
+use crate::damage::Damage;
 use crate::digest::Digest;
 use crate::error::{FileError, StoreError};
 use crate::failpoint::fail_point;
 use crate::ingest::Ingest;
+use crate::ledger::Ledger;
+use crate::object::{Kind, ObjectId, measure};
 use sha2::{Digest as _, Sha256};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -21,16 +24,19 @@ pub const SMALL_LIMIT_BYTES: u64 = 64 << 20;
 pub struct LocalContent {
     dir: PathBuf,
     ingest: Arc<Ingest>,
+    ledger: Arc<Ledger>,
+    damage: Arc<Damage>,
 }
 
 impl LocalContent {
-    pub(crate) fn new(root: &Path, ingest: Arc<Ingest>) -> LocalContent {
-        LocalContent { dir: root.join("blobs").join("sha256"), ingest }
+    pub(crate) fn new(root: &Path, ingest: Arc<Ingest>, ledger: Arc<Ledger>, damage: Arc<Damage>) -> LocalContent {
+        LocalContent { dir: root.join("blobs").join("sha256"), ingest, ledger, damage }
     }
 
-    /// Size in bytes of a blob, if it is stored.
+    /// Size in bytes of a blob, if it is stored. If so, it stays as long as this process lives (`lease.rs`).
     pub fn has(&self, digest: &Digest) -> Result<Option<u64>, StoreError> {
         let path = self.path(digest);
+        self.ledger.uses(&ObjectId::new(Kind::Blob, digest.hex()))?;
         match fs::symlink_metadata(&path) {
             Ok(meta) => Ok(Some(meta.len())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -46,6 +52,7 @@ impl LocalContent {
     /// Opens a blob; [`StoreError::Missing`] if it is not stored. It was verified when it was stored, not now.
     pub fn open(&self, digest: &Digest) -> Result<File, StoreError> {
         let path = self.path(digest);
+        self.ledger.uses(&ObjectId::new(Kind::Blob, digest.hex()))?;
         File::open(&path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => StoreError::Missing { digest: digest.clone() },
             _ => FileError::at("open", &path)(error).into(),
@@ -94,8 +101,35 @@ impl LocalContent {
             hasher: Sha256::new(),
             size: 0,
             renamed: false,
+            ledger: self.ledger.clone(),
             _ingest: self.ingest.clone(),
         })
+    }
+
+    /// Opens a blob to be given away: what is read is hashed. If at its end it is not what its name says, the last read
+    /// fails, the blob is dropped, and [`Store::take_damaged_blobs`](crate::Store::take_damaged_blobs) names it.
+    pub fn open_verified(&self, digest: &Digest) -> Result<Verified<'_>, StoreError> {
+        Ok(Verified { file: self.open(digest)?, hasher: Sha256::new(), digest: digest.clone(), content: self })
+    }
+
+    /// Whether a blob is there and is what its name says. One that is not is dropped and noted as damaged.
+    pub fn verify(&self, digest: &Digest) -> Result<bool, StoreError> {
+        let mut reader = match self.open_verified(digest) {
+            Err(StoreError::Missing { .. }) => return Ok(false),
+            reader => reader?,
+        };
+        match io::copy(&mut reader, &mut io::sink()) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(false),
+            Err(error) => Err(FileError::at("read", self.path(digest))(error).into()),
+        }
+    }
+
+    /// Drops a blob that is not what its name says.
+    pub fn drop_damaged(&self, digest: &Digest) -> Result<(), StoreError> {
+        self.delete(digest)?;
+        self.damage.blob(digest);
+        Ok(())
     }
 
     /// Removes a blob; success if there was none.
@@ -105,6 +139,31 @@ impl LocalContent {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(FileError::at("delete", &path)(error).into()),
             _ => Ok(()),
         }
+    }
+}
+
+/// A blob that is being read and hashed.
+pub struct Verified<'a> {
+    file: File,
+    hasher: Sha256,
+    digest: Digest,
+    content: &'a LocalContent,
+}
+
+impl Read for Verified<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(buffer)?;
+        self.hasher.update(&buffer[..read]);
+        if read > 0 || buffer.is_empty() {
+            return Ok(read);
+        }
+        let actual = Digest::from_sha256(self.hasher.clone().finalize().into());
+        if actual == self.digest {
+            return Ok(0);
+        }
+        self.content.drop_damaged(&self.digest).map_err(io::Error::other)?;
+        let error = StoreError::Mismatch { expected: self.digest.clone(), actual };
+        Err(io::Error::new(io::ErrorKind::InvalidData, error))
     }
 }
 
@@ -118,6 +177,7 @@ pub struct BlobWriter {
     hasher: Sha256,
     size: u64,
     renamed: bool,
+    ledger: Arc<Ledger>,
     // The folder that the file is in lives as long as this.
     _ingest: Arc<Ingest>,
 }
@@ -138,16 +198,20 @@ impl BlobWriter {
             return Err(StoreError::Mismatch { expected: expected.clone(), actual: digest });
         }
         let target = self.dir.join(digest.hex());
+        let object = ObjectId::new(Kind::Blob, digest.hex());
+        self.ledger.uses(&object)?;
         if fs::symlink_metadata(&target).is_ok_and(|meta| meta.len() == self.size) {
             return Ok((digest, self.size));
         }
         let read_only = fs::Permissions::from_mode(0o444);
         self.file.set_permissions(read_only).map_err(FileError::at("set the mode of", &self.path))?;
         self.file.sync_all().map_err(FileError::at("sync", &self.path))?;
+        let size = measure(&self.path).map_err(FileError::at("measure", &self.path))?;
         fail_point!("content.before_rename");
         fs::rename(&self.path, &target).map_err(FileError::at("rename", &self.path))?;
         fail_point!("content.after_rename");
         self.renamed = true;
+        self.ledger.made(object, size, None);
         Ok((digest, self.size))
     }
 }

@@ -4,6 +4,8 @@ use crate::db::Db;
 use crate::error::{FileError, StoreError};
 use crate::failpoint::fail_point;
 use crate::ingest::Ingest;
+use crate::ledger::{Ledger, strike};
+use crate::object::{Kind, ObjectId, measure};
 use crate::tree::{SnapshotId, Tree};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, RenameFlags, Timestamps, Uid};
 use rustix::io::Errno;
@@ -17,17 +19,19 @@ pub struct Snapshots {
     dir: PathBuf,
     ingest: Arc<Ingest>,
     db: Arc<Db>,
+    ledger: Arc<Ledger>,
 }
 
 impl Snapshots {
-    pub(crate) fn new(root: &Path, ingest: Arc<Ingest>, db: Arc<Db>) -> Snapshots {
-        Snapshots { dir: root.join("snapshots"), ingest, db }
+    pub(crate) fn new(root: &Path, ingest: Arc<Ingest>, db: Arc<Db>, ledger: Arc<Ledger>) -> Snapshots {
+        Snapshots { dir: root.join("snapshots"), ingest, db, ledger }
     }
 
     /// A new snapshot, empty so far; its root has mode 0755.
     pub fn prepare(&self) -> Result<Draft, StoreError> {
         let dir = self.ingest.fresh("draft");
-        let draft = Draft { upper: dir.join("upper"), work: dir.join("work"), dir, ingest: self.ingest.clone() };
+        let draft =
+            Draft { upper: dir.join("upper"), work: dir.join("work"), dir, ingest: self.ingest.clone(), below: None };
         for path in [&draft.dir, &draft.upper, &draft.work] {
             fs::create_dir(path).map_err(FileError::at("make the folder", path))?;
         }
@@ -43,10 +47,17 @@ impl Snapshots {
             return Err(StoreError::BadSnapshotId { id: id.0.clone() });
         }
         let target = self.path(id);
+        let object = ObjectId::new(Kind::Snapshot, &*id.0);
+        self.ledger.uses(&object)?;
+        let size = measure(&draft.upper).map_err(FileError::at("measure", &draft.upper))?;
         fail_point!("snapshot.before_rename");
         match rustix::fs::renameat_with(CWD, &draft.upper, CWD, &target, RenameFlags::NOREPLACE) {
             Err(Errno::EXIST) => Ok(()),
-            result => Ok(result.map_err(FileError::at("rename", &draft.upper))?),
+            result => {
+                result.map_err(FileError::at("rename", &draft.upper))?;
+                self.ledger.made(object, size, draft.below.as_ref().map(|below| below.0.clone()));
+                Ok(())
+            }
         }
     }
 
@@ -55,9 +66,16 @@ impl Snapshots {
         self.dir.join(if is_name(&id.0) { &id.0 } else { ".none" })
     }
 
-    /// Whether there is one.
+    /// Whether there is one. If so, it stays as long as this process lives (`lease.rs`).
     pub fn exists(&self, id: &SnapshotId) -> bool {
-        self.path(id).is_dir()
+        match self.ledger.uses(&ObjectId::new(Kind::Snapshot, &*id.0)) {
+            Ok(()) => self.path(id).is_dir(),
+            Err(error) => {
+                // Made again, it will be leased, or the build fails with this error.
+                tracing::warn!(%error, "a snapshot cannot be leased");
+                false
+            }
+        }
     }
 
     /// The folders to stack, lowest first; whether they exist or not.
@@ -67,10 +85,8 @@ impl Snapshots {
 
     /// Removes a snapshot; success if there was none. Its name is free at once, its files are deleted later.
     pub fn remove(&self, id: &SnapshotId) -> Result<(), StoreError> {
-        // First the mark: one that outlives its snapshot would vouch for the next one of this name.
-        self.db.write("forget a snapshot", |db| {
-            db.prepare_cached("DELETE FROM synced_snapshots WHERE id = ?1")?.execute([&id.0]).map(drop)
-        })?;
+        // First the marks: one that outlives its snapshot would vouch for the next one of this name.
+        self.db.write("forget a snapshot", |db| strike(db, &[ObjectId::new(Kind::Snapshot, &*id.0)]))?;
         Ok(self.ingest.discard(&self.path(id))?)
     }
 }
@@ -87,9 +103,15 @@ pub struct Draft {
     upper: PathBuf,
     work: PathBuf,
     ingest: Arc<Ingest>,
+    below: Option<SnapshotId>,
 }
 
 impl Draft {
+    /// Says which snapshot this one lies on, for those who list what the store has.
+    pub fn lies_on(&mut self, below: &SnapshotId) {
+        self.below = Some(below.clone());
+    }
+
     /// overlayfs' `upperdir`: what will be the snapshot.
     pub fn upper(&self) -> &Path {
         &self.upper
