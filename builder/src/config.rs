@@ -4,6 +4,7 @@
 //! Keys of buildkitd that kiln does not honour are refused by name, as are near misses of known keys; anything else
 //! unknown gives a warning, so that a file for a newer kiln still works.
 
+use crate::space::{GcConfig, Space};
 use frontend::lint::rules::KILN_GROUP;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -20,6 +21,8 @@ pub struct Config {
     pub registries: BTreeMap<String, RegistryConfig>,
     /// `[checks]`
     pub checks: ChecksConfig,
+    /// `[gc]`
+    pub gc: GcConfig,
     /// Remarks for the user, to be shown once.
     pub warnings: Vec<String>,
 }
@@ -109,13 +112,12 @@ pub enum ConfigError {
 }
 
 /// Top-level settings of buildkitd other than `registry`.
-const BUILDKITD_KEYS: [&str; 17] = [
+const BUILDKITD_KEYS: [&str; 16] = [
     "cdi",
     "debug",
     "dns",
     "entitlements",
     "frontend",
-    "gc",
     "grpc",
     "history",
     "insecure-entitlements",
@@ -129,7 +131,8 @@ const BUILDKITD_KEYS: [&str; 17] = [
     "worker",
 ];
 
-const TOP_KEYS: [&str; 2] = ["registry", "checks"];
+const TOP_KEYS: [&str; 3] = ["registry", "checks", "gc"];
+const GC_KEYS: [&str; 4] = ["enabled", "reservedSpace", "maxUsedSpace", "minFreeSpace"];
 const CHECKS_KEYS: [&str; 2] = ["skip", "experimental"];
 const REGISTRY_KEYS: [&str; 6] = ["mirrors", "http", "insecure", "ca", "keypair", "tlsconfigdir"];
 const KEYPAIR_KEYS: [&str; 2] = ["key", "cert"];
@@ -166,12 +169,17 @@ impl Config {
         let mut reader = Reader { path, warnings: vec![] };
         let mut registries = BTreeMap::new();
         let mut checks = ChecksConfig::default();
+        let mut gc = GcConfig::default();
         for (key, value) in &table {
             if BUILDKITD_KEYS.contains(&key.as_str()) {
                 return Err(ConfigError::NotHonoured { path: path.to_owned(), key: key.clone() });
             }
             if key == "checks" {
                 checks = reader.checks(reader.table(value, "checks")?)?;
+                continue;
+            }
+            if key == "gc" {
+                gc = reader.gc(reader.table(value, "gc")?)?;
                 continue;
             }
             if key != "registry" {
@@ -184,7 +192,7 @@ impl Config {
                 registries.insert(domain.clone(), registry);
             }
         }
-        Ok(Config { path: Some(path.to_owned()), registries, checks, warnings: reader.warnings })
+        Ok(Config { path: Some(path.to_owned()), registries, checks, gc, warnings: reader.warnings })
     }
 }
 
@@ -206,6 +214,30 @@ impl Reader<'_> {
             }
         }
         Ok(checks)
+    }
+
+    fn gc(&mut self, table: &Table) -> Result<GcConfig, ConfigError> {
+        let mut gc = GcConfig::default();
+        for (key, value) in table {
+            let full = format!("gc.{key}");
+            match key.as_str() {
+                "enabled" => gc.enabled = self.bool(value, &full)?,
+                "reservedSpace" => gc.reserved = Some(self.space(value, &full)?),
+                "maxUsedSpace" => gc.max_used = Some(self.space(value, &full)?),
+                "minFreeSpace" => gc.min_free = Some(self.space(value, &full)?),
+                _ => self.unknown(key, "gc", &GC_KEYS)?,
+            }
+        }
+        Ok(gc)
+    }
+
+    fn space(&self, value: &Value, key: &str) -> Result<Space, ConfigError> {
+        let space = match value {
+            Value::Integer(bytes) => u64::try_from(*bytes).ok().map(Space::Bytes),
+            Value::String(text) => Space::parse(text).ok(),
+            _ => None,
+        };
+        space.ok_or_else(|| self.mismatch(key, "bytes, a size such as \"20GB\", or a share such as \"60%\""))
     }
 
     /// Names of rules. A file for a newer kiln may have rules that this one lacks.
@@ -372,7 +404,23 @@ mod tests {
             "[[registry.x.keypair]]\nkey = \"a\"",
             "`/etc/kiln/kiln.toml`: `registry.\"x\".keypair` must be a table with both `key` and `cert`",
         );
+        check(
+            "[gc]\nmaxUsedSpace = \"lots\"",
+            "`/etc/kiln/kiln.toml`: `gc.maxUsedSpace` must be bytes, a size such as \"20GB\", or a share such as \"60%\"",
+        );
         check("[registry.x", "`/etc/kiln/kiln.toml` is not valid TOML");
+    }
+
+    #[test]
+    fn limits_of_the_store() {
+        let config = parse("[gc]\nmaxUsedSpace = \"10GB\"\nminFreeSpace = \"5%\"\nreservedSpace = 1000").unwrap();
+        let expected = GcConfig {
+            enabled: true,
+            reserved: Some(Space::Bytes(1000)),
+            max_used: Some(Space::Bytes(10 << 30)),
+            min_free: Some(Space::Percent(5.0)),
+        };
+        assert_eq!(config.gc, expected);
     }
 
     #[test]

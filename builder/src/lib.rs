@@ -23,6 +23,7 @@ pub mod report;
 pub mod sandbox;
 pub mod secret;
 pub mod source;
+pub mod space;
 pub mod ssh;
 pub mod step;
 pub mod time;

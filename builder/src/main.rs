@@ -1,6 +1,6 @@
 //! Starts kiln: enters a user namespace where one is needed, then runs the command.
 
-use builder::cli::{Cli, Command, build, exit, logs};
+use builder::cli::{Cli, Command, build, debug, du, exit, logs, prune};
 use clap::Parser;
 use std::process::ExitCode;
 
@@ -17,6 +17,9 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Build(args) => build::run(&cli, args, identity),
         Command::Logs(args) => logs::run(&cli, args, &identity),
+        Command::Du(args) => du::run(&cli, args, &identity),
+        Command::Prune(args) => prune::run(&cli, args, &identity),
+        Command::Debug(args) => debug::run(&cli, args, &identity),
     };
     match result {
         Ok(code) => ExitCode::from(code),

@@ -40,6 +40,9 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// An export that met more damaged blobs than this fails: a disk that returns other bytes than it was given is not helped.
+const DAMAGED_BLOBS: usize = 100;
+
 /// What a build works with, beside its options.
 #[derive(Clone)]
 pub struct World {
@@ -172,21 +175,32 @@ pub async fn build(options: &BuildOptions, world: &World) -> Result<Built, Build
     let mut response = Response::new();
     for exporter in &exporters {
         let vertex = world.progress.task(&exporter.name());
-        let export = Export {
-            images: &built,
-            multi_platform,
-            epoch: plan.epoch,
-            store: &world.store,
-            blobs: &tools.blobs,
-            sources: &tools.images,
-            vertex: &vertex,
-        };
-        let exported = tokio::select! {
-            exported = exporter.export(&export) => exported,
-            () = world.cancel.canceled() => {
-                vertex.end(Outcome::Canceled);
-                return Err(BuildError::Canceled);
+        let mut blobs = tools.blobs.clone();
+        let mut damaged = 0;
+        let exported = loop {
+            let export = Export {
+                images: &built,
+                multi_platform,
+                epoch: plan.epoch,
+                store: &world.store,
+                blobs: &blobs,
+                sources: &tools.images,
+                vertex: &vertex,
+            };
+            let exported = tokio::select! {
+                exported = exporter.export(&export) => exported,
+                () = world.cancel.canceled() => {
+                    vertex.end(Outcome::Canceled);
+                    return Err(BuildError::Canceled);
+                }
+            };
+            // A blob that was damaged on disk has been dropped, and is made again. The next may be damaged, too.
+            let found = world.store.take_damaged_blobs().len();
+            damaged += found;
+            if exported.is_ok() || found == 0 || damaged > DAMAGED_BLOBS || exporter.uses_stdout() {
+                break exported;
             }
+            blobs = LayerBlobs::new(world.store.clone());
         };
         response.extend(vertex.finish(exported)?);
     }

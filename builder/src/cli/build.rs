@@ -1,7 +1,7 @@
 //! `kiln build`: opens the store, runs the pipeline, and tells how it went.
 
 use super::options::{BuildArgs, BuildOptions, ContextArg, FileArg};
-use super::{Cli, exit, failure};
+use super::{Cli, exit, failure, open_store, say_remarks};
 use crate::call::{self, Answered};
 use crate::cancel::Cancel;
 use crate::config::Config;
@@ -15,7 +15,6 @@ use crate::registry::retry::RetryPolicy;
 use crate::report::{self, Detail};
 use crate::sandbox::userns::Identity;
 use anyhow::{Context, Result};
-use cache::store::Store;
 use frontend::git_url::redacted;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -38,8 +37,10 @@ pub fn run(cli: &Cli, args: &BuildArgs, identity: Identity) -> Result<u8> {
     let config = Config::load(cli.config.as_deref(), |name| std::env::var_os(name))?;
     config.warnings.iter().for_each(|warning| eprintln!("WARNING: {warning}"));
     options.checks = config.checks.clone();
-    let root = cli.root.clone().map_or_else(|| crate::default_root(&identity), Ok)?;
-    let store = Store::open(&root)?;
+    let store = open_store(cli, &identity)?;
+    if let Some(limits) = config.gc.limits(options.keep_storage, &store.disk()?) {
+        store.set_limits(limits);
+    }
     let mut policy = RetryPolicy::default();
     if options.call.is_some() {
         // An answer without some base is better than one that comes late.
@@ -76,6 +77,10 @@ pub fn run(cli: &Cli, args: &BuildArgs, identity: Identity) -> Result<u8> {
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
     let summary = renderer.join().unwrap_or_default();
     store.sync()?;
+    if let Err(error) = store.settle() {
+        eprintln!("WARNING: what this build used is not written down: {}", crate::progress::chain(&error));
+    }
+    say_remarks(&store);
     if let Some(log) = log {
         remember(log, &result, &summary);
     }

@@ -6,6 +6,8 @@ pub const SUCCESS: u8 = 0;
 pub const FAILURE: u8 = 1;
 /// The command line could not be understood.
 pub const USAGE: u8 = 2;
+/// `kiln debug verify` found damage, and did not remove all of it.
+pub const DAMAGED: u8 = 3;
 /// A bug of kiln.
 pub const INTERNAL: u8 = 100;
 /// Stopped by SIGINT or SIGTERM.

@@ -1,11 +1,9 @@
 //! `kiln logs`: the complete output of the steps of a build.
 
-use super::Cli;
-use super::exit;
+use super::{Cli, exit, open_store};
 use crate::history::{self, BuildRecord, Status, StepRecord};
 use crate::sandbox::userns::Identity;
 use anyhow::{Context, Result};
-use cache::store::Store;
 use clap::Args;
 use std::fs::File;
 use std::io::{self, Write};
@@ -25,8 +23,7 @@ pub struct LogsArgs {
 
 /// Runs the command; gives the program's exit code.
 pub fn run(cli: &Cli, args: &LogsArgs, identity: &Identity) -> Result<u8> {
-    let root = cli.root.clone().map_or_else(|| crate::default_root(identity), Ok)?;
-    let store = Store::open(&root)?;
+    let store = open_store(cli, identity)?;
     let printed = match args.list {
         true => print_list(&history::list(&store)?),
         false => {

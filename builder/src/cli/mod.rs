@@ -3,13 +3,21 @@
 pub mod build;
 pub mod call;
 pub mod csv;
+pub mod debug;
+pub mod du;
 pub mod exit;
 pub mod failure;
+mod filter;
 pub mod logs;
+mod object;
 pub mod options;
 pub mod output;
-mod resources;
+pub mod prune;
+pub(crate) mod resources;
 
+use crate::sandbox::userns::Identity;
+use anyhow::Result;
+use cache::store::Store;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -35,4 +43,23 @@ pub enum Command {
     Build(Box<options::BuildArgs>),
     /// Show the complete output of a build's steps
     Logs(logs::LogsArgs),
+    /// Show what the store holds, and how much of the disk it takes
+    Du(du::DuArgs),
+    /// Remove from the store what no build uses now
+    Prune(prune::PruneArgs),
+    /// Look into what went wrong
+    Debug(debug::DebugArgs),
+}
+
+/// Opens the store that the flags name; what was found damaged is said.
+pub(crate) fn open_store(cli: &Cli, identity: &Identity) -> Result<Store> {
+    let root = cli.root.clone().map_or_else(|| crate::default_root(identity), Ok)?;
+    let store = Store::open(&root)?;
+    say_remarks(&store);
+    Ok(store)
+}
+
+/// Says what the store has to say.
+pub(crate) fn say_remarks(store: &Store) {
+    store.take_remarks().iter().for_each(|remark| eprintln!("WARNING: {remark}"));
 }

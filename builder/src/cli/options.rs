@@ -6,6 +6,7 @@ use super::output::{self, OutputSpec};
 use super::resources;
 use crate::config::ChecksConfig;
 use crate::sandbox::limits::Limits;
+use crate::space::Space;
 use clap::Args;
 use frontend::git_url::{GitUrl, redacted};
 use frontend::op::GitSource;
@@ -135,6 +136,9 @@ pub struct BuildArgs {
     /// Grant what a Dockerfile asks for: network.host, security.insecure
     #[arg(long = "allow", value_name = "ENTITLEMENT")]
     allow: Vec<String>,
+    /// Largest size of the store after this build, such as 20GB or 60% (of the disk): `maxUsedSpace` of kiln.toml
+    #[arg(long, value_name = "SPACE")]
+    keep_storage: Option<String>,
     /// Look up every tag anew (kiln always does)
     #[arg(long)]
     pull: bool,
@@ -180,6 +184,8 @@ pub struct BuildOptions {
     pub ulimits: Vec<(String, i64, i64)>,
     pub cgroup_parent: Option<String>,
     pub limits: Limits,
+    /// The store's largest size.
+    pub keep_storage: Option<Space>,
     pub entitlements: BTreeSet<String>,
 }
 
@@ -283,6 +289,11 @@ impl BuildArgs {
             ulimits: self.ulimits.iter().map(|text| ulimit(text)).collect::<Result<_, _>>()?,
             cgroup_parent: self.cgroup_parent.clone(),
             limits: self.limits()?,
+            keep_storage: self
+                .keep_storage
+                .as_deref()
+                .map(|text| Space::parse(text).map_err(|problem| bad("keep-storage", text, problem)))
+                .transpose()?,
             entitlements: self.entitlements()?,
         })
     }

@@ -43,7 +43,7 @@ pub(super) fn check(limits: &Limits) -> Result<(), String> {
 }
 
 /// A number of bytes with a suffix of docker's: `b k m g t p`, powers of 1024.
-pub(super) fn bytes(text: &str) -> Result<u64, String> {
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     let problem = || "it must be a number of bytes, such as 64m".to_string();
     let lower = text.to_lowercase();
     let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());

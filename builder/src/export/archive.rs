@@ -87,7 +87,7 @@ pub fn write(
     }
     for (digest, size) in blobs {
         let mut header = header(tar::EntryType::Regular, 0o444, *size);
-        let file = store.content().open(digest)?;
+        let file = store.content().open_verified(digest)?;
         archive
             .append_data(&mut header, format!("blobs/sha256/{}", digest.hex()), file)
             .map_err(ExportError::Archive)?;

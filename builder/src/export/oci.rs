@@ -145,7 +145,7 @@ pub fn write_folder(
     for digest in blobs.keys() {
         let path = folder.join(digest.hex());
         if !path.exists() {
-            let mut from = store.content().open(digest)?;
+            let mut from = store.content().open_verified(digest)?;
             Target::File(path).write(|out| std::io::copy(&mut from, out).map(drop).map_err(ExportError::Archive))?;
         }
     }

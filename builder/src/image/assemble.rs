@@ -7,6 +7,8 @@ use crate::progress::Vertex;
 use crate::source::image::{ImageError, ImageSource};
 use cache::digest::{Descriptor, Digest};
 use cache::layer::compression::{LayerBlob, MediaTypes};
+use cache::ledger::About;
+use cache::object::{Kind, ObjectId};
 use cache::store::Store;
 use cache::tree::{Layer, RemoteLayer, Tree};
 use frontend::image_config::ImageConfig;
@@ -187,6 +189,11 @@ async fn layer(
 ) -> Result<(LayerBlob, Option<RemoteLayer>), AssembleError> {
     let Layer { remote: Some(remote), .. } = &tree.layers[i] else {
         let up_to = Tree { layers: tree.layers[..=i].to_vec() };
+        if workshop.blobs.needs_below(&up_to, options.layer)? {
+            // Of a step that was cached, the base may never have been fetched, or may be gone.
+            let below = Tree { layers: tree.layers[..i].to_vec() };
+            workshop.images.ensure_unpacked(&below, workshop.vertex).await?;
+        }
         return Ok((workshop.blobs.of_top(up_to, options.layer).await?, None));
     };
     let blob = LayerBlob { descriptor: remote.descriptor.clone(), diff_id: remote.diff_id.clone() };
@@ -200,5 +207,8 @@ async fn layer(
 
 fn put(store: &Store, media_type: &str, bytes: &[u8]) -> Result<Descriptor, cache::error::StoreError> {
     let digest: Digest = store.content().put(bytes)?;
+    let kind = ["config", "index", "list"].into_iter().find(|kind| media_type.contains(kind)).unwrap_or("manifest");
+    let about = About { description: format!("{kind} of an image that was built"), category: "" };
+    store.describe(ObjectId::new(Kind::Blob, digest.hex()), about);
     Ok(Descriptor { media_type: media_type.into(), digest, size: bytes.len() as u64 })
 }

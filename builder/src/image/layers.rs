@@ -69,6 +69,12 @@ impl LayerBlobs {
         .cloned()
     }
 
+    /// Whether the layers below have to be on disk to make the blob of the topmost one.
+    pub fn needs_below(&self, tree: &Tree, options: LayerOptions) -> Result<bool, BlobError> {
+        let top = &tree.layers.last().expect("only trees with layers have a topmost one").snapshot;
+        Ok(!lies_on_nothing(top, tree) && known(&self.store, &memo(top, options), options.compression)?.is_none())
+    }
+
     /// The blob of a pulled layer, which is in the store, in another compression.
     pub async fn recompressed(&self, from: &LayerBlob, compression: Compression) -> Result<LayerBlob, BlobError> {
         let id = SnapshotId(from.descriptor.digest.hex().to_string());
@@ -87,10 +93,7 @@ impl LayerBlobs {
 }
 
 fn make(store: &Store, tree: &Tree, top: &SnapshotId, options: LayerOptions) -> Result<LayerBlob, BlobError> {
-    let memo = match options.clamp {
-        None => top.clone(),
-        Some(seconds) => SnapshotId(format!("{}@{seconds}", top.0)),
-    };
+    let memo = memo(top, options);
     if let Some(blob) = known(store, &memo, options.compression)? {
         return Ok(blob);
     }
@@ -102,6 +105,7 @@ fn make(store: &Store, tree: &Tree, top: &SnapshotId, options: LayerOptions) -> 
                 .map_err(|source| BlobError::View { snapshot: top.clone(), source })?,
         ),
     };
+    store.reserve(0)?;
     let mtime = options.clamp.map_or(Mtime::Keep, Mtime::Clamp);
     let upper = store.snapshots().path(top);
     let blob = write_blob(store.content(), options.compression, threads(), |sink| {
@@ -131,11 +135,26 @@ fn recompress(
     Ok(blob)
 }
 
+/// What a blob of the layer is remembered under.
+fn memo(top: &SnapshotId, options: LayerOptions) -> SnapshotId {
+    match options.clamp {
+        None => top.clone(),
+        Some(seconds) => SnapshotId(format!("{}@{seconds}", top.0)),
+    }
+}
+
 /// A blob that was made before and is still there.
 fn known(store: &Store, memo: &SnapshotId, compression: Compression) -> Result<Option<LayerBlob>, BlobError> {
     match store.layer_blob(memo, compression)? {
-        Some(blob) if store.content().has(&blob.descriptor.digest)?.is_some() => Ok(Some(blob)),
-        _ => Ok(None),
+        Some(blob) => match store.content().has(&blob.descriptor.digest)? {
+            Some(size) if size == blob.descriptor.size => Ok(Some(blob)),
+            Some(_) => {
+                store.content().drop_damaged(&blob.descriptor.digest)?;
+                Ok(None)
+            }
+            None => Ok(None),
+        },
+        None => Ok(None),
     }
 }
 

@@ -20,6 +20,8 @@ use crate::secret::Secrets;
 use crate::ssh::{SshAgents, SshError};
 use cache::checksum::change_digest;
 use cache::error::FileError;
+use cache::ledger::About;
+use cache::object::{Kind, ObjectId};
 use cache::snapshot::overlay::Draft;
 use cache::store::Store;
 use cache::tree::{Layer, SnapshotId, stack};
@@ -126,6 +128,9 @@ impl Inner {
         let (snapshot, change) = (tree.layer.snapshot.clone(), tree.layer.change.clone());
         let note = serde_json::to_vec(&Known { snapshot, change, time: tree.time }).expect("plain data");
         self.store.put_note(NOTES, &key, &note)?;
+        let id = ObjectId::new(Kind::Snapshot, &*tree.layer.snapshot.0);
+        let description = format!("checkout of {}", remote.shown);
+        self.store.describe(id, About { description, category: "source.git.checkout" });
         Ok(tree)
     }
 

@@ -17,6 +17,8 @@ use crate::secret::Secrets;
 use bytes::Bytes;
 use cache::digest::Digest;
 use cache::error::FileError;
+use cache::ledger::About;
+use cache::object::{Kind, ObjectId};
 use cache::snapshot::overlay::Draft;
 use cache::store::Store;
 use cache::tree::{Layer, SnapshotId, stack};
@@ -98,7 +100,7 @@ struct Known {
 enum Answered {
     /// It is what was known.
     Same,
-    New(Received),
+    New(Box<Received>),
 }
 
 /// A body that was written to a draft.
@@ -169,6 +171,9 @@ impl Inner {
         let (store, draft) = (self.store.clone(), received.draft);
         blocking(move || store.snapshots().commit(draft, &snapshot)).await?;
         let note = serde_json::to_vec(&received.known).expect("plain data");
+        let id = ObjectId::new(Kind::Snapshot, &*file.layer.snapshot.0);
+        self.store
+            .describe(id, About { description: format!("{} from {}", request.filename, shown(&url)), category: "" });
         self.store.put_note(BY_URL, url.as_str(), &note)?;
         self.store.put_note(BY_DIGEST, file.digest.as_str(), &note)?;
         Ok(file)
@@ -190,7 +195,7 @@ impl Inner {
         if is_same || response.status() == StatusCode::NOT_MODIFIED {
             return Ok(Answered::Same);
         }
-        Ok(Answered::New(self.receive(response, request, url, vertex).await?))
+        Ok(Answered::New(Box::new(self.receive(response, request, url, vertex).await?)))
     }
 
     /// Writes a body to a draft while it comes.

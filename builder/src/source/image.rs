@@ -231,7 +231,9 @@ impl ImageSource {
     pub async fn push(&self, to: &Reference, image: &PushImage, vertex: &Vertex) -> Result<Digest, ImageError> {
         let open = |blob: Descriptor| -> Opened<'_, ImageError> {
             Box::pin(async move {
-                if self.inner.store.content().has(&blob.digest)?.is_none() {
+                let (store, digest) = (self.inner.store.clone(), blob.digest.clone());
+                // What is damaged would be refused by the registry, after all of it was sent.
+                if !blocking(move || store.content().verify(&digest)).await? {
                     let known = image.blobs.iter().find(|known| known.descriptor.digest == blob.digest);
                     let origins = known.map(|known| known.origins.as_slice()).unwrap_or_default();
                     self.fetch_from_any(&blob, origins, vertex).await?;
@@ -399,7 +401,7 @@ impl ImageSource {
             Ok(bytes) => Ok(Some(bytes)),
             Err(StoreError::Missing { .. }) => Ok(None),
             Err(StoreError::Mismatch { .. }) => {
-                content.delete(digest)?;
+                content.drop_damaged(digest)?;
                 Ok(None)
             }
             Err(error) => Err(error.into()),

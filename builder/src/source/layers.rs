@@ -13,6 +13,8 @@ use cache::digest::{Descriptor, Digest};
 use cache::layer::LayerError;
 use cache::layer::apply::{Deferred, apply, finish_deferred};
 use cache::layer::compression::decompressor;
+use cache::ledger::About;
+use cache::object::{Kind, ObjectId};
 use cache::snapshot::overlay::Draft;
 use cache::tree::{Layer, RemoteLayer, SnapshotId, Tree};
 use cache::{Store, StoreError};
@@ -32,6 +34,8 @@ const PIECES_AHEAD: usize = 64;
 /// Between two progress reports of a transfer.
 const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 const COPY_BUFFER: usize = 128 << 10;
+/// How much larger than its blob an unpacked layer is, as a rule.
+const UNPACKED_SIZE: u64 = 3;
 
 /// A layer whose files are there, but for what depends on those below.
 struct Prepared {
@@ -112,13 +116,21 @@ impl ImageSource {
             below.await.map_err(|_| ImageError::Interrupted(digest.clone()))?;
         }
         let (store, id, lowers) = (store.clone(), layer.snapshot.clone(), lowers.to_vec());
-        blocking(move || finish(&store, prepared, &id, &lowers, &digest)).await
+        let (origin, under) = (remote.origin.clone(), lowers_top(&lowers));
+        blocking(move || {
+            finish(&store, prepared, &id, &lowers, &digest, under)?;
+            let description = format!("layer {digest} of {origin}");
+            store.describe(ObjectId::new(Kind::Snapshot, &*id.0), About { description, category: "" });
+            Ok(())
+        })
+        .await
     }
 
     /// Unpacks a layer from the store's blob; without one, while fetching it into the store.
     async fn unpack(&self, remote: &RemoteLayer, vertex: &Vertex) -> Result<Prepared, ImageError> {
         let digest = &remote.descriptor.digest;
         let _claim = self.claim_blob(digest).await?;
+        self.make_room(remote.descriptor.size.saturating_mul(1 + UNPACKED_SIZE)).await?;
         let status = format!("extracting {digest}");
         if self.inner.store.content().has(digest)?.is_some() {
             vertex.status(&status, 0, 0);
@@ -131,7 +143,7 @@ impl ImageSource {
                 // A blob that was damaged in the store is fetched again; one that was bad from the start fails again.
                 Err(error @ (ImageError::Unpack { .. } | ImageError::DiffId { .. })) => {
                     tracing::warn!(%error, "stored blob will be fetched again");
-                    self.inner.store.content().delete(digest)?;
+                    self.inner.store.content().drop_damaged(digest)?;
                 }
                 result => {
                     vertex.status_done(&status, 0, 0);
@@ -139,6 +151,7 @@ impl ImageSource {
                 }
             }
         }
+        self.describe_blob(remote);
         let input = self.open(&remote.descriptor, &remote.origin).await?;
         vertex.status(&status, 0, 0);
         let (store, remote_of_thread) = (self.inner.store.clone(), remote.clone());
@@ -161,6 +174,7 @@ impl ImageSource {
         if store.content().has(&descriptor.digest)?.is_some() {
             return Ok(());
         }
+        self.make_room(descriptor.size).await?;
         let input = self.open(descriptor, origin).await?;
         let (store, digest) = (store.clone(), descriptor.digest.clone());
         let stored = feed(input, descriptor, origin, vertex, move |mut input| {
@@ -180,6 +194,17 @@ impl ImageSource {
             Ok(())
         });
         stored.await
+    }
+
+    async fn make_room(&self, bytes: u64) -> Result<(), ImageError> {
+        let store = self.inner.store.clone();
+        Ok(blocking(move || store.reserve(bytes)).await?)
+    }
+
+    fn describe_blob(&self, remote: &RemoteLayer) {
+        let description = format!("pulled from {}", remote.origin);
+        let id = ObjectId::new(Kind::Blob, remote.descriptor.digest.hex());
+        self.inner.store.describe(id, About { description, category: "" });
     }
 
     async fn claim_blob(&self, digest: &Digest) -> Result<cache::claim::Claim, ImageError> {
@@ -333,8 +358,12 @@ fn finish(
     id: &SnapshotId,
     lowers: &[PathBuf],
     digest: &Digest,
+    under: Option<SnapshotId>,
 ) -> Result<(), ImageError> {
-    let Prepared { draft, deferred } = prepared;
+    let Prepared { mut draft, deferred } = prepared;
+    if let Some(under) = under {
+        draft.lies_on(&under);
+    }
     if deferred != Deferred::default() {
         let failed = |source| ImageError::Unpack { digest: digest.clone(), source };
         let lower = match lowers {
@@ -348,6 +377,12 @@ fn finish(
         finish_deferred(draft.upper(), &deferred, lower).map_err(failed)?;
     }
     Ok(store.snapshots().commit(draft, id)?)
+}
+
+/// The snapshot of the topmost folder.
+fn lowers_top(lowers: &[PathBuf]) -> Option<SnapshotId> {
+    let name = lowers.last()?.file_name()?;
+    Some(SnapshotId(name.to_string_lossy().into_owned()))
 }
 
 fn store_write(store: &Store, error: io::Error) -> ImageError {

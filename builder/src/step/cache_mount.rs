@@ -63,11 +63,6 @@ pub(super) async fn acquire(
     let about = serde_json::to_vec(key).map_err(SandboxError::path("describe the cache mount at", root))?;
     let name: String = Sha256::digest(&about).iter().map(|byte| format!("{byte:02x}")).collect();
     let folder = root.join(name);
-    fs::create_dir_all(&folder).map_err(SandboxError::path("create", &folder))?;
-    let about_path = folder.join("about");
-    if !about_path.exists() {
-        write_aside(&about_path, &about)?;
-    }
     let mut number = 0;
     let lock = loop {
         let place = folder.join(number.to_string());
@@ -81,6 +76,11 @@ pub(super) async fn acquire(
             None => tokio::time::sleep(POLL).await,
         }
     };
+    // Only now, since whoever prunes removes folders in which nobody holds a lock.
+    let about_path = folder.join("about");
+    if !about_path.exists() {
+        write_aside(&about_path, &about)?;
+    }
     let place = folder.join(number.to_string());
     let tree = place.join("tree");
     if tree.exists() && anew.is_some_and(|begun| begun.is_first(&tree)) {

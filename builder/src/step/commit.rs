@@ -35,7 +35,7 @@ pub enum CommitError {
 /// used: what comes after then hits, and no blob is made twice.
 pub fn commit(
     store: &Store,
-    draft: Draft,
+    mut draft: Draft,
     base: &Tree,
     lowers: &[PathBuf],
     writer: Writer,
@@ -49,7 +49,12 @@ pub fn commit(
     }
     let change = change_digest(draft.upper(), &|_| None)?;
     let snapshot = SnapshotId(stack(&base.content(), &change).to_hex());
+    if let Some(below) = base.layers.last() {
+        draft.lies_on(&below.snapshot);
+    }
     store.snapshots().commit(draft, &snapshot)?;
+    // How much a step writes is known only now.
+    store.reserve(0)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
     Ok(Layer { snapshot, change, created_ms: Some(now), remote: None })
 }

@@ -5,6 +5,8 @@ use super::file::SourceTree;
 use super::file::{self, digest};
 use super::{BuildSteps, StepError, StepOutput};
 use crate::source::context::ContextDir;
+use cache::ledger::About;
+use cache::object::{Kind, ObjectId};
 use cache::tree::{Layer, SnapshotId, stack};
 use frontend::op::{Copy, FileAction, FileOp, InputIndex, Mount, MountKind};
 use solver::graph::VertexId;
@@ -79,9 +81,12 @@ impl BuildSteps {
             let snapshot = SnapshotId(stack(&CacheKey([0; 32]), &format!("client {path} {change}")).to_hex());
             if !store.snapshots().exists(&snapshot) {
                 let draft = store.snapshots().prepare()?;
-                let op = FileOp { base: None, actions: vec![copy_all(path)], platform: crate::host_platform() };
+                let op = FileOp { base: None, actions: vec![copy_all(path.clone())], platform: crate::host_platform() };
                 file::apply(&op, &[], &[source], draft.upper())?;
                 store.snapshots().commit(draft, &snapshot)?;
+                let id = ObjectId::new(Kind::Snapshot, &*snapshot.0);
+                let description = format!("/{path} of the build context");
+                store.describe(id, About { description, category: "source.local" });
             }
             let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
             Ok(Layer { snapshot, change, created_ms: Some(now), remote: None })

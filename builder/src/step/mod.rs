@@ -165,6 +165,13 @@ impl Steps for BuildSteps {
     fn load(&self, vertex: VertexId, inputs: &[StepOutput], record: &Record) -> Result<Option<StepOutput>, StepError> {
         let Ok(layer) = serde_json::from_slice::<Layer>(&record.output) else { return Ok(None) };
         if !self.store.snapshots().exists(&layer.snapshot) {
+            // Who prunes forgets the record first.
+            if self.store.forget(&record.recipe.key())? {
+                self.store.remark(format!(
+                    "snapshot {} is missing from the store; {:?} runs again",
+                    layer.snapshot.0, record.name
+                ));
+            }
             return Ok(None);
         }
         let output = self.base(vertex, inputs)?.with(layer);
@@ -225,6 +232,7 @@ impl BuildSteps {
             false => commit::Writer::Copier,
         };
         tokio::task::spawn_blocking(move || {
+            store.reserve(0)?;
             let draft = store.snapshots().prepare()?;
             if let Some(top) = lowers.last() {
                 draft.inherit_root(top)?;
@@ -243,6 +251,8 @@ impl BuildSteps {
         inputs: &[StepOutput],
     ) -> Result<Layer, StepError> {
         let lowers = self.unpacked(vertex, base).await?;
+        let store = self.store.clone();
+        tokio::task::spawn_blocking(move || store.reserve(0)).await??;
         let draft = self.store.snapshots().prepare()?;
         if let Some(top) = lowers.last() {
             draft.inherit_root(top)?;

@@ -1,0 +1,57 @@
+//! `kiln debug`: looking into what went wrong.
+
+use super::{Cli, exit, open_store};
+use crate::sandbox::userns::Identity;
+use anyhow::Result;
+use cache::verify::Mode;
+use clap::{Args, Subcommand};
+
+/// The command.
+#[derive(Args, Debug)]
+pub struct DebugArgs {
+    #[command(subcommand)]
+    command: DebugCommand,
+}
+
+#[derive(Subcommand, Debug)]
+enum DebugCommand {
+    /// Check all that is stored: blobs, snapshots, records
+    Verify(VerifyArgs),
+}
+
+#[derive(Args, Debug)]
+struct VerifyArgs {
+    /// Remove what is damaged, so that it is made again
+    #[arg(long)]
+    repair: bool,
+}
+
+/// Runs the command; gives the program's exit code.
+pub fn run(cli: &Cli, args: &DebugArgs, identity: &Identity) -> Result<u8> {
+    match &args.command {
+        DebugCommand::Verify(args) => verify(cli, args, identity),
+    }
+}
+
+fn verify(cli: &Cli, args: &VerifyArgs, identity: &Identity) -> Result<u8> {
+    let store = open_store(cli, identity)?;
+    let report = store.verify(if args.repair { Mode::Repair } else { Mode::Look })?;
+    for finding in &report.findings {
+        let done = if finding.is_repaired { " (removed)" } else { "" };
+        println!("{}{done}", crate::progress::chain(&finding.problem));
+    }
+    store.take_remarks().iter().for_each(|remark| println!("{remark}"));
+    let found = match report.findings.len() {
+        0 => "no damage".to_string(),
+        1 => "1 damage".to_string(),
+        count => format!("{count} damages"),
+    };
+    println!("{} blobs, {} snapshots, {} records: {found} found", report.blobs, report.snapshots, report.records);
+    if report.is_clean() {
+        return Ok(exit::SUCCESS);
+    }
+    if !args.repair {
+        println!("`kiln debug verify --repair` removes what is damaged; the next build makes it again");
+    }
+    Ok(exit::DAMAGED)
+}

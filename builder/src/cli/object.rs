@@ -1,0 +1,141 @@
+//! What the store holds, as `kiln du` and `kiln prune` print it: BuildKit's columns (reference/engine.md 3.8).
+
+use crate::progress::track::bytes;
+use crate::time::rfc3339_millis;
+use cache::object::{Kind, ObjectId};
+use cache::usage::Object;
+use serde_json::json;
+use std::io::{self, Write};
+
+/// How objects are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Table,
+    /// All that is known, in blocks.
+    Verbose,
+    /// An object a line.
+    Json,
+}
+
+/// As it is written in filters.
+pub fn full_id(id: &ObjectId) -> String {
+    match id.kind {
+        Kind::Blob => format!("sha256:{}", id.name),
+        _ => id.name.clone(),
+    }
+}
+
+fn short_id(id: &ObjectId) -> String {
+    let full = full_id(id);
+    match (id.kind, full.split_once('/')) {
+        (Kind::CacheMount, Some((key, number))) => format!("{}/{number}", &key[..key.len().min(22)]),
+        _ => full.chars().take(25).collect(),
+    }
+}
+
+/// Whether it changes while it is kept.
+pub fn is_mutable(object: &Object) -> bool {
+    matches!(object.id.kind, Kind::CacheMount | Kind::Git)
+}
+
+/// Prints objects, in the order given.
+pub fn print(out: &mut dyn Write, objects: &[Object], format: Format, now_ms: i64) -> io::Result<()> {
+    match format {
+        Format::Table => table(out, objects, now_ms),
+        Format::Verbose => objects.iter().try_for_each(|object| block(out, object)),
+        Format::Json => objects.iter().try_for_each(|object| writeln!(out, "{}", json(object))),
+    }
+}
+
+fn table(out: &mut dyn Write, objects: &[Object], now_ms: i64) -> io::Result<()> {
+    writeln!(out, "{:27} {:12} {:>10}  {:20}  DESCRIPTION", "ID", "RECLAIMABLE", "SIZE", "LAST ACCESSED")?;
+    for object in objects {
+        let star = |is: bool| if is { "*" } else { "" };
+        let id = format!("{}{}", short_id(&object.id), star(is_mutable(object)));
+        let size = format!("{}{}", bytes(object.size.bytes), star(object.shared));
+        let used = ago(now_ms - object.used_ms);
+        let about: String = object.description.chars().take(60).collect();
+        writeln!(out, "{id:27} {:12} {size:>10}  {used:20}  {about}", !object.in_use)?;
+    }
+    Ok(())
+}
+
+fn block(out: &mut dyn Write, object: &Object) -> io::Result<()> {
+    writeln!(out, "ID:\t\t{}", full_id(&object.id))?;
+    if let Some(parent) = &object.parent {
+        writeln!(out, "Parents:\t{parent}")?;
+    }
+    writeln!(out, "Created at:\t{}", rfc3339_millis(object.created_ms))?;
+    writeln!(out, "Mutable:\t{}", is_mutable(object))?;
+    writeln!(out, "Reclaimable:\t{}", !object.in_use)?;
+    writeln!(out, "Shared:\t\t{}", object.shared)?;
+    writeln!(out, "Size:\t\t{}", bytes(object.size.bytes))?;
+    if !object.description.is_empty() {
+        writeln!(out, "Description:\t{}", object.description)?;
+    }
+    writeln!(out, "Usage count:\t{}", object.uses)?;
+    writeln!(out, "Last used:\t{}", rfc3339_millis(object.used_ms))?;
+    writeln!(out, "Cost:\t\t{:.1}s", object.cost_ms as f64 / 1000.0)?;
+    writeln!(out, "Type:\t\t{}\n", object.category)
+}
+
+fn json(object: &Object) -> serde_json::Value {
+    json!({
+        "ID": full_id(&object.id),
+        "Parents": object.parent.iter().collect::<Vec<_>>(),
+        "CreatedAt": rfc3339_millis(object.created_ms),
+        "Mutable": is_mutable(object),
+        "Reclaimable": !object.in_use,
+        "Shared": object.shared,
+        "Size": bytes(object.size.bytes),
+        "Bytes": object.size.bytes,
+        "Description": object.description,
+        "UsageCount": object.uses,
+        "LastUsedAt": rfc3339_millis(object.used_ms),
+        "Type": object.category,
+    })
+}
+
+/// As docker says how long ago something was.
+fn ago(milliseconds: i64) -> String {
+    let seconds = milliseconds.max(0) / 1000;
+    let (minutes, hours) = (seconds / 60, seconds / 3600);
+    let text = match () {
+        () if seconds < 1 => "Less than a second".to_string(),
+        () if seconds == 1 => "1 second".to_string(),
+        () if seconds < 60 => format!("{seconds} seconds"),
+        () if minutes == 1 => "About a minute".to_string(),
+        () if minutes < 60 => format!("{minutes} minutes"),
+        () if hours == 1 => "About an hour".to_string(),
+        () if hours < 48 => format!("{hours} hours"),
+        () if hours < 24 * 14 => format!("{} days", hours / 24),
+        () if hours < 24 * 60 => format!("{} weeks", hours / 24 / 7),
+        () if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
+        () => format!("{} years", hours / 24 / 365),
+    };
+    format!("{text} ago")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_as_docker_says_them() {
+        let check = |seconds: i64, expect: &str| assert_eq!(ago(seconds * 1000), expect);
+        check(0, "Less than a second ago");
+        check(59, "59 seconds ago");
+        check(100, "About a minute ago");
+        check(7000, "About an hour ago");
+        check(3 * 86_400, "3 days ago");
+        check(15 * 86_400, "2 weeks ago");
+        check(100 * 86_400, "3 months ago");
+    }
+
+    #[test]
+    fn ids_are_short_in_tables() {
+        let mount = ObjectId::new(Kind::CacheMount, format!("{}/3", "ab".repeat(32)));
+        assert_eq!(short_id(&mount), "ababababababababababab/3");
+        assert_eq!(short_id(&ObjectId::new(Kind::Blob, "cd".repeat(32))), "sha256:cdcdcdcdcdcdcdcdcd");
+    }
+}
