@@ -84,6 +84,21 @@ impl Kiln {
         command
     }
 
+    /// Runs another command than build to its end.
+    pub fn run(&self, verb: &str, args: &[&str]) -> Finished {
+        let mut command = self.command(verb);
+        command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Finished::wait(command.spawn().unwrap_or_else(|error| panic!("start {command:?}: {error}")))
+    }
+
+    /// Runs another command than build; panics unless it succeeds. Gives what it wrote to standard output.
+    pub fn says(&self, verb: &str, args: &[&str]) -> String {
+        let finished = self.run(verb, args);
+        let out = String::from_utf8_lossy(&finished.stdout).into_owned();
+        assert!(finished.status.success(), "kiln {verb} {args:?}: {}\n{out}{}", finished.status, finished.stderr);
+        out
+    }
+
     /// A build of a context, run in it.
     pub fn build(&self, context: &Tree) -> Build<'_> {
         if let Some(user) = &self.user {
