@@ -25,7 +25,9 @@ pub mod secret;
 pub mod source;
 pub mod space;
 pub mod ssh;
+pub mod stage_shell;
 pub mod step;
+pub mod terminal;
 pub mod time;
 
 use anyhow::{Context, Result};

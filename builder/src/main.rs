@@ -16,10 +16,10 @@ fn main() -> ExitCode {
     };
     let result = match &cli.command {
         Command::Build(args) => build::run(&cli, args, identity),
+        Command::Debug(args) => debug::run(&cli, args, identity),
         Command::Logs(args) => logs::run(&cli, args, &identity),
         Command::Du(args) => du::run(&cli, args, &identity),
         Command::Prune(args) => prune::run(&cli, args, &identity),
-        Command::Debug(args) => debug::run(&cli, args, &identity),
     };
     match result {
         Ok(code) => ExitCode::from(code),

@@ -109,6 +109,10 @@ pub enum BuildError {
     ReadContext { source: io::Error },
     #[error(transparent)]
     Remote(RemoteError),
+    #[error("this builds {count} images, and a shell can be opened in one: give one --platform")]
+    NotOneStage { count: usize },
+    #[error(transparent)]
+    Stage(Box<ImageError>),
     #[error("a thread of the build died")]
     Join(#[from] tokio::task::JoinError),
     #[error("only one output may write to standard output")]
@@ -147,44 +151,21 @@ impl BuildError {
 /// Builds and exports.
 pub async fn build(options: &BuildOptions, world: &World) -> Result<Built, BuildError> {
     let exporters = open_exporters(options)?;
-    let named = named::resolve(&options.build_contexts, &world.host)?;
-    let tools = Tools::new(options, world, &named)?;
-    let inputs = inputs::load(&tools).await?;
-    let request = compile_request(options, world, &inputs, &named);
-    let Inputs { text, context, definition, .. } = inputs;
-    let dockerfile = parse(text)?;
-    let plan = plan(&dockerfile, request, &tools).await;
-    announce_warnings(&plan, &dockerfile.source, &definition);
-    let plan = plan?;
-
-    let source = dockerfile.source.clone();
-    let targets: Vec<VertexId> = roots(&plan.results).collect();
-    let (rooted, exported) = (rooted_vertices(&plan), exported_vertices(&plan));
-    let contexts = contexts(context, &named, &plan, &world.progress)?;
-    let steps = BuildSteps {
-        exported,
-        contexts,
-        layer_options: layer_options(&exporters),
-        rooted,
-        ..tools.steps(plan.graph, &targets)
-    };
-    let outputs = solve(&targets, &steps, &source, world).await?;
-
-    let built = built_images(&plan.results, outputs);
+    let solved = solve_images(options, world, layer_options(&exporters)).await?;
     let multi_platform = options.build_args.get("BUILDKIT_MULTI_PLATFORM").is_some_and(|on| on == "1" || on == "true");
     let mut response = Response::new();
     for exporter in &exporters {
         let vertex = world.progress.task(&exporter.name());
-        let mut blobs = tools.blobs.clone();
+        let mut blobs = solved.tools.blobs.clone();
         let mut damaged = 0;
         let exported = loop {
             let export = Export {
-                images: &built,
+                images: &solved.images,
                 multi_platform,
-                epoch: plan.epoch,
+                epoch: solved.epoch,
                 store: &world.store,
                 blobs: &blobs,
-                sources: &tools.images,
+                sources: &solved.tools.images,
                 vertex: &vertex,
             };
             let exported = tokio::select! {
@@ -204,8 +185,45 @@ pub async fn build(options: &BuildOptions, world: &World) -> Result<Built, Build
         };
         response.extend(vertex.finish(exported)?);
     }
-    let (warnings, unused_args) = (plan.warnings, plan.unused_args);
+    let Solved { source, warnings, unused_args, .. } = solved;
     Ok(Built { response, warnings, unused_args, source, nothing_exported: exporters.is_empty() })
+}
+
+/// A build that is done but for what becomes of its images.
+pub(crate) struct Solved<'a> {
+    pub images: Vec<BuiltImage>,
+    pub tools: Tools<'a>,
+    pub epoch: Option<i64>,
+    pub warnings: Vec<Diagnostic>,
+    pub unused_args: Vec<UnusedArg>,
+    pub source: Arc<SourceText>,
+}
+
+/// Everything but the exports; blobs of layers are begun as `layer_options` say.
+pub(crate) async fn solve_images<'a>(
+    options: &'a BuildOptions,
+    world: &'a World,
+    layer_options: Vec<LayerOptions>,
+) -> Result<Solved<'a>, BuildError> {
+    let named = named::resolve(&options.build_contexts, &world.host)?;
+    let tools = Tools::new(options, world, &named)?;
+    let inputs = inputs::load(&tools).await?;
+    let request = compile_request(options, world, &inputs, &named);
+    let Inputs { text, context, definition, .. } = inputs;
+    let dockerfile = parse(text)?;
+    let plan = plan(&dockerfile, request, &tools).await;
+    announce_warnings(&plan, &dockerfile.source, &definition);
+    let plan = plan?;
+
+    let source = dockerfile.source.clone();
+    let targets: Vec<VertexId> = roots(&plan.results).collect();
+    let (rooted, exported) = (rooted_vertices(&plan), exported_vertices(&plan));
+    let contexts = contexts(context, &named, &plan, &world.progress)?;
+    let steps = BuildSteps { exported, contexts, layer_options, rooted, ..tools.steps(plan.graph, &targets) };
+    let outputs = solve(&targets, &steps, &source, world).await?;
+    let images = built_images(&plan.results, outputs);
+    let BuildPlan { epoch, warnings, unused_args, .. } = plan;
+    Ok(Solved { images, tools, epoch, warnings, unused_args, source })
 }
 
 /// All outputs are understood before anything is built.
@@ -261,6 +279,7 @@ impl<'a> Tools<'a> {
             ssh: self.ssh.clone(),
             identity: self.world.identity.clone(),
             limits: self.options.limits.clone(),
+            on_failure: self.options.on_failure.clone(),
             logs: self.world.logs.clone(),
             layer_options: vec![],
             cancel: self.world.cancel.clone(),

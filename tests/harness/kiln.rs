@@ -1,6 +1,6 @@
 //! Runs the built `kiln` with a store and a configuration of its own, and reads what it says.
 
-use crate::{Image, Registry, Tree, User};
+use crate::{Image, Registry, Terminal, Tree, User};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use rustix::process::{Pid, Signal, kill_process};
@@ -70,7 +70,29 @@ impl Kiln {
 
     /// `kiln --root … --config … <verb>`.
     pub fn command(&self, verb: &str) -> Command {
-        let mut command = Command::new(&self.program);
+        self.command_through(&[], verb)
+    }
+
+    /// `kiln … <args>` in a context's folder, on a terminal.
+    pub fn on_terminal(&self, context: &Tree, args: &[&str]) -> Terminal {
+        if let Some(user) = &self.user {
+            context.give_to(user.uid, user.gid);
+        }
+        let mut command = self.command_through(&["setsid", "--ctty"], args[0]);
+        command.args(&args[1..]).current_dir(context.path());
+        Terminal::start(command)
+    }
+
+    /// As [`Kiln::command`], started by another program that is given it as its last arguments.
+    pub fn command_through(&self, starter: &[&str], verb: &str) -> Command {
+        let mut command = match starter {
+            [] => Command::new(&self.program),
+            [starter, args @ ..] => {
+                let mut command = Command::new(starter);
+                command.args(args).arg(&self.program);
+                command
+            }
+        };
         command.arg("--root").arg(self.root()).arg("--config").arg(self.folder.path().join("kiln.toml")).arg(verb);
         // What the caller's environment says must not change what is tested.
         for name in ["SOURCE_DATE_EPOCH", "BUILDKIT_PROGRESS", "DOCKER_DEFAULT_PLATFORM", "KILN_ROOT", "KILN_CONFIG"] {
@@ -106,7 +128,7 @@ impl Kiln {
         }
         let mut command = self.command("build");
         command.current_dir(context.path());
-        Build { kiln: self, command, context: ".".into(), progress: "rawjson", input: None }
+        Build { kiln: self, command, context: ".".into(), progress: "rawjson", input: None, timeout: TIMEOUT }
     }
 
     /// Builds a context, exports the image as an OCI archive and reads that.
@@ -137,6 +159,7 @@ pub struct Build<'a> {
     context: String,
     progress: &'static str,
     input: Option<PathBuf>,
+    timeout: Duration,
 }
 
 impl Build<'_> {
@@ -160,6 +183,12 @@ impl Build<'_> {
     /// `--progress`; rawjson, unless this is called.
     pub fn progress(mut self, mode: &'static str) -> Self {
         self.progress = mode;
+        self
+    }
+
+    /// A build that takes longer hangs; five minutes, unless this is called.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
         self
     }
 
@@ -187,7 +216,8 @@ impl Build<'_> {
 
     /// Runs it to its end, whatever that is.
     pub fn run(self) -> Finished {
-        Finished::wait(self.spawn())
+        let timeout = self.timeout;
+        Finished::wait_for(self.spawn(), timeout)
     }
 
     /// Runs it; panics unless it succeeds.
@@ -253,10 +283,14 @@ pub struct Step {
 impl Finished {
     /// Waits for a build; one that hangs is killed, and the test fails.
     pub fn wait(child: Child) -> Finished {
+        Finished::wait_for(child, TIMEOUT)
+    }
+
+    fn wait_for(child: Child, timeout: Duration) -> Finished {
         let pid = Pid::from_child(&child);
         let (done, watch) = channel::<()>();
         let watchdog = std::thread::spawn(move || {
-            let hangs = watch.recv_timeout(TIMEOUT) == Err(RecvTimeoutError::Timeout);
+            let hangs = watch.recv_timeout(timeout) == Err(RecvTimeoutError::Timeout);
             if hangs {
                 let _ = kill_process(pid, Signal::KILL);
             }

@@ -6,12 +6,14 @@
 
 pub mod bases;
 mod dockerd;
+pub mod foreign;
 pub mod git_server;
 mod http;
 mod http_server;
 mod image;
 mod kiln;
 mod registry;
+mod terminal;
 mod tree;
 mod user;
 
@@ -21,6 +23,7 @@ pub use http_server::{Answer, Asked, HttpServer};
 pub use image::{Entry, Image, Kind, layer_entries};
 pub use kiln::{Build, Finished, Kiln, Step, wait_for_line};
 pub use registry::Registry;
+pub use terminal::Terminal;
 pub use tree::Tree;
 pub use user::User;
 

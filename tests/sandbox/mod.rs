@@ -1,7 +1,9 @@
 //! RUN's container: what it may do, as root and as an ordinary user.
 
 mod escape;
+mod foreign;
 mod isolation;
 mod limits;
+mod shell;
 mod user;
 mod whiteout;

@@ -14,6 +14,8 @@ use crate::registry::credentials::Credentials;
 use crate::registry::retry::RetryPolicy;
 use crate::report::{self, Detail};
 use crate::sandbox::userns::Identity;
+use crate::stage_shell::{self, Stage};
+use crate::step::exec_shell::Attached;
 use anyhow::{Context, Result};
 use frontend::git_url::redacted;
 use std::io::IsTerminal;
@@ -21,9 +23,27 @@ use std::path::{Path, PathBuf};
 
 /// Runs the command; gives the program's exit code.
 pub fn run(cli: &Cli, args: &BuildArgs, identity: Identity) -> Result<u8> {
+    run_purpose(cli, args, Purpose::Build, identity)
+}
+
+/// What a build is for.
+#[derive(Clone, Copy)]
+pub(super) enum Purpose<'a> {
+    /// What its flags say.
+    Build,
+    /// Running this command in the result; a shell, if it is empty.
+    Enter(&'a [String]),
+}
+
+/// As [`run`].
+pub(super) fn run_purpose(cli: &Cli, args: &BuildArgs, purpose: Purpose<'_>, identity: Identity) -> Result<u8> {
     let host = crate::host_platform();
     let environment = |name: &str| std::env::var(name).ok();
-    let mut options = match args.options(&host, &environment) {
+    let options = args.options(&host, &environment).and_then(|options| match purpose {
+        Purpose::Build => Ok(options),
+        Purpose::Enter(command) => options.for_shell(command),
+    });
+    let mut options = match options {
         Ok(options) => options,
         Err(error) => {
             eprintln!("ERROR: {}", crate::progress::chain(&error));
@@ -56,21 +76,25 @@ pub fn run(cli: &Cli, args: &BuildArgs, identity: Identity) -> Result<u8> {
         Some(_) => None,
     };
     let (sender, receiver) = std::sync::mpsc::channel();
-    let renderer = render::spawn(progress_mode(&options), receiver);
+    let progress = Progress::new(sender);
+    let renderer = render::spawn(progress_mode(&options), receiver, progress.gate());
     let result = runtime.block_on(async {
         let world = World {
             store: store.clone(),
             registry,
-            progress: Progress::new(sender),
+            progress,
             cancel: Cancel::default(),
             host,
             identity,
             logs: log.as_ref().map(|log| log.folder().to_path_buf()).unwrap_or_default(),
         };
         tokio::spawn(cancel_on_signals(world.cancel.clone()));
-        match &options.call {
-            Some(call) => call::answer(call, &options, &world).await.map(Outcome::Answered),
-            None => pipeline::build(&options, &world).await.map(Outcome::Built),
+        match (&options.call, purpose) {
+            (Some(call), _) => call::answer(call, &options, &world).await.map(Outcome::Answered),
+            (None, Purpose::Build) => pipeline::build(&options, &world).await.map(Outcome::Built),
+            (None, Purpose::Enter(command)) => {
+                stage_shell::build(&options, command, &world).await.map(|stage| Outcome::Stage(Box::new(stage)))
+            }
         }
     });
     // What a dropped build left running must not write to the store after this process has said its last word.
@@ -87,6 +111,7 @@ pub fn run(cli: &Cli, args: &BuildArgs, identity: Identity) -> Result<u8> {
     match result {
         Ok(Outcome::Built(built)) => conclude(&options, &built),
         Ok(Outcome::Answered(answered)) => say(&options, &answered),
+        Ok(Outcome::Stage(stage)) => enter(&options, &stage),
         Err(error) => {
             let look = failure::look();
             let warnings = failure::warnings(&error, detail(&options), look).filter(|_| !is_quiet(&options));
@@ -103,6 +128,24 @@ pub fn run(cli: &Cli, args: &BuildArgs, identity: Identity) -> Result<u8> {
 enum Outcome {
     Built(Built),
     Answered(Answered),
+    Stage(Box<Stage>),
+}
+
+/// Runs a command or a shell in a stage; gives its exit code.
+fn enter(options: &BuildOptions, stage: &Stage) -> Result<u8> {
+    if !is_quiet(options) {
+        eprint!("{}", report::warnings(&stage.source, &stage.warnings, detail(options), failure::look().colour));
+    }
+    let streams = [std::io::stdin().is_terminal(), std::io::stdout().is_terminal(), std::io::stderr().is_terminal()];
+    let to = if streams == [true; 3] { Attached::Terminal } else { Attached::Streams };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start threads")?;
+    Ok(match runtime.block_on(stage.enter(to)) {
+        Ok(code) => u8::try_from(code).unwrap_or(exit::FAILURE),
+        Err(error) => {
+            eprintln!("ERROR: {}", crate::progress::chain(&error));
+            exit::FAILURE
+        }
+    })
 }
 
 /// Progress of a question is only shown to those who watch: its answer says all.
@@ -221,6 +264,7 @@ async fn cancel_on_signals(cancel: Cancel) {
         }
         cancel.cancel();
         if count == 3 {
+            crate::terminal::restore();
             std::process::exit(i32::from(exit::FAILURE));
         }
     }

@@ -1,6 +1,7 @@
-//! `kiln debug`: looking into what went wrong.
+//! `kiln debug`: looking into builds, and into what went wrong.
 
-use super::{Cli, exit, open_store};
+use super::options::BuildArgs;
+use super::{Cli, build, exit, open_store};
 use crate::sandbox::userns::Identity;
 use anyhow::Result;
 use cache::verify::Mode;
@@ -17,6 +18,8 @@ pub struct DebugArgs {
 enum DebugCommand {
     /// Check all that is stored: blobs, snapshots, records
     Verify(VerifyArgs),
+    /// Build a stage and open a shell in it, or run a command; what is written there is thrown away
+    Shell(Box<ShellArgs>),
 }
 
 #[derive(Args, Debug)]
@@ -26,10 +29,23 @@ struct VerifyArgs {
     repair: bool,
 }
 
+/// `kiln debug shell [FLAGS OF BUILD] PATH [-- COMMAND...]`.
+#[derive(Args, Debug)]
+pub(super) struct ShellArgs {
+    #[command(flatten)]
+    pub build: BuildArgs,
+    /// Command to run in place of a shell
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
 /// Runs the command; gives the program's exit code.
-pub fn run(cli: &Cli, args: &DebugArgs, identity: &Identity) -> Result<u8> {
+pub fn run(cli: &Cli, args: &DebugArgs, identity: Identity) -> Result<u8> {
     match &args.command {
-        DebugCommand::Verify(args) => verify(cli, args, identity),
+        DebugCommand::Verify(args) => verify(cli, args, &identity),
+        DebugCommand::Shell(args) => {
+            build::run_purpose(cli, &args.build, build::Purpose::Enter(&args.command), identity)
+        }
     }
 }
 

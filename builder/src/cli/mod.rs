@@ -10,6 +10,7 @@ pub mod failure;
 mod filter;
 pub mod logs;
 mod object;
+mod on_failure;
 pub mod options;
 pub mod output;
 pub mod prune;
@@ -47,7 +48,7 @@ pub enum Command {
     Du(du::DuArgs),
     /// Remove from the store what no build uses now
     Prune(prune::PruneArgs),
-    /// Look into what went wrong
+    /// Look into builds, and into what went wrong
     Debug(debug::DebugArgs),
 }
 

@@ -3,16 +3,18 @@
 use super::call::{self, Call};
 use super::csv;
 use super::output::{self, OutputSpec};
-use super::resources;
+use super::{on_failure, resources};
 use crate::config::ChecksConfig;
 use crate::sandbox::limits::Limits;
 use crate::space::Space;
+use crate::step::exec_shell::OnFailure;
 use clap::Args;
 use frontend::git_url::{GitUrl, redacted};
 use frontend::op::GitSource;
 use frontend::platform::Platform;
 use frontend::reference::Reference;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 /// As clap reads them; see reference/engine.md 1.1.
@@ -142,6 +144,9 @@ pub struct BuildArgs {
     /// Look up every tag anew (kiln always does)
     #[arg(long)]
     pull: bool,
+    /// What follows a RUN that fails: abort, or shell, which opens one in what the command left; shell:PROGRAM names it
+    #[arg(long, value_name = "ACTION", default_value = "abort")]
+    on_failure: String,
     /// Provenance attestation; kiln makes none yet, so only `false` is accepted
     #[arg(long, value_name = "false")]
     provenance: Option<String>,
@@ -186,6 +191,7 @@ pub struct BuildOptions {
     pub limits: Limits,
     /// The store's largest size.
     pub keep_storage: Option<Space>,
+    pub on_failure: OnFailure,
     pub entitlements: BTreeSet<String>,
 }
 
@@ -225,6 +231,15 @@ pub enum OptionError {
     StdinTwice,
     #[error("invalid value \"{value}\" for --{flag}: {problem}")]
     Value { flag: &'static str, value: String, problem: String },
+    #[error("kiln debug shell exports nothing and answers nothing; leave --{0} out")]
+    NotForShell(&'static str),
+    #[error(
+        "kiln debug shell needs a terminal: standard input, output and error must be one; give a command after -- \
+         where there is none"
+    )]
+    NoTerminal,
+    #[error(transparent)]
+    OnFailure(#[from] on_failure::OnFailureError),
     #[error("tag is needed when pushing to registry")]
     PushWithoutTag,
     #[error("kiln makes no {0} attestations yet; leave --{1} out or set it to false")]
@@ -233,6 +248,26 @@ pub enum OptionError {
 
 fn bad(flag: &'static str, value: &str, problem: impl Into<String>) -> OptionError {
     OptionError::Value { flag, value: value.into(), problem: problem.into() }
+}
+
+impl BuildOptions {
+    /// For `kiln debug shell`: refuses what that does not do. `command` is empty for a shell.
+    pub(super) fn for_shell(self, command: &[String]) -> Result<BuildOptions, OptionError> {
+        let unfit = [
+            (!self.outputs.is_empty(), "output"),
+            (!self.tags.is_empty(), "tag"),
+            (self.iidfile.is_some(), "iidfile"),
+            (self.metadata_file.is_some(), "metadata-file"),
+            (self.call.is_some(), "call"),
+        ];
+        if let Some((_, flag)) = unfit.into_iter().find(|(is_given, _)| *is_given) {
+            return Err(OptionError::NotForShell(flag));
+        }
+        if command.is_empty() && !(crate::terminal::is_there() && std::io::stdout().is_terminal()) {
+            return Err(OptionError::NoTerminal);
+        }
+        Ok(self)
+    }
 }
 
 impl BuildArgs {
@@ -294,6 +329,7 @@ impl BuildArgs {
                 .as_deref()
                 .map(|text| Space::parse(text).map_err(|problem| bad("keep-storage", text, problem)))
                 .transpose()?,
+            on_failure: on_failure::parse(&self.on_failure)?,
             entitlements: self.entitlements()?,
         })
     }
@@ -455,6 +491,10 @@ impl BuildArgs {
         for name in self.allow.iter().flat_map(|list| list.split(',')).map(str::trim) {
             match name {
                 "network.host" | "security.insecure" => granted.insert(name.to_string()),
+                "device" => return Err(bad("allow", name, "kiln passes no CDI devices to RUN yet")),
+                _ if name.starts_with("device=") => {
+                    return Err(bad("allow", name, "kiln passes no CDI devices to RUN yet"));
+                }
                 _ => return Err(bad("allow", name, "kiln knows network.host and security.insecure")),
             };
         }

@@ -1,12 +1,14 @@
 //! The event stream that every build makes, and handles to write to it. Renderers (`tty.rs`, `plain.rs`,
 //! `rawjson.rs`) read it; nothing else prints while a build runs. Model and names: reference/engine.md 9.1.
 
+mod hold;
 pub mod plain;
 pub mod rawjson;
 pub mod render;
 pub mod track;
 pub mod tty;
 
+pub use hold::{Gate, Held};
 pub use render::{FailedVertex, Mode, Summary, spawn};
 
 use frontend::span::{SourceText, Span};
@@ -89,12 +91,13 @@ pub struct Progress {
     sender: Sender<Event>,
     /// What [`Vertex::warn_once`] has said.
     said: Arc<Mutex<HashSet<String>>>,
+    gate: Arc<Gate>,
 }
 
 impl Progress {
     /// Events go to `sender`; a renderer that has gone away is no error.
     pub fn new(sender: Sender<Event>) -> Progress {
-        Progress { sender, said: Arc::default() }
+        Progress { sender, said: Arc::default(), gate: Arc::default() }
     }
 
     /// Announces a vertex. `key` makes its digest; equal keys in one build are the same vertex.
@@ -122,6 +125,11 @@ impl Progress {
         vertex
     }
 
+    /// For the renderer that reads the events.
+    pub fn gate(&self) -> Arc<Gate> {
+        self.gate.clone()
+    }
+
     fn send(&self, event: Event) {
         let _ = self.sender.send(event);
     }
@@ -139,6 +147,17 @@ impl Vertex {
     /// Digest in the stream.
     pub fn digest(&self) -> &str {
         &self.name.digest
+    }
+
+    /// Name, such as `[build 2/5] RUN make`.
+    pub fn name(&self) -> &str {
+        &self.name.name
+    }
+
+    /// Has the renderer write what it knows and then nothing more, until the result is dropped: standard error is the
+    /// caller's. Events wait.
+    pub async fn hold(&self) -> Held {
+        self.progress.gate.hold().await
     }
 
     /// Work begins.

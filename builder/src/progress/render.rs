@@ -5,8 +5,9 @@ use super::plain::Plain;
 use super::rawjson::RawJson;
 use super::track::{Track, log_seconds};
 use super::tty::{Colours, Terminal, Tty};
-use super::{Event, Outcome};
+use super::{Event, Gate, Outcome};
 use std::io::{self, IsTerminal};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -69,6 +70,9 @@ pub struct FailedVertex {
 pub trait Renderer {
     /// `events` have just been applied to `track`. `end` is true in the last call.
     fn update(&mut self, track: &Track, events: &[Event], now: SystemTime, end: bool) -> io::Result<()>;
+
+    /// Somebody else has written to the same place since the last update.
+    fn released(&mut self) {}
 }
 
 /// Time between two updates; the tty redraws as often, and events in between are one rawjson message.
@@ -80,16 +84,19 @@ const LOG_LINES: usize = 10;
 /// With a terminal the output has been drawn over, so more of it is shown.
 const LOG_LINES_TTY: usize = 100;
 
-/// Reads `receiver` on a new thread until all senders are gone, writing to standard error as `mode` says.
-pub fn spawn(mode: Mode, receiver: Receiver<Event>) -> JoinHandle<Summary> {
+/// Reads `receiver` on a new thread until all senders are gone, writing to standard error as `mode` says. `gate` is that
+/// of the [`Progress`](super::Progress) at the other end.
+pub fn spawn(mode: Mode, receiver: Receiver<Event>, gate: Arc<Gate>) -> JoinHandle<Summary> {
     let mode = mode.resolve();
+    gate.open();
     std::thread::spawn(move || {
+        let _closed_at_the_end = gate.closing();
         let output = io::BufWriter::with_capacity(64 * 1024, io::stderr());
         match mode {
-            Mode::Tty => run(&mut Tty::new(output, Colours::from_env(), stderr_size), LOG_LINES_TTY, &receiver),
-            Mode::RawJson => run(&mut RawJson::new(output), LOG_LINES, &receiver),
-            Mode::Plain | Mode::Auto => run(&mut Plain::new(output), LOG_LINES, &receiver),
-            Mode::Quiet | Mode::None => run(&mut Silent, LOG_LINES, &receiver),
+            Mode::Tty => run(&mut Tty::new(output, Colours::from_env(), stderr_size), LOG_LINES_TTY, &receiver, &gate),
+            Mode::RawJson => run(&mut RawJson::new(output), LOG_LINES, &receiver, &gate),
+            Mode::Plain | Mode::Auto => run(&mut Plain::new(output), LOG_LINES, &receiver, &gate),
+            Mode::Quiet | Mode::None => run(&mut Silent, LOG_LINES, &receiver, &gate),
         }
     })
 }
@@ -146,18 +153,27 @@ pub fn stderr_size() -> Terminal {
     })
 }
 
-fn run(renderer: &mut dyn Renderer, log_lines: usize, receiver: &Receiver<Event>) -> Summary {
+fn run(renderer: &mut dyn Renderer, log_lines: usize, receiver: &Receiver<Event>, gate: &Gate) -> Summary {
     let mut track = Track::new(log_lines);
     let mut gone = false;
     let mut end = false;
     while !end {
-        let events;
-        (events, end) = next_batch(receiver);
+        let (mut events, is_last) = next_batch(receiver);
+        end = is_last;
+        let is_wanted = gate.is_wanted();
+        if is_wanted {
+            // What was said before is shown before.
+            events.extend(receiver.try_iter());
+        }
         for event in &events {
             track.apply(event);
         }
         // If nobody can read what we write, the build still goes on, and its summary is still wanted.
         gone = gone || renderer.update(&track, &events, SystemTime::now(), end).is_err();
+        if is_wanted {
+            gate.wait();
+            renderer.released();
+        }
     }
     summary(&track)
 }
@@ -297,7 +313,7 @@ mod tests {
             sender.send(event).unwrap();
         }
         drop(sender);
-        let summary = spawn(Mode::Quiet, receiver).join().unwrap();
+        let summary = spawn(Mode::Quiet, receiver, Arc::default()).join().unwrap();
         let [failed] = summary.failed.as_slice() else { panic!("{summary:?}") };
         assert_eq!((failed.name.as_str(), failed.error.as_str()), ("[1/2] RUN make", "exit code: 2"));
         assert_eq!(

@@ -150,6 +150,11 @@ impl<W: Write, S: Fn() -> Terminal> Renderer for Tty<W, S> {
     fn update(&mut self, track: &Track, _: &[Event], now: SystemTime, end: bool) -> io::Result<()> {
         self.draw(track, now, end)
     }
+
+    fn released(&mut self) {
+        // The last drawing stays where it is, above what came in between.
+        self.drawn = 0;
+    }
 }
 
 /// `prefix name sizes … 1.2s`, as wide as the terminal; `None` where it is too narrow.

@@ -85,6 +85,7 @@ fn perform(operation: &Operation, fds: &[OwnedFd]) -> Result<(), Errno> {
             syscall::replace_stream(slot(fds, *stdout)?, 1)?;
             syscall::replace_stream(slot(fds, *stderr)?, 2)
         }
+        Operation::ControllingTerminal(terminal) => rustix::process::ioctl_tiocsctty(slot(fds, *terminal)?),
         Operation::DieWithParent => syscall::die_with_parent(),
     }
 }

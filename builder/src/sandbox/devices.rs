@@ -57,6 +57,13 @@ pub(crate) fn make(insecure: bool) -> Result<Devices, SandboxError> {
 }
 
 impl Devices {
+    /// Shows that terminal of the host as `/dev/console`, by which programs find its name.
+    pub(crate) fn add_console(&mut self, terminal: &Path) -> Result<(), SandboxError> {
+        write_file(&self.dev, "console", b"", 0o600, (0, 0))?;
+        self.nodes.push(("console".into(), rootfs::bind(terminal, Access::ReadWrite)?));
+        Ok(())
+    }
+
     fn add(&mut self, name: &str) -> Result<(), SandboxError> {
         let host = Path::new("/dev").join(name);
         let stat = rustix::fs::stat(&host).map_err(SandboxError::path("stat", &host))?;

@@ -126,7 +126,7 @@ impl Machine {
 
 /// The user namespace in which a program of `platform` has to run; `None` if it runs in any.
 pub(crate) fn find(platform: &Platform) -> Result<Option<OwnedFd>, EmulatorError> {
-    if is_native(&platform.architecture) {
+    if !is_foreign(platform) {
         return Ok(None);
     }
     let name = format!("{}/{}", platform.os, platform.architecture);
@@ -143,6 +143,11 @@ pub(crate) fn find(platform: &Platform) -> Result<Option<OwnedFd>, EmulatorError
         emulator,
         source,
     })
+}
+
+/// Whether programs of that platform need an emulator here.
+pub(crate) fn is_foreign(platform: &Platform) -> bool {
+    !is_native(&platform.architecture)
 }
 
 fn is_native(architecture: &str) -> bool {

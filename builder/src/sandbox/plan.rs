@@ -79,6 +79,8 @@ pub(crate) enum Operation {
     Folder(CString),
     /// Standard input, output and error.
     Streams([Slot; 3]),
+    /// Makes a terminal that of the session.
+    ControllingTerminal(Slot),
     /// Dies with the program.
     DieWithParent,
 }
@@ -136,6 +138,7 @@ impl Operation {
             }
             Operation::Folder(path) => format!("change to the folder {}", text(path)),
             Operation::Streams(_) => "set the standard streams".into(),
+            Operation::ControllingTerminal(_) => "take over the terminal".into(),
             Operation::DieWithParent => "bind the process to the program's life".into(),
         }
     }

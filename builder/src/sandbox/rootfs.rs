@@ -27,6 +27,20 @@ pub fn overlay(lowers: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<Owne
     }
 }
 
+/// A new folder in `parent` for overlayfs itself. The kernel refuses one that a mount with an upper has had before, since
+/// such mounts (`volatile`) do not sync what they write.
+pub fn work_folder(parent: &Path) -> Result<PathBuf, SandboxError> {
+    let mut number = 0;
+    loop {
+        let folder = parent.join(format!("work{number}"));
+        match std::fs::create_dir(&folder) {
+            Ok(()) => return Ok(folder),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
+            Err(source) => return Err(SandboxError::path("create", &folder)(source)),
+        }
+    }
+}
+
 /// Whether a mount may be written through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {

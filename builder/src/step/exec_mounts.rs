@@ -42,20 +42,29 @@ pub(super) struct Mounts {
     pub prepared: Vec<Prepared>,
     /// Target of the first ssh mount.
     pub ssh_auth_sock: Option<String>,
-    pub caches: Vec<CacheMount>,
+    /// By the position in the op.
+    pub caches: Vec<(usize, CacheMount)>,
+    /// Detached, by the position in the op: still open when the process that they were attached for has ended.
+    pub tmpfs: Vec<(usize, OwnedFd)>,
     pub proxies: Vec<AgentProxy>,
 }
 
 const FILE_ATTRIBUTES: u64 =
     syscall::MOUNT_ATTR_RDONLY | syscall::MOUNT_ATTR_NOSUID | syscall::MOUNT_ATTR_NODEV | syscall::MOUNT_ATTR_NOEXEC;
 
-/// Makes the mounts of `exec` ready, and a tmpfs for the files among them.
-pub(super) async fn prepare(exec: &Exec, input: &ExecInput) -> Result<Mounts, ExecError> {
+/// What a first run's mounts hand on: cache mounts stay locked in between, and tmpfs hold what was written.
+type Former = (Vec<(usize, CacheMount)>, Vec<(usize, OwnedFd)>);
+
+/// Makes the mounts of `exec` ready, and a tmpfs for the files among them. After a first run, they are made as that
+/// run's processes left them.
+pub(super) async fn prepare(exec: &Exec, input: &ExecInput, former: Option<Mounts>) -> Result<Mounts, ExecError> {
     let files = rootfs::tmpfs(&[("mode", "700")], MountAttrFlags::MOUNT_ATTR_NOSUID)?;
     crate::sandbox::devices::make_folder(&files, "empty")?;
-    let mut mounts = Mounts { files, prepared: vec![], ssh_auth_sock: None, caches: vec![], proxies: vec![] };
+    let mut mounts =
+        Mounts { files, prepared: vec![], ssh_auth_sock: None, caches: vec![], tmpfs: vec![], proxies: vec![] };
+    let mut former = former.map(|former| (former.caches, former.tmpfs)).unwrap_or_default();
     for (position, mount) in exec.mounts.iter().enumerate() {
-        let prepared = mounts.prepare_one(position, mount, input).await?;
+        let prepared = mounts.prepare_one(position, mount, input, &mut former).await?;
         mounts.prepared.extend(prepared);
     }
     Ok(mounts)
@@ -75,6 +84,7 @@ impl Mounts {
         position: usize,
         mount: &Mount,
         input: &ExecInput,
+        (caches, tmpfs): &mut Former,
     ) -> Result<Option<Prepared>, ExecError> {
         let target = PathBuf::from(&mount.target);
         let (folder, content) = match &mount.kind {
@@ -82,11 +92,20 @@ impl Mounts {
                 let (tree, source) = source_of(position, source, input);
                 bind(tree, source, *readonly, &input.work.join(format!("bind{position}")))?
             }
-            MountKind::Cache { .. } => (true, Content::Whole(self.cache(position, &mount.kind, input).await?)),
+            MountKind::Cache { .. } => {
+                let former = caches.extract_if(.., |(at, _)| *at == position).map(|(_, cache)| cache).next();
+                (true, Content::Whole(self.cache(position, &mount.kind, input, former).await?))
+            }
             MountKind::Tmpfs { size_bytes } => {
                 let size = size_bytes.map(|size| size.to_string());
                 let options: Vec<(&str, &str)> = size.iter().map(|size| ("size", size.as_str())).collect();
-                (true, Content::Whole(rootfs::tmpfs(&options, MountAttrFlags::MOUNT_ATTR_NOSUID)?))
+                let fs = rootfs::tmpfs(&options, MountAttrFlags::MOUNT_ATTR_NOSUID)?;
+                if let Some((_, former)) = tmpfs.iter().find(|(at, _)| *at == position) {
+                    refill(former, &fs)?;
+                }
+                let kept = fs.try_clone().map_err(SandboxError::path("keep the tmpfs at", &target))?;
+                self.tmpfs.push((position, kept));
+                (true, Content::Whole(fs))
             }
             MountKind::Secret { id, required, mode, uid, gid } => {
                 let Some(value) = input.secrets.get_for(id, *required)? else { return Ok(None) };
@@ -114,31 +133,49 @@ impl Mounts {
         Ok(Some(Prepared { target, folder, content, optional: false }))
     }
 
-    async fn cache(&mut self, position: usize, kind: &MountKind, input: &ExecInput) -> Result<OwnedFd, ExecError> {
+    async fn cache(
+        &mut self,
+        position: usize,
+        kind: &MountKind,
+        input: &ExecInput,
+        former: Option<CacheMount>,
+    ) -> Result<OwnedFd, ExecError> {
         let MountKind::Cache { id, sharing, source, mode, uid, gid, readonly, .. } = kind else {
             return Ok(rootfs::overlay(&[], None)?);
         };
-        let from = input.sources.iter().find(|(at, _)| *at == position).map(|(_, source)| source);
-        let (lowers, source) = source_of(position, source, input);
-        let (part, seed) = match lowers {
-            [] => (String::new(), None),
-            lowers => {
-                let root = rootfs::overlay(lowers, None)?;
-                let found = find(&root, source)?;
-                let part = mount_point::open(root.as_fd(), &found.path, OFlags::RDONLY | OFlags::DIRECTORY)
-                    .map_err(SandboxError::path("open", source))?;
-                (found.path.to_string_lossy().into_owned(), Some(part))
+        let mount = match former {
+            Some(mount) => mount,
+            None => {
+                let from = input.sources.iter().find(|(at, _)| *at == position).map(|(_, source)| source);
+                let (lowers, source) = source_of(position, source, input);
+                let (part, seed) = match lowers {
+                    [] => (String::new(), None),
+                    lowers => {
+                        let root = rootfs::overlay(lowers, None)?;
+                        let found = find(&root, source)?;
+                        let part = mount_point::open(root.as_fd(), &found.path, OFlags::RDONLY | OFlags::DIRECTORY)
+                            .map_err(SandboxError::path("open", source))?;
+                        (found.path.to_string_lossy().into_owned(), Some(part))
+                    }
+                };
+                let from = from.map_or("", |from| from.identity.as_str());
+                let key = CacheIdentity { id, from, source: &part, mode: *mode, uid: *uid, gid: *gid };
+                let fill = |to: &Path| seed.as_ref().map_or(Ok(()), |seed| copy_tree(seed.as_fd(), to));
+                cache_mount::acquire(&input.cache_root, &key, *sharing, input.anew.as_deref(), fill).await?
             }
         };
-        let from = from.map_or("", |from| from.identity.as_str());
-        let key = CacheIdentity { id, from, source: &part, mode: *mode, uid: *uid, gid: *gid };
-        let fill = |to: &Path| seed.as_ref().map_or(Ok(()), |seed| copy_tree(seed.as_fd(), to));
-        let mount = cache_mount::acquire(&input.cache_root, &key, *sharing, input.anew.as_deref(), fill).await?;
         let access = if *readonly { Access::ReadOnly } else { Access::ReadWrite };
         let fd = rootfs::bind(&mount.tree, access)?;
-        self.caches.push(mount);
+        self.caches.push((position, mount));
         Ok(fd)
     }
+}
+
+/// Copies what a tmpfs held that nobody has mounted any more: the kernel does not let it be attached again.
+fn refill(former: &OwnedFd, fs: &OwnedFd) -> Result<(), SandboxError> {
+    let from = mount_point::open(former.as_fd(), Path::new(""), OFlags::RDONLY | OFlags::DIRECTORY)
+        .map_err(SandboxError::path("open", "the tmpfs of the failed command"))?;
+    copy_tree(from.as_fd(), &PathBuf::from(format!("/proc/self/fd/{}", fs.as_raw_fd())))
 }
 
 /// Folders of what the mount at that position shows, and the part of it; `written` where nothing else is known.
@@ -152,12 +189,13 @@ fn bind(lowers: &[PathBuf], source: &str, readonly: bool, scratch: &Path) -> Res
     let of = if readonly {
         rootfs::overlay(lowers, None)?
     } else {
-        let (upper, work) = (scratch.join("upper"), scratch.join("work"));
-        for folder in [&upper, &work] {
-            std::fs::create_dir_all(folder).map_err(SandboxError::path("create", folder))?;
+        let upper = scratch.join("upper");
+        if !upper.exists() {
+            std::fs::create_dir_all(&upper).map_err(SandboxError::path("create", &upper))?;
+            let view = rootfs::overlay(lowers, None)?;
+            mount_point::mirror(view.as_fd(), Path::new(""), &upper)?;
         }
-        let view = rootfs::overlay(lowers, None)?;
-        mount_point::mirror(view.as_fd(), Path::new(""), &upper)?;
+        let work = rootfs::work_folder(scratch)?;
         rootfs::overlay(lowers, Some((&upper, &work)))?
     };
     let found = find(&of, source)?;

@@ -56,12 +56,23 @@ pub(super) struct Parts<'a> {
     pub env: Vec<String>,
     /// Input, output, error.
     pub streams: [OwnedFd; 3],
+    /// What those are.
+    pub streams_are: StreamsAre,
     /// The program is in a user namespace of its own.
     pub rootless: bool,
     /// Where the emulator for a foreign platform is registered.
     pub emulator: Option<OwnedFd>,
     /// Cgroups of version 1 to enter, by their lists of processes.
     pub cgroups: Vec<OwnedFd>,
+}
+
+/// What a process talks to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StreamsAre {
+    /// The log of a step, or files.
+    Files,
+    /// A terminal, which the process gets as that of its session.
+    Terminal,
 }
 
 /// Where a mount goes.
@@ -97,7 +108,8 @@ pub(super) fn locate(
 
 /// Makes the plan.
 pub(super) fn plan(exec: &Exec, parts: Parts<'_>) -> Result<Plan, SandboxError> {
-    let Parts { root, anchor, mounts, targets, devices, user, env, streams, rootless, emulator, cgroups } = parts;
+    let Parts { root, anchor, mounts, targets, devices, user, env, streams, streams_are, rootless, emulator, cgroups } =
+        parts;
     let mut plan = Builder { fds: vec![], operations: vec![] };
     let insecure = exec.security == Security::Insecure;
     for cgroup in cgroups {
@@ -128,7 +140,7 @@ pub(super) fn plan(exec: &Exec, parts: Parts<'_>) -> Result<Plan, SandboxError> 
         }
     }
     plan.push(Operation::LeaveHost);
-    plan.process(exec, user, streams, insecure, emulator)?;
+    plan.process(exec, user, (streams, streams_are), insecure, emulator)?;
     let network = if exec.network == Network::None { libc::CLONE_NEWNET } else { 0 };
     let namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | network;
     let command = command(exec, env)?;
@@ -249,7 +261,7 @@ impl Builder {
         &mut self,
         exec: &Exec,
         user: &User,
-        streams: [OwnedFd; 3],
+        (streams, streams_are): ([OwnedFd; 3], StreamsAre),
         insecure: bool,
         emulator: Option<OwnedFd>,
     ) -> Result<(), SandboxError> {
@@ -268,6 +280,9 @@ impl Builder {
         self.push(Operation::Umask(0o022));
         let streams = streams.map(|fd| self.slot(fd));
         self.push(Operation::Streams(streams));
+        if streams_are == StreamsAre::Terminal {
+            self.push(Operation::ControllingTerminal(streams[0]));
+        }
         if let Some(namespace) = emulator {
             let namespace = self.slot(namespace);
             self.push(Operation::UserNamespace(namespace));

@@ -3,9 +3,10 @@
 use super::*;
 use crate::progress::{Event, Progress};
 use crate::sandbox::syscall;
-use frontend::op::{Mount, MountKind, Network, SecretEnv, Sharing};
+use frontend::op::{Mount, MountKind, Network, SecretEnv, Security, Sharing};
 use frontend::platform::Platform;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -106,6 +107,7 @@ impl Bench {
             id: format!("test-{}-{}", std::process::id(), self.dir.path().file_name().unwrap().display()),
             limits: Limits::default(),
             log: step.join("log"),
+            on_failure: OnFailure::Abort,
         };
         let limit = tokio::time::sleep(Duration::from_secs(20));
         let result = run(exec, input, &vertex, limit).await;
@@ -242,6 +244,7 @@ async fn cancel_kills() {
         id: format!("cancel-{}", std::process::id()),
         limits: Limits::default(),
         log: "/dev/null".into(),
+        on_failure: OnFailure::Abort,
     };
     let (sender, events) = std::sync::mpsc::channel();
     let vertex = Progress::new(sender).vertex("k", "n", vec![]);

@@ -11,6 +11,8 @@ mod exec_files;
 mod exec_log;
 mod exec_mounts;
 mod exec_plan;
+mod exec_setup;
+pub mod exec_shell;
 pub mod file;
 pub mod inputs;
 mod mount_point;
@@ -76,6 +78,8 @@ pub struct BuildSteps {
     pub identity: Identity,
     /// What each RUN may use.
     pub limits: Limits,
+    /// What follows if a RUN fails.
+    pub on_failure: exec_shell::OnFailure,
     /// Folder for the complete output of each RUN.
     pub logs: PathBuf,
     /// Progress of each vertex, in graph order.
@@ -277,6 +281,7 @@ impl BuildSteps {
             identity: self.identity.clone(),
             id: format!("{}-{}", std::process::id(), vertex.0),
             limits: self.limits.clone(),
+            on_failure: self.on_failure.clone(),
         };
         let vertex = &self.vertices[vertex.0 as usize];
         match exec::run(op, input, vertex, self.cancel.canceled()).await {
