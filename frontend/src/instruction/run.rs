@@ -44,6 +44,10 @@ pub enum Script {
     },
 }
 
+/// What to do without devices.
+const DEVICE_HELP: &str = "kiln passes no CDI devices to RUN: take --device out; a step that needs /dev/kvm, /dev/fuse or loop \
+                           devices gets them with RUN --security=insecure and --allow security.insecure";
+
 const FLAGS: &[(&str, Kind)] =
     &[("mount", Kind::List), ("network", Kind::Text), ("security", Kind::Text), ("device", Kind::List)];
 
@@ -59,7 +63,7 @@ impl Run {
         }
         if let Some(device) = node.flags.iter().find(|flag| flag.name == "device") {
             let message = "device feature is only supported in Dockerfile frontend 1.14.0-labs or later";
-            return Err(Diagnostic::error(message, node.span).label(device.span, "").help("kiln has no --device"));
+            return Err(Diagnostic::error(message, node.span).label(device.span, "").help(DEVICE_HELP));
         }
         let network = match flags.text("network") {
             None => None,
