@@ -5,5 +5,6 @@ mod foreign;
 mod isolation;
 mod limits;
 mod shell;
+mod ssh;
 mod user;
 mod whiteout;
