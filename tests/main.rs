@@ -4,6 +4,7 @@
 
 mod cache;
 mod compat;
+mod cross;
 mod examples;
 mod export;
 mod fault;
