@@ -10,10 +10,28 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
     /// `None`: taken out.
-    variables: Vec<Option<(Rc<str>, String)>>,
+    variables: Vec<Option<Variable>>,
     places: HashMap<Rc<str>, usize>,
     /// What [`Environment::shared_list`] gave, until something changes.
-    list: OnceCell<Arc<Vec<String>>>,
+    list: OnceCell<Arc<Vec<Arc<str>>>>,
+}
+
+#[derive(Clone, Debug)]
+struct Variable {
+    name: Rc<str>,
+    /// `NAME=value`.
+    entry: Arc<str>,
+}
+
+impl Variable {
+    fn new(name: Rc<str>, value: &str) -> Variable {
+        let entry = format!("{name}={value}").into();
+        Variable { name, entry }
+    }
+
+    fn value(&self) -> &str {
+        &self.entry[self.name.len() + 1..]
+    }
 }
 
 impl PartialEq for Environment {
@@ -47,7 +65,7 @@ impl Environment {
     /// The value of a variable.
     pub fn get(&self, name: &str) -> Option<&str> {
         let place = *self.places.get(name)?;
-        self.variables[place].as_ref().map(|(_, value)| value.as_str())
+        self.variables[place].as_ref().map(Variable::value)
     }
 
     /// Sets a variable. It becomes the last one, wherever it was.
@@ -58,7 +76,7 @@ impl Environment {
             let variables = std::mem::take(&mut self.variables);
             self.variables = variables.into_iter().filter(Option::is_some).collect();
             let named = self.variables.iter().flatten().enumerate();
-            self.places = named.map(|(place, (name, _))| (name.clone(), place)).collect();
+            self.places = named.map(|(place, variable)| (variable.name.clone(), place)).collect();
         }
         self.push(name, value);
     }
@@ -66,8 +84,8 @@ impl Environment {
     /// Sets a variable, in its place if it is there.
     pub fn set_in_place(&mut self, name: &str, value: &str) {
         match self.places.get(name).and_then(|place| self.variables[*place].as_mut()) {
-            Some((_, old)) => {
-                *old = value.to_string();
+            Some(variable) => {
+                *variable = Variable::new(variable.name.clone(), value);
                 self.list.take();
             }
             None => self.push(name, value),
@@ -78,7 +96,7 @@ impl Environment {
         self.list.take();
         let name: Rc<str> = name.into();
         self.places.insert(name.clone(), self.variables.len());
-        self.variables.push(Some((name, value.to_string())));
+        self.variables.push(Some(Variable::new(name, value)));
     }
 
     /// Takes a variable out.
@@ -91,7 +109,7 @@ impl Environment {
 
     /// Names and values, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.variables.iter().flatten().map(|(name, value)| (name.as_ref(), value.as_str()))
+        self.variables.iter().flatten().map(|variable| (variable.name.as_ref(), variable.value()))
     }
 
     /// The names, in order.
@@ -101,12 +119,13 @@ impl Environment {
 
     /// As a list of `NAME=value`, in order.
     pub fn to_list(&self) -> Vec<String> {
-        self.iter().map(|(name, value)| format!("{name}={value}")).collect()
+        self.variables.iter().flatten().map(|variable| variable.entry.to_string()).collect()
     }
 
-    /// As [`Environment::to_list`], made once for all who ask between two changes.
-    pub fn shared_list(&self) -> Arc<Vec<String>> {
-        self.list.get_or_init(|| Arc::new(self.to_list())).clone()
+    /// As [`Environment::to_list`], made once for all who ask between two changes, its entries once for all lists.
+    pub fn shared_list(&self) -> Arc<Vec<Arc<str>>> {
+        let list = || Arc::new(self.variables.iter().flatten().map(|variable| variable.entry.clone()).collect());
+        self.list.get_or_init(list).clone()
     }
 
     /// For [`Lexer::expand`](crate::words::Lexer::expand).

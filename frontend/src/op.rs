@@ -22,7 +22,7 @@ pub struct Step {
     /// no single instruction asked for, such as the build context.
     pub span: Option<Span>,
     /// Words of the instruction, by what they came to, so that an error can point at the one that it is about.
-    pub words: Vec<(String, Span)>,
+    pub words: Arc<Vec<(String, Span)>>,
     /// `--no-cache` applies to this vertex.
     pub ignore_cache: bool,
 }
@@ -181,7 +181,7 @@ pub struct Exec {
     /// Program and arguments; the program is looked up in the tree through `PATH` of `env`.
     pub args: Vec<String>,
     /// `NAME=value`, in order, each name once. Steps between which it does not change have it in common.
-    pub env: Arc<Vec<String>>,
+    pub env: Arc<Vec<Arc<str>>>,
     /// Absolute.
     pub cwd: String,
     /// `USER`, as written; empty is root.

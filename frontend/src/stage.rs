@@ -20,6 +20,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// A stage that instructions are being applied to.
 #[derive(Clone, Debug)]
@@ -186,7 +187,7 @@ pub struct Lowering<'a> {
 #[derive(Debug, Default)]
 pub struct Expanded {
     /// Results, and where the words stand.
-    pub words: RefCell<Vec<(String, Span)>>,
+    pub words: RefCell<Arc<Vec<(String, Span)>>>,
     /// A variable had no value that an ENV or ARG was to set which has failed: what fails now may be due to that.
     pub lacks_value: Cell<bool>,
 }
@@ -197,7 +198,8 @@ impl Lowering<'_> {
         let expansion = self.settings.lexer.expand(word, &self.stage.env.lookup());
         let expansion = expansion.map_err(|error| self.word_error(&error, word))?;
         self.report_unset(&expansion.unset);
-        self.expanded.words.borrow_mut().push((expansion.text.clone(), word.span()));
+        let mut words = self.expanded.words.borrow_mut();
+        Arc::make_mut(&mut words).push((expansion.text.clone(), word.span()));
         Ok(expansion.text)
     }
 

@@ -108,6 +108,11 @@ pub(crate) fn last_op(plan: &BuildPlan) -> &Op {
     &plan.graph.value(root.vertex).op
 }
 
+/// `NAME=value` of a step.
+pub(crate) fn env(exec: &Exec) -> Vec<&str> {
+    exec.env.iter().map(|entry| entry.as_ref()).collect()
+}
+
 /// The last step, a RUN.
 pub(crate) fn last_exec(plan: &BuildPlan) -> &Exec {
     match last_op(plan) {

@@ -140,7 +140,7 @@ fn exec(script: &str) -> Exec {
     Exec {
         root: Some(0),
         args: ["/bin/sh", "-c", script].map(str::to_string).to_vec(),
-        env: Arc::new(vec!["PATH=/bin".into()]),
+        env: Arc::new(vec![Arc::from("PATH=/bin")]),
         cwd: "/".into(),
         user: String::new(),
         platform,

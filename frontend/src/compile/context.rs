@@ -6,6 +6,7 @@ use crate::op::{Copy, FileAction, FileOp, GitSource, Op, Source, Step};
 use crate::platform::Platform;
 use crate::stage::Tree;
 use solver::graph::{Edge, Graph, VertexId};
+use std::sync::Arc;
 
 /// How messages call it.
 const LABEL: &str = "the build context";
@@ -35,8 +36,13 @@ pub enum HttpBody {
 impl MainContext {
     /// Adds its vertices. `platform` is the machine's own, so that all platforms share them.
     fn add(&self, draft: &mut Draft, platform: &Platform) -> Edge {
-        let step =
-            |op: Op, name: &str| Step { op, name: name.to_string(), span: None, words: vec![], ignore_cache: false };
+        let step = |op: Op, name: &str| Step {
+            op,
+            name: name.to_string(),
+            span: None,
+            words: Arc::default(),
+            ignore_cache: false,
+        };
         let name = match self {
             MainContext::Directory | MainContext::Archive => "[internal] load build context".to_string(),
             MainContext::Git { shown, .. } => format!("[internal] load git source {shown}"),

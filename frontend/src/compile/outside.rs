@@ -9,6 +9,7 @@ use crate::reference::Reference;
 use crate::span::Span;
 use crate::stage::{Settings, Tree};
 use solver::graph::Edge;
+use std::sync::Arc;
 
 /// A tree from outside.
 #[derive(Clone, Debug, PartialEq)]
@@ -152,7 +153,7 @@ impl Outside {
             Kind::Git { source, shown } => (Source::Git(source.clone()), format!("[internal] load git source {shown}")),
             Kind::Http(url) => (http(url), http_name(context, url)),
         };
-        let words = vec![(self.written.clone(), self.site.word)];
+        let words = Arc::new(vec![(self.written.clone(), self.site.word)]);
         let step = Step { op: Op::Source(source), name, span: Some(self.site.span), words, ignore_cache: false };
         Some(draft.add(vec![], step))
     }

@@ -142,7 +142,7 @@ fn inherited_by_stages_on_stages() {
     let text = "FROM a AS s\nARG A=1\nENV E=2\nUSER u\nWORKDIR /w\nSHELL [\"z\"]\nFROM s\nRUN x";
     let plan = plan(text);
     let exec = last_exec(&plan);
-    assert_eq!(*exec.env, ["A=1", "PATH=/bin", "BASE=1", "E=2"]);
+    assert_eq!(env(exec), ["A=1", "PATH=/bin", "BASE=1", "E=2"]);
     assert_eq!((exec.user.as_str(), exec.cwd.as_str(), exec.args[0].as_str()), ("u", "/w", "z"));
     let image = &plan.results[0];
     assert_eq!(image.base_history_len, 1);
@@ -292,7 +292,7 @@ fn bases_without_layers_or_path() {
     };
     let plan = compile_with("FROM a\nRUN x", &request(), empty).unwrap();
     assert_eq!(steps(&plan), ["[1/1] RUN x"]);
-    assert_eq!(*last_exec(&plan).env, ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]);
+    assert_eq!(env(last_exec(&plan)), ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]);
     assert_eq!(last_exec(&plan).cwd, "/app");
     let scratch = plan_with(
         "FROM scratch\nLABEL a=b",

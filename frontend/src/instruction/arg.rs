@@ -114,7 +114,7 @@ mod tests {
     fn against_env() {
         let env = |text: &str| {
             let plan = plan(text);
-            (last_exec(&plan).env.to_vec(), plan.results[0].config.config.env.clone())
+            (last_exec(&plan).env.iter().map(|entry| entry.to_string()).collect(), plan.results[0].config.config.env.clone())
         };
         let both = |first: &str, second: &str| {
             env(&format!("FROM scratch\nENV PATH=p\n{first}\n{second}\nRUN x"))

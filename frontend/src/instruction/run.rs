@@ -260,7 +260,7 @@ fn note_accesses(at: &mut Lowering<'_>, exec: &Exec) {
 }
 
 /// The environment of the step. Secrets are set when it runs.
-fn step_env(at: &Lowering<'_>, exec: &Exec) -> Arc<Vec<String>> {
+fn step_env(at: &Lowering<'_>, exec: &Exec) -> Arc<Vec<Arc<str>>> {
     let env = &at.stage.env;
     let socket = exec.mounts.iter().find(|mount| matches!(mount.kind, MountKind::Ssh { .. }));
     if let Some(socket) = socket
@@ -377,7 +377,7 @@ mod tests {
         };
         let plan = plan_with("FROM a\nWORKDIR w\nRUN x", &request);
         let exec = last_exec(&plan);
-        assert_eq!(*exec.env, ["PATH=/bin", "BASE=1"]);
+        assert_eq!(env(exec), ["PATH=/bin", "BASE=1"]);
         assert_eq!(exec.proxy_env, ["HTTP_PROXY=low", "http_proxy=low"]);
         assert_eq!((exec.cwd.as_str(), exec.hostname.as_str()), ("/w", "box"));
         assert_eq!((exec.network, exec.extra_hosts.len()), (Network::None, 1));
@@ -386,7 +386,7 @@ mod tests {
             ..request
         });
         assert_eq!(last_exec(&own).network, Network::Host);
-        assert_eq!(last_exec(&own).env[2], "SSH_AUTH_SOCK=/run/buildkit/ssh_agent.0");
+        assert_eq!(env(last_exec(&own))[2], "SSH_AUTH_SOCK=/run/buildkit/ssh_agent.0");
     }
 
     #[test]
