@@ -44,7 +44,7 @@ pub async fn build(options: &BuildOptions, command: &[String], world: &World) ->
     let exec = Exec {
         root: None,
         args: command.to_vec(),
-        env: Arc::new(config.env.clone()),
+        env: Arc::new(config.env.iter().map(|entry| Arc::from(entry.as_str())).collect()),
         cwd: path::clean(&format!("/{}", config.working_dir)),
         user: config.user.clone(),
         platform: image.platform.clone(),

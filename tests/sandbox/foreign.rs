@@ -82,3 +82,30 @@ fn a_missing_emulator_is_named_and_one_elsewhere_is_used() {
     let (code, said) = build(folder.to_str().unwrap());
     assert!(code == Some(0) && said.contains("arm64 ran"), "{said}");
 }
+
+/// qemu tells such a crash by a signal to itself, which as pid 1 it would never get.
+#[test]
+fn a_crash_under_emulation_is_called_that() {
+    if let Some(reason) = no_emulation() {
+        skip!("{reason}");
+    }
+    for kiln in [Ok(Kiln::new()), Kiln::as_user()] {
+        let kiln = match kiln {
+            Ok(kiln) => kiln,
+            Err(reason) => skip!("{reason}"),
+        };
+        let context = context(&foreign::arm64(), "[\"/program\", \"crash\"]");
+        let failed = kiln.build(&context).args(["--platform=linux/arm64"]).fails();
+        for part in ["exit code: 139", "uncaught target signal 11", "while qemu emulated", "--platform=$BUILDPLATFORM"]
+        {
+            assert!(failed.stderr.contains(part), "{part} is missing in:\n{}", failed.stderr);
+        }
+        let missing = context_of_missing_program();
+        let failed = kiln.build(&missing).args(["--platform=linux/arm64"]).fails();
+        assert!(failed.stderr.contains("no such file or directory"), "{}", failed.stderr);
+    }
+}
+
+fn context_of_missing_program() -> Tree {
+    Tree::dockerfile("FROM scratch\nRUN [\"/nosuch\"]\n")
+}

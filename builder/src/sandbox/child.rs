@@ -6,26 +6,75 @@ use super::syscall;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{self, FsMountFlags, FsOpenFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
+use rustix::process::WaitOptions;
 use std::ffi::CStr;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Walks the plan and executes its command. Returns only on failure: the position of the operation (their number for
-/// the command itself), and why.
-pub(super) fn run(plan: &Plan) -> (usize, Errno) {
-    if let Err(error) = syscall::reset_signals() {
-        return (0, error);
+/// What failed: the position of the operation (their number for the command itself), and why.
+pub(super) type Failure = (usize, Errno);
+
+/// Walks the plan and executes its command. Returns only on failure.
+pub(super) fn run(plan: &Plan) -> Failure {
+    match prepare_process(plan) {
+        Ok(()) => (plan.operations.len(), plan.command.execute()),
+        Err(failure) => failure,
     }
-    for (position, operation) in plan.operations.iter().enumerate() {
-        if let Err(error) = perform(operation, &plan.fds) {
-            return (position, error);
+}
+
+/// As [`run`], as a process with memory of its own: the command becomes a child, and this one waits for it and all that
+/// it leaves behind. Gives the exit code. What fails before the command runs is written to `report`, as 8 bytes of the
+/// position and 4 of the error number, in the machine's order.
+pub(super) fn run_init(plan: &Plan, report: BorrowedFd<'_>) -> u8 {
+    let tell = |(position, errno): Failure| {
+        let mut message = [0; REPORT_BYTES];
+        message[..8].copy_from_slice(&(position as u64).to_ne_bytes());
+        message[8..].copy_from_slice(&errno.raw_os_error().to_ne_bytes());
+        let _ = rustix::io::write(report, &message);
+        127
+    };
+    // The memory is a copy of the program's, with all its secrets, and the step may run as the same user.
+    if let Err(failure) = prepare_process(plan).and_then(|()| syscall::hide_memory().map_err(|error| (0, error))) {
+        return tell(failure);
+    }
+    let command = syscall::copy_process(&mut || tell((plan.operations.len(), plan.command.execute())));
+    let command = match command {
+        Ok(command) => command,
+        Err(error) => return tell((plan.operations.len(), error)),
+    };
+    // Also the report's end, which tells that the command runs.
+    syscall::close_all();
+    loop {
+        match rustix::process::wait(WaitOptions::empty()) {
+            Ok(Some((id, status))) if id == command => {
+                let signal = || status.terminating_signal().map_or(1, |signal| 128 + signal);
+                return status.exit_status().unwrap_or_else(signal) as u8;
+            }
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => return 127,
         }
     }
-    // What the program holds open is not for the command.
-    if let Err(error) = syscall::close_on_exec_from(3) {
-        return (plan.operations.len(), error);
+}
+
+/// Length of a message of [`run_init`].
+pub(super) const REPORT_BYTES: usize = 12;
+
+/// Reads such a message.
+pub(super) fn read_report(message: &[u8; REPORT_BYTES]) -> Failure {
+    let (position, errno) = message.split_at(8);
+    let position = position.try_into().map_or(0, u64::from_ne_bytes);
+    let errno = errno.try_into().map_or(0, i32::from_ne_bytes);
+    (position as usize, Errno::from_raw_os_error(errno))
+}
+
+/// Makes this process the one in which the command runs.
+fn prepare_process(plan: &Plan) -> Result<(), Failure> {
+    syscall::reset_signals().map_err(|error| (0, error))?;
+    for (position, operation) in plan.operations.iter().enumerate() {
+        perform(operation, &plan.fds).map_err(|error| (position, error))?;
     }
-    (plan.operations.len(), plan.command.execute())
+    // What the program holds open is not for the command.
+    syscall::close_on_exec_from(3).map_err(|error| (plan.operations.len(), error))
 }
 
 fn perform(operation: &Operation, fds: &[OwnedFd]) -> Result<(), Errno> {

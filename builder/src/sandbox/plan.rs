@@ -22,6 +22,18 @@ pub(crate) struct Plan {
     pub fds: Vec<OwnedFd>,
     /// What the child becomes.
     pub command: Command,
+    /// Which process is pid 1 of its pid namespace.
+    pub first: First,
+}
+
+/// Pid 1 of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum First {
+    /// The command itself, as in other container builders.
+    Command,
+    /// A process that waits for the command and for what that leaves behind. The kernel keeps from pid 1 all signals that
+    /// it sends to itself, so an emulator that is pid 1 and tells the crash of its program that way would wait forever.
+    Init,
 }
 
 /// One thing to do. Paths are in the root, which `Pivot` makes the child's own.

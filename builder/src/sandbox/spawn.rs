@@ -1,11 +1,13 @@
 //! The parent's side: clones children from one thread that lives as long as the program, waits for them, kills them.
 
-use super::plan::Plan;
+use super::child::Failure;
+use super::plan::{First, Plan};
 use super::syscall::{self, Stack};
 use super::{SandboxError, child};
 use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal};
-use std::io;
+use std::fs;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, OnceLock, mpsc};
 use tokio::io::unix::AsyncFd;
@@ -133,6 +135,30 @@ fn cloner() -> &'static Mutex<mpsc::Sender<Job>> {
     })
 }
 
+/// The first process of a step; beside it, what failed if the command does not run.
+fn start(plan: &Plan, cgroup: Option<BorrowedFd<'_>>) -> Result<(OwnedFd, Option<Failure>), Errno> {
+    match plan.first {
+        First::Command => {
+            let mut failure = None;
+            let mut child = || {
+                failure = Some(child::run(plan));
+                127
+            };
+            let pidfd = syscall::clone_vm(plan.namespaces, cgroup, &mut Stack::new()?, &mut child)?;
+            Ok((pidfd, failure))
+        }
+        First::Init => {
+            let (report, answer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+            let pidfd = syscall::clone_copy(plan.namespaces, cgroup, &mut || child::run_init(plan, answer.as_fd()))?;
+            drop(answer);
+            let mut message = [0; child::REPORT_BYTES];
+            // The end of the pipe without a message: the command runs.
+            let failure = fs::File::from(report).read_exact(&mut message).is_ok();
+            Ok((pidfd, failure.then(|| child::read_report(&message))))
+        }
+    }
+}
+
 fn clone(plan: &Plan, cgroup: Option<BorrowedFd<'_>>) -> Result<OwnedFd, SpawnError> {
     let cannot = |errno: Errno| {
         let help = match errno {
@@ -143,18 +169,12 @@ fn clone(plan: &Plan, cgroup: Option<BorrowedFd<'_>>) -> Result<OwnedFd, SpawnEr
         };
         SpawnError::Sandbox(SandboxError::Clone { help, source: errno.into() })
     };
-    let mut stack = Stack::new().map_err(cannot)?;
-    let mut failure = None;
-    let mut child = || {
-        failure = Some(child::run(plan));
-        127
-    };
-    let mut result = syscall::clone_vm(plan.namespaces, cgroup, &mut stack, &mut child);
+    let mut result = start(plan, cgroup);
     if result.is_err() && cgroup.is_some() {
         // The cgroup may be one we can create but not enter; the step is worth more than its accounting.
-        result = syscall::clone_vm(plan.namespaces, None, &mut stack, &mut child);
+        result = start(plan, None);
     }
-    let pidfd = result.map_err(cannot)?;
+    let (pidfd, failure) = result.map_err(cannot)?;
     let Some((position, errno)) = failure else { return Ok(pidfd) };
     let _ = reap(pidfd.as_fd());
     Err(match plan.operations.get(position) {

@@ -235,6 +235,8 @@ impl Drop for Stack {
     }
 }
 
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
 /// `struct clone_args` of clone3(2), version 2.
 #[repr(C)]
 #[derive(Default)]
@@ -263,7 +265,6 @@ pub(crate) fn clone_vm(
     child: &mut dyn FnMut() -> u8,
 ) -> Result<OwnedFd, Errno> {
     const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
-    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
     let mut pidfd: libc::c_int = -1;
     let fixed = (libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD) as u64 | CLONE_CLEAR_SIGHAND;
     let arguments = CloneArgs {
@@ -296,6 +297,65 @@ pub(crate) fn clone_vm(
     }
     // SAFETY: the kernel has stored a new descriptor there (CLONE_PIDFD), which nobody else knows.
     Ok(unsafe { OwnedFd::from_raw_fd(pidfd) })
+}
+
+/// Clones a process with a copy of the caller's memory that runs `child` and exits with what it returns. Returns the
+/// child's pidfd at once. `namespaces` are `CLONE_NEW*`.
+///
+/// Locks of other threads stay locked in the copy: `child` must not allocate, lock or panic.
+pub(crate) fn clone_copy(
+    namespaces: u64,
+    cgroup: Option<BorrowedFd<'_>>,
+    child: &mut dyn FnMut() -> u8,
+) -> Result<OwnedFd, Errno> {
+    let mut pidfd: libc::c_int = -1;
+    let arguments = CloneArgs {
+        flags: libc::CLONE_PIDFD as u64 | namespaces | cgroup.map_or(0, |_| CLONE_INTO_CGROUP),
+        pidfd: &raw mut pidfd as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        cgroup: cgroup.map_or(0, |fd| fd.as_raw_fd() as u64),
+        ..CloneArgs::default()
+    };
+    // A handler of the program has nothing to do in the child; `reset_signals` takes all of them away there.
+    let mask = set_signal_mask(u64::MAX)?;
+    // SAFETY: a valid `clone_args` without CLONE_VM, of the size that is passed: the child has memory, and a stack, of its
+    // own, and ends in `in_copy`.
+    let result = check(unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<CloneArgs>()) });
+    in_copy(&result, child);
+    set_signal_mask(mask)?;
+    result?;
+    // SAFETY: the kernel has stored a new descriptor there (CLONE_PIDFD), which nobody else knows.
+    Ok(unsafe { OwnedFd::from_raw_fd(pidfd) })
+}
+
+/// As [`clone_copy`], without new namespaces; gives the child's id. By clone(2), since filters of containers forbid
+/// clone3(2).
+pub(crate) fn copy_process(child: &mut dyn FnMut() -> u8) -> Result<Pid, Errno> {
+    // SAFETY: as fork(2): without CLONE_VM the child has memory of its own, and it ends in `in_copy`.
+    let result = check(unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) });
+    in_copy(&result, child);
+    Pid::from_raw(result? as i32).ok_or(Errno::AGAIN)
+}
+
+/// In the copy, runs `child` and ends.
+fn in_copy(result: &Result<libc::c_long, Errno>, child: &mut dyn FnMut() -> u8) {
+    if let Ok(0) = result {
+        let code = libc::c_int::from(child());
+        // SAFETY: ends the copy without running the exit handlers of the original.
+        unsafe { libc::syscall(libc::SYS_exit_group, code) };
+    }
+}
+
+/// Has no other process read the memory of the calling one (ptrace(2)), unless it may do so to every process.
+pub(crate) fn hide_memory() -> Result<(), Errno> {
+    // SAFETY: takes no pointers.
+    check(unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }).map(drop)
+}
+
+/// Closes all descriptors, in a process that is to do nothing but wait and exit.
+pub(crate) fn close_all() {
+    // SAFETY: takes no pointers. What Rust believes open is not used any more.
+    unsafe { libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0) };
 }
 
 /// The child's first function.

@@ -4,10 +4,10 @@ use super::exec_mounts::{Content, Mounts, Prepared};
 use super::mount_point::{self, Resolved};
 use super::user::User;
 use crate::sandbox::devices::Devices;
-use crate::sandbox::plan::{MountPoint, Operation, Otherwise, Plan, Slot};
+use crate::sandbox::plan::{First, MountPoint, Operation, Otherwise, Plan, Slot};
 use crate::sandbox::rootfs::{self, Access};
 use crate::sandbox::syscall::Command;
-use crate::sandbox::{SandboxError, capability, seccomp};
+use crate::sandbox::{SandboxError, capability, emulator, seccomp};
 use frontend::op::{Exec, Network, Security};
 use rustix::fs::CWD;
 use rustix::mount::{MountAttrFlags, OpenTreeFlags};
@@ -144,7 +144,8 @@ pub(super) fn plan(exec: &Exec, parts: Parts<'_>) -> Result<Plan, SandboxError> 
     let network = if exec.network == Network::None { libc::CLONE_NEWNET } else { 0 };
     let namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | network;
     let command = command(exec, env)?;
-    Ok(Plan { namespaces: namespaces as u64, operations: plan.operations, fds: plan.fds, command })
+    let first = if emulator::is_foreign(&exec.platform) { First::Init } else { First::Command };
+    Ok(Plan { namespaces: namespaces as u64, operations: plan.operations, fds: plan.fds, command, first })
 }
 
 struct Builder {
