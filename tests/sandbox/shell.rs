@@ -23,8 +23,9 @@ fn check_state(kiln: &Kiln) {
     terminal.send("rm made; eval \"$KILN_COMMAND\"; echo code=$? $(cat made)\n").wait_for("code=3 made");
     terminal.resize(77, 33);
     terminal.send("while ! stty size | grep '33 77'; do :; done; echo si''zed\n").wait_for("sized");
-    // Interrupts what runs in the shell, not the build.
-    terminal.send("echo sle''eps; sleep 1000; echo int=$?\n").wait_for("sleeps").send("\x03").wait_for("$ ");
+    // Interrupts what runs in the shell, not the build. One command says that it runs and waits: a shell that is just
+    // starting another loses the interrupt.
+    terminal.send("sh -c 'echo sle\"\"eps; exec sleep 1000'\n").wait_for("sleeps").send("\x03").wait_for("$ ");
     terminal.send("exit\n").wait_for("the shell has ended");
     let (status, shown) = terminal.end();
     assert_eq!(status.code(), Some(1), "{shown}");
