@@ -123,10 +123,10 @@ async fn stdin(options: &BuildOptions, file: Option<Definition>, world: &World) 
         return Ok(Inputs { text, main: MainContext::Directory, context, ignore_file: None, definition });
     }
     let vertex = world.progress.task("[internal] load build context");
-    let (store, owner) = (world.store.clone(), world.identity.only_owner());
+    let store = world.store.clone();
     let unpacked = tokio::task::spawn_blocking(move || {
         let draft = store.snapshots().prepare()?;
-        unpack_stream(whole, "the build context", draft.upper(), owner)
+        unpack_stream(whole, "the build context", draft.upper(), None)
             .map_err(|error| BuildError::Unpack { error: Box::new(error) })?;
         Ok::<_, BuildError>(commit::commit(&store, draft, &Tree::default(), &[], commit::Writer::Copier)?)
     });

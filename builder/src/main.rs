@@ -1,25 +1,37 @@
 //! Starts kiln: enters a user namespace where one is needed, then runs the command.
 
 use builder::cli::{Cli, Command, build, debug, du, exit, logs, prune};
+use builder::sandbox::isolation::{self, Wanted};
+use builder::sandbox::supervise;
 use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // A copy of the program that watches over a step; no command for people.
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() == Some(supervise::COMMAND) {
+        return ExitCode::from(supervise::main(arguments.next().as_deref()));
+    }
     // Before any thread exists: the kernel refuses a new user namespace to a program that has several.
     let cli = Cli::parse();
-    let identity = match builder::sandbox::userns::enter_if_needed() {
-        Ok(identity) => identity,
+    let wanted = match &cli.command {
+        Command::Build(args) => args.isolation(),
+        Command::Debug(args) => args.isolation(),
+        Command::Logs(_) | Command::Du(_) | Command::Prune(_) => Wanted::Auto,
+    };
+    let rights = match isolation::enter(wanted) {
+        Ok(rights) => rights,
         Err(error) => {
             eprintln!("ERROR: {}", builder::progress::chain(&error));
             return ExitCode::from(exit::FAILURE);
         }
     };
     let result = match &cli.command {
-        Command::Build(args) => build::run(&cli, args, identity),
-        Command::Debug(args) => debug::run(&cli, args, identity),
-        Command::Logs(args) => logs::run(&cli, args, &identity),
-        Command::Du(args) => du::run(&cli, args, &identity),
-        Command::Prune(args) => prune::run(&cli, args, &identity),
+        Command::Build(args) => build::run(&cli, args, rights),
+        Command::Debug(args) => debug::run(&cli, args, rights),
+        Command::Logs(args) => logs::run(&cli, args, &rights.identity),
+        Command::Du(args) => du::run(&cli, args, &rights.identity),
+        Command::Prune(args) => prune::run(&cli, args, &rights.identity),
     };
     match result {
         Ok(code) => ExitCode::from(code),

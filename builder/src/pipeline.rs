@@ -9,6 +9,7 @@ use crate::inputs::{self, Inputs};
 use crate::progress::{Outcome, Progress, Vertex, Warning};
 use crate::registry::Registry;
 use crate::report::Phase;
+use crate::sandbox::isolation::Isolation;
 use crate::sandbox::userns::Identity;
 use crate::secret::Secrets;
 use crate::source::context::ContextError;
@@ -52,6 +53,7 @@ pub struct World {
     pub cancel: Cancel,
     pub host: Platform,
     pub identity: Identity,
+    pub isolation: Isolation,
     /// Folder for the complete output of steps.
     pub logs: PathBuf,
 }
@@ -278,6 +280,7 @@ impl<'a> Tools<'a> {
             secrets: self.secrets.clone(),
             ssh: self.ssh.clone(),
             identity: self.world.identity.clone(),
+            isolation: self.world.isolation.clone(),
             limits: self.options.limits.clone(),
             on_failure: self.options.on_failure.clone(),
             logs: self.world.logs.clone(),

@@ -70,6 +70,7 @@ pub async fn build(options: &BuildOptions, command: &[String], world: &World) ->
         secrets: solved.tools.secrets.clone(),
         ssh: solved.tools.ssh.clone(),
         identity: world.identity.clone(),
+        isolation: world.isolation.clone(),
         id: format!("{}-shell", std::process::id()),
         limits: options.limits.clone(),
         log: world.logs.join("shell"),

@@ -5,6 +5,7 @@
 //! feeds), so equal files have equal digests wherever they come from. Hard links count as equal files.
 
 use crate::error::FileError;
+use crate::owners::Owners;
 use crate::walk::{self, CAPABILITY, Found, Walk, Xattr, XattrReader};
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use sha2::{Digest as _, Sha256};
@@ -192,9 +193,12 @@ pub fn file_digest_with(mut file: &File, buffer: &mut [u8]) -> io::Result<[u8; 3
 /// next step sees them. `hint` may know the [`file_digest`] of a regular file by its path relative to `upper`.
 pub fn change_digest(upper: &Path, hint: &(dyn Fn(&Path) -> Option<[u8; 32]> + Sync)) -> Result<String, FileError> {
     let root = walk::open_root(upper)?;
-    let root_stat = rustix::fs::fstat(&root).map_err(FileError::at("look at", upper))?;
+    let owners = Owners::read(&[upper])?;
+    let mut root_stat = rustix::fs::fstat(&root).map_err(FileError::at("look at", upper))?;
+    (root_stat.st_uid, root_stat.st_gid) = crate::owners::of(owners.as_ref(), root.as_fd(), c".", b"", &root_stat)
+        .map_err(FileError::at("read the owner of", upper))?;
     let root_xattrs = content_xattrs(root.as_fd(), c".").map_err(FileError::at("read the xattrs of", upper))?;
-    let mut walk = Walk::new(root, upper)?;
+    let mut walk = Walk::new(root, upper)?.with_owners(owners);
     let mut items = Vec::new();
     let (large, queue) = sync_channel::<(usize, File)>(8);
     let from_worker = std::thread::scope(|scope| {

@@ -34,7 +34,8 @@
 //!
 //! Invariant: snapshotters make no mounts. Whoever mounts snapshots does so as overlayfs with `userxattr`, as root
 //! too, so that the same store serves both: opaque directories carry `user.overlay.opaque`, whiteouts are character
-//! devices 0:0.
+//! devices 0:0, or where those are refused empty files with `user.overlay.whiteout`. Owners that the kernel refuses are
+//! kept beside the files (`owners.rs`).
 //!
 //! Invariant: nothing here holds a layer, or a file of one, in memory.
 
@@ -57,6 +58,7 @@ pub mod memo;
 #[cfg(test)]
 mod model;
 pub mod object;
+pub mod owners;
 #[cfg(any(test, feature = "testing"))]
 pub mod properties;
 pub mod prune;
@@ -69,7 +71,7 @@ mod test_tree;
 pub mod tree;
 pub mod usage;
 pub mod verify;
-mod walk;
+pub mod walk;
 
 pub use error::{FileError, StoreError};
 pub use store::Store;

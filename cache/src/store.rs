@@ -10,6 +10,7 @@ use crate::error::{FileError, StoreError};
 use crate::ingest::{self, Ingest};
 use crate::ledger::{About, Ledger};
 use crate::object::ObjectId;
+use crate::owners;
 use crate::quota::Quota;
 use crate::snapshot::overlay::Snapshots;
 use crate::tree::SnapshotId;
@@ -169,7 +170,8 @@ impl Store {
         let mut found = Vec::new();
         for entry in fs::read_dir(&dir).map_err(FileError::at("list", &dir))? {
             let name = entry.map_err(FileError::at("list", &dir))?.file_name();
-            found.extend(name.into_string());
+            // A list of owners goes with its snapshot.
+            found.extend(name.into_string().ok().filter(|name| !owners::is_list(name)));
         }
         if found.is_empty() {
             return Ok(found);

@@ -4,7 +4,8 @@
 //! what it finds.
 
 use crate::error::FileError;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat};
+use crate::owners::Owners;
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat, XattrFlags};
 use rustix::io::Errno;
 use std::ffi::{CStr, CString, OsStr};
 use std::io::Write as _;
@@ -15,6 +16,9 @@ use std::path::{Path, PathBuf};
 
 /// overlayfs' mark of a directory that hides what is below (mount option `userxattr`).
 pub(crate) const OPAQUE: &str = "user.overlay.opaque";
+
+/// overlayfs' mark of an empty file that is a whiteout (Linux 6.7), for where devices 0:0 are refused: on an overlay.
+pub const WHITEOUT: &str = "user.overlay.whiteout";
 
 /// Name of the xattr with a file's capabilities.
 pub(crate) const CAPABILITY: &[u8] = b"security.capability";
@@ -29,6 +33,7 @@ pub(crate) struct Walk {
     label: PathBuf,
     frames: Vec<Frame>,
     path: Vec<u8>,
+    owners: Option<Owners>,
 }
 
 struct Frame {
@@ -48,9 +53,15 @@ pub(crate) struct Found {
 impl Walk {
     /// Starts in the directory `root`, whose own entry is not among those found. `label` names it in errors.
     pub fn new(root: OwnedFd, label: &Path) -> Result<Walk, FileError> {
-        let mut walk = Walk { label: label.to_owned(), frames: Vec::new(), path: Vec::new() };
+        let mut walk = Walk { label: label.to_owned(), frames: Vec::new(), path: Vec::new(), owners: None };
         walk.enter(root, Vec::new(), false)?;
         Ok(walk)
+    }
+
+    /// From now on, what is found has these owners.
+    pub fn with_owners(mut self, owners: Option<Owners>) -> Walk {
+        self.owners = owners;
+        self
     }
 
     /// The next entry; its path is then [`Walk::path`], its directory [`Walk::dir`].
@@ -68,7 +79,12 @@ impl Walk {
             if hidden {
                 return Ok(Some(Found { name, stat: None }));
             }
-            let stat = stat(self.dir(), &name).map_err(|errno| self.error("look at", errno))?;
+            let mut stat = stat(self.dir(), &name).map_err(|errno| self.error("look at", errno))?;
+            if let Some(owners) = &self.owners {
+                (stat.st_uid, stat.st_gid) = owners
+                    .of(self.dir(), &name, &self.path, &stat)
+                    .map_err(|errno| self.error("read the owner of", errno))?;
+            }
             return Ok(Some(Found { name, stat: Some(stat) }));
         }
         Ok(None)
@@ -120,7 +136,7 @@ pub(crate) fn open_root(path: &Path) -> Result<OwnedFd, FileError> {
 }
 
 /// A second descriptor of a directory, with a reading position of its own.
-pub(crate) fn reopen(dir: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
+pub fn reopen(dir: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
     rustix::fs::openat(dir, c".", OPEN_DIR, Mode::empty())
 }
 
@@ -150,13 +166,37 @@ pub(crate) fn open_below_if_any(root: BorrowedFd<'_>, path: &[u8]) -> rustix::io
     Ok(Some(dir))
 }
 
-/// The entry's own status, not that of what it links to.
+/// The entry's own status, not that of what it links to. A whiteout is a device 0:0, whatever it is on the disk.
 pub(crate) fn stat(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<Stat> {
-    rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+    let mut stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    if may_be_whiteout(&stat) && rustix::fs::lgetxattr(proc_path(dir, name), WHITEOUT, &mut [0u8; 8][..]).is_ok() {
+        stat.st_mode = FileType::CharacterDevice.as_raw_mode();
+        stat.st_rdev = 0;
+    }
+    Ok(stat)
+}
+
+/// Whether a file is one of those that the mark of a whiteout is looked for on.
+pub fn may_be_whiteout(stat: &Stat) -> bool {
+    file_type(stat) == FileType::RegularFile && stat.st_size == 0 && stat.st_mode & 0o7777 == 0
+}
+
+/// Makes a whiteout, in the form that the file system takes.
+pub fn make_whiteout(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<()> {
+    match rustix::fs::mknodat(dir, name, FileType::CharacterDevice, Mode::empty(), 0) {
+        Err(Errno::PERM) => {}
+        result => return result,
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+    rustix::fs::fsetxattr(&file, WHITEOUT, b"y", XattrFlags::empty())?;
+    // overlayfs looks for such whiteouts only in directories that say so.
+    let own = reopen(dir)?;
+    if is_opaque(own.as_fd())? { Ok(()) } else { rustix::fs::fsetxattr(&own, OPAQUE, b"x", XattrFlags::empty()) }
 }
 
 /// `None` if there is no such entry.
-pub(crate) fn stat_if_any(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<Option<Stat>> {
+pub fn stat_if_any(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<Option<Stat>> {
     match stat(dir, name) {
         Ok(stat) => Ok(Some(stat)),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
@@ -198,14 +238,16 @@ pub(crate) fn is_opaque(dir: BorrowedFd<'_>) -> rustix::io::Result<bool> {
     }
 }
 
-/// Whether an xattr is overlayfs' own note and no part of the file.
+/// Whether an xattr is overlayfs' own note, or kiln's, and no part of the file.
 pub(crate) fn is_overlay_note(name: &[u8]) -> bool {
-    name.starts_with(b"user.overlay.") || name.starts_with(b"trusted.overlay.")
+    name.starts_with(b"user.overlay.")
+        || name.starts_with(b"trusted.overlay.")
+        || name == crate::owners::OWNER.as_bytes()
 }
 
 /// The way to an entry for the calls that know no directory descriptors. It leads through a descriptor, so nothing
 /// renamed above it matters, and the kernel does not follow the last component in the `l` calls.
-pub(crate) fn proc_path(dir: BorrowedFd<'_>, name: &CStr) -> CString {
+pub fn proc_path(dir: BorrowedFd<'_>, name: &CStr) -> CString {
     let mut path = Vec::with_capacity(32 + name.count_bytes());
     let _ = write!(path, "/proc/self/fd/{}/", dir.as_raw_fd());
     path.extend_from_slice(name.to_bytes());

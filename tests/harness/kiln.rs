@@ -25,6 +25,8 @@ pub struct Kiln {
     folder: TempDir,
     program: PathBuf,
     user: Option<User>,
+    /// What starts it.
+    runner: Vec<PathBuf>,
 }
 
 impl Kiln {
@@ -39,12 +41,27 @@ impl Kiln {
         fs::write(folder.path().join("kiln.toml"), toml).expect("write kiln.toml");
         let program = program();
         assert!(program.is_file(), "{} is not there: run `cargo xtask e2e`, or set KILN_BIN", program.display());
-        Kiln { folder, program, user: None }
+        Kiln { folder, program, user: None, runner: vec![] }
     }
 
     /// The same as [`Kiln::new`], run by an ordinary user; `Err` says why this machine cannot.
     pub fn as_user() -> Result<Kiln, String> {
-        let user = User::ordinary()?;
+        Kiln::of(User::ordinary()?)
+    }
+
+    /// Run by an ordinary user without subordinate ids; `Err` says why this machine cannot.
+    pub fn as_lone_user() -> Result<Kiln, String> {
+        Kiln::of(User::lone()?)
+    }
+
+    /// Run as in an unprivileged container; `Err` says why this machine cannot.
+    pub fn confined() -> Result<Kiln, String> {
+        let mut kiln = Kiln::new();
+        kiln.runner = confined()?;
+        Ok(kiln)
+    }
+
+    fn of(user: User) -> Result<Kiln, String> {
         let mut kiln = Kiln::new();
         // Where the program was built may be closed to others.
         let program = kiln.folder.path().join("kiln");
@@ -85,14 +102,11 @@ impl Kiln {
 
     /// As [`Kiln::command`], started by another program that is given it as its last arguments.
     pub fn command_through(&self, starter: &[&str], verb: &str) -> Command {
-        let mut command = match starter {
-            [] => Command::new(&self.program),
-            [starter, args @ ..] => {
-                let mut command = Command::new(starter);
-                command.args(args).arg(&self.program);
-                command
-            }
-        };
+        let runner: Vec<_> = self.runner.iter().chain([&self.program]).collect();
+        let mut words: Vec<&std::ffi::OsStr> = starter.iter().map(std::ffi::OsStr::new).collect();
+        words.extend(runner.iter().map(|word| word.as_os_str()));
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
         command.arg("--root").arg(self.root()).arg("--config").arg(self.folder.path().join("kiln.toml")).arg(verb);
         // What the caller's environment says must not change what is tested.
         for name in ["SOURCE_DATE_EPOCH", "BUILDKIT_PROGRESS", "DOCKER_DEFAULT_PLATFORM", "KILN_ROOT", "KILN_CONFIG"] {
@@ -135,6 +149,19 @@ impl Kiln {
     pub fn image(&self, context: &Tree) -> Image {
         self.build(context).image()
     }
+}
+
+/// What a program's command line begins with to run as in an unprivileged container: as root without namespaces and
+/// mounts. `Err` says why this machine cannot.
+pub fn confined() -> Result<Vec<PathBuf>, String> {
+    if !rustix::process::geteuid().is_root() {
+        return Err("only root can give up what an unprivileged container lacks".into());
+    }
+    if !crate::installed("python3") {
+        return Err("python3 is missing".into());
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("harness/confine.py");
+    Ok(vec!["python3".into(), script])
 }
 
 impl Default for Kiln {

@@ -21,7 +21,7 @@ pub use dockerd::Dockerd;
 pub use git_server::{GitServer, Repo};
 pub use http_server::{Answer, Asked, HttpServer};
 pub use image::{Entry, Image, Kind, layer_entries};
-pub use kiln::{Build, Finished, Kiln, Step, wait_for_line};
+pub use kiln::{Build, Finished, Kiln, Step, confined, wait_for_line};
 pub use registry::Registry;
 pub use terminal::Terminal;
 pub use tree::Tree;

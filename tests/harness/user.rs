@@ -1,10 +1,12 @@
-//! An ordinary user to build as, with ranges of subordinate ids (subuid(5)) as distributions give them.
+//! Ordinary users to build as: with ranges of subordinate ids (subuid(5)) as distributions give them, and without.
 
 use std::fs;
 use std::process::Command;
 use std::sync::OnceLock;
 
 const NAME: &str = "kiln-test";
+/// No distribution gives this id to anybody: those for accounts end at 60000, and 65534 is nobody.
+const LONE: u32 = 64_321;
 
 /// An ordinary user of this machine.
 #[derive(Clone, Debug)]
@@ -22,6 +24,15 @@ impl User {
     pub fn ordinary() -> Result<User, String> {
         static USER: OnceLock<Result<User, String>> = OnceLock::new();
         USER.get_or_init(make).clone()
+    }
+
+    /// One without an account, and so without subordinate ids: in a user namespace it is the only user. `Err` says why
+    /// there is none.
+    pub fn lone() -> Result<User, String> {
+        if !rustix::process::geteuid().is_root() {
+            return Err("only root can start builds as another user".into());
+        }
+        Ok(User { uid: LONE, gid: LONE, name: LONE.to_string() })
     }
 }
 

@@ -13,7 +13,7 @@ use crate::registry::Registry;
 use crate::registry::credentials::Credentials;
 use crate::registry::retry::RetryPolicy;
 use crate::report::{self, Detail};
-use crate::sandbox::userns::Identity;
+use crate::sandbox::isolation::{Isolation, Rights};
 use crate::stage_shell::{self, Stage};
 use crate::step::exec_shell::Attached;
 use anyhow::{Context, Result};
@@ -22,8 +22,8 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 /// Runs the command; gives the program's exit code.
-pub fn run(cli: &Cli, args: &BuildArgs, identity: Identity) -> Result<u8> {
-    run_purpose(cli, args, Purpose::Build, identity)
+pub fn run(cli: &Cli, args: &BuildArgs, rights: Rights) -> Result<u8> {
+    run_purpose(cli, args, Purpose::Build, rights)
 }
 
 /// What a build is for.
@@ -36,7 +36,8 @@ pub(super) enum Purpose<'a> {
 }
 
 /// As [`run`].
-pub(super) fn run_purpose(cli: &Cli, args: &BuildArgs, purpose: Purpose<'_>, identity: Identity) -> Result<u8> {
+pub(super) fn run_purpose(cli: &Cli, args: &BuildArgs, purpose: Purpose<'_>, rights: Rights) -> Result<u8> {
+    let Rights { identity, isolation } = rights;
     let host = crate::host_platform();
     let environment = |name: &str| std::env::var(name).ok();
     let options = args.options(&host, &environment).and_then(|options| match purpose {
@@ -50,6 +51,13 @@ pub(super) fn run_purpose(cli: &Cli, args: &BuildArgs, purpose: Purpose<'_>, ide
             return Ok(exit::FAILURE);
         }
     };
+    let wants_shell = options.on_failure.opens_shell() || matches!(purpose, Purpose::Enter(_));
+    if let (Isolation::Chroot { refused }, true) = (&isolation, wants_shell) {
+        let why = refused.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+        eprintln!("ERROR: no shell can be opened in a step that is isolated by chroot alone{why}");
+        eprintln!("help: run kiln where it may create namespaces and mounts");
+        return Ok(exit::FAILURE);
+    }
     // A stale digest must not outlive a failed build.
     if let (Some(iidfile), None) = (&options.iidfile, &options.call) {
         let _ = std::fs::remove_file(iidfile);
@@ -58,6 +66,9 @@ pub(super) fn run_purpose(cli: &Cli, args: &BuildArgs, purpose: Purpose<'_>, ide
     config.warnings.iter().for_each(|warning| eprintln!("WARNING: {warning}"));
     options.checks = config.checks.clone();
     let store = open_store(cli, &identity)?;
+    if let Isolation::Chroot { .. } = isolation {
+        crate::sandbox::rootfs::merge_in(store.scratch_dir()?);
+    }
     if let Some(limits) = config.gc.limits(options.keep_storage, &store.disk()?) {
         store.set_limits(limits);
     }
@@ -86,6 +97,7 @@ pub(super) fn run_purpose(cli: &Cli, args: &BuildArgs, purpose: Purpose<'_>, ide
             cancel: Cancel::default(),
             host,
             identity,
+            isolation,
             logs: log.as_ref().map(|log| log.folder().to_path_buf()).unwrap_or_default(),
         };
         tokio::spawn(cancel_on_signals(world.cancel.clone()));

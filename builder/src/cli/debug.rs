@@ -2,6 +2,7 @@
 
 use super::options::BuildArgs;
 use super::{Cli, build, exit, open_store};
+use crate::sandbox::isolation::{Rights, Wanted};
 use crate::sandbox::userns::Identity;
 use anyhow::Result;
 use cache::verify::Mode;
@@ -39,13 +40,21 @@ pub(super) struct ShellArgs {
     pub command: Vec<String>,
 }
 
-/// Runs the command; gives the program's exit code.
-pub fn run(cli: &Cli, args: &DebugArgs, identity: Identity) -> Result<u8> {
-    match &args.command {
-        DebugCommand::Verify(args) => verify(cli, args, &identity),
-        DebugCommand::Shell(args) => {
-            build::run_purpose(cli, &args.build, build::Purpose::Enter(&args.command), identity)
+impl DebugArgs {
+    /// `--isolation`.
+    pub fn isolation(&self) -> Wanted {
+        match &self.command {
+            DebugCommand::Verify(_) => Wanted::Auto,
+            DebugCommand::Shell(args) => args.build.isolation(),
         }
+    }
+}
+
+/// Runs the command; gives the program's exit code.
+pub fn run(cli: &Cli, args: &DebugArgs, rights: Rights) -> Result<u8> {
+    match &args.command {
+        DebugCommand::Verify(args) => verify(cli, args, &rights.identity),
+        DebugCommand::Shell(args) => build::run_purpose(cli, &args.build, build::Purpose::Enter(&args.command), rights),
     }
 }
 

@@ -5,6 +5,7 @@ use super::csv;
 use super::output::{self, OutputSpec};
 use super::{on_failure, resources};
 use crate::config::ChecksConfig;
+use crate::sandbox::isolation::Wanted;
 use crate::sandbox::limits::Limits;
 use crate::space::Space;
 use crate::step::exec_shell::OnFailure;
@@ -135,6 +136,11 @@ pub struct BuildArgs {
     /// --resource cpuset-mems=
     #[arg(long, value_name = "LIST", hide = true)]
     cpuset_mems: Option<String>,
+    /// What separates RUN from the machine: auto takes namespaces if they can be had; chroot needs neither those nor
+    /// mounts; oci and rootless are other words for namespace
+    #[arg(long, value_name = "HOW", default_value = "auto")]
+    #[arg(value_parser = ["auto", "namespace", "chroot", "oci", "rootless"])]
+    isolation: String,
     /// Grant what a Dockerfile asks for: network.host, security.insecure
     #[arg(long = "allow", value_name = "ENTITLEMENT")]
     allow: Vec<String>,
@@ -454,6 +460,15 @@ impl BuildArgs {
             (true, _) => NoCache::IgnoreAll,
             (false, true) => NoCache::Use,
             (false, false) => NoCache::IgnoreStages(stages),
+        }
+    }
+
+    /// `--isolation`.
+    pub fn isolation(&self) -> Wanted {
+        match self.isolation.as_str() {
+            "chroot" => Wanted::Chroot,
+            "namespace" | "oci" | "rootless" => Wanted::Namespace,
+            _ => Wanted::Auto,
         }
     }
 

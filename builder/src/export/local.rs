@@ -6,6 +6,7 @@ use super::oci::folder;
 use super::{Export, ExportError, Exporter, Response};
 use crate::image::layers::LayerOptions;
 use crate::sandbox::rootfs;
+use cache::owners::Owners;
 use futures::future::BoxFuture;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps};
 use std::collections::HashMap;
@@ -43,6 +44,8 @@ pub struct View {
     /// Where it goes below the destination; empty for the destination itself.
     pub folder: String,
     pub root: OwnedFd,
+    /// Of files that do not have them on the disk.
+    pub owners: Option<Owners>,
 }
 
 /// Mounts the result of every platform, read-only and seen by nobody else.
@@ -61,7 +64,8 @@ pub async fn views(export: &Export<'_>, split: Split) -> Result<Vec<View>, Expor
         let root = rustix::fs::openat(&mount, c".", flags, Mode::empty())
             .map_err(|e| ExportError::io("open", "the mounted result")(e.into()))?;
         let folder = if split { image.platform.to_string().replace('/', "_") } else { String::new() };
-        views.push(View { folder, root });
+        let owners = Owners::read(&lowers).map_err(cache::StoreError::from)?;
+        views.push(View { folder, root, owners });
     }
     Ok(views)
 }

@@ -53,7 +53,8 @@ impl Exporter for Tar {
                             let mtime = export_time(mtime);
                             out.write_all(folder_header(&prefix, mtime)?.as_bytes()).map_err(ExportError::Archive)?;
                         }
-                        write_tree(view.root.as_fd(), &prefix, mtime, &mut out).map_err(ExportError::Tree)?;
+                        write_tree(view.root.as_fd(), view.owners.clone(), &prefix, mtime, &mut out)
+                            .map_err(ExportError::Tree)?;
                     }
                     finish(&mut out).map_err(ExportError::Tree)
                 })

@@ -86,6 +86,11 @@ impl Cgroup {
         self.legacy.iter().map(open).collect()
     }
 
+    /// The lists of processes of all of them.
+    pub(crate) fn processes(&self) -> Vec<PathBuf> {
+        self.unified.iter().chain(&self.legacy).map(|path| path.join("cgroup.procs")).collect()
+    }
+
     /// Counts so far.
     pub(crate) fn usage(&self) -> Usage {
         let value = |file: &str, key: &str| {

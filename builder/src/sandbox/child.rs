@@ -86,6 +86,10 @@ fn perform(operation: &Operation, fds: &[OwnedFd]) -> Result<(), Errno> {
         Operation::LoopbackUp => syscall::loopback_up(),
         Operation::Hostname(name) => rustix::system::sethostname(name.to_bytes()),
         Operation::Pivot { root, anchor } => pivot(slot(fds, *root)?, anchor),
+        Operation::Chroot(root) => {
+            rustix::process::fchdir(slot(fds, *root)?)?;
+            rustix::process::chroot(c".")
+        }
         // Here `.` leads to the highest mount at the root, which is the host's (pivot_root(2)).
         Operation::LeaveHost => mount::unmount(c".", UnmountFlags::DETACH),
         Operation::Attach { mount, target } => {

@@ -53,6 +53,8 @@ pub(crate) enum Operation {
     Hostname(CString),
     /// Attaches the root mount at a folder of the host and makes it the root; the host's root stays below it.
     Pivot { root: Slot, anchor: CString },
+    /// Makes a folder the root, and goes there.
+    Chroot(Slot),
     /// Lets go of the host's root.
     LeaveHost,
     /// Attaches a mount; makes the mount point where another mount lacks it.
@@ -131,6 +133,7 @@ impl Operation {
             Operation::LoopbackUp => "bring up the loopback interface".into(),
             Operation::Hostname(name) => format!("set the host name {}", text(name)),
             Operation::Pivot { anchor, .. } => format!("change the root at {}", text(anchor)),
+            Operation::Chroot(_) => "change the root".into(),
             Operation::LeaveHost => "unmount the host's root".into(),
             Operation::Attach { target, .. } | Operation::AttachPart { target, .. } => {
                 format!("mount on {}", text(&target.path))
@@ -163,6 +166,12 @@ impl Operation {
                 "the kernel forbids a new /proc where the present one is masked, as in most containers; \
                  run the outer container with `--security-opt systempaths=unconfined`",
             ),
+            (Operation::Chroot(_), Errno::PERM) => {
+                Some("this takes the capability SYS_CHROOT: give it to the container")
+            }
+            (Operation::Ids { .. }, Errno::PERM) => {
+                Some("this takes the capabilities SETUID and SETGID: give them to the container")
+            }
             (Operation::Ids { .. }, Errno::INVAL) => Some(
                 "this id is not in the user namespace; install newuidmap and newgidmap (package uidmap) and give \
                  your user ranges in /etc/subuid and /etc/subgid",

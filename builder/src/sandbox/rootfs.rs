@@ -3,13 +3,16 @@
 
 use super::SandboxError;
 use super::syscall;
+use cache::snapshot::native::How;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{self, FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Longest string that fsconfig(2) takes, in bytes.
 const FSCONFIG_STRING_MAX: usize = 255;
@@ -18,7 +21,12 @@ const FSCONFIG_STRING_MAX: usize = 255;
 ///
 /// With `upper` (a folder for the changes, and an empty folder on the same file system for overlayfs itself) it is
 /// writable; without, read-only. One lower alone is that folder, none at all an empty folder.
+///
+/// Where nothing can be mounted ([`merge_in`]), what is read-only is a merged folder.
 pub fn overlay(lowers: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<OwnedFd, SandboxError> {
+    if let (Some(merged), None) = (MERGED.get(), upper) {
+        return merged.view(lowers);
+    }
     match (lowers, upper) {
         ([], None) => tmpfs(&[("size", "4k"), ("mode", "755")], MountAttrFlags::MOUNT_ATTR_RDONLY),
         ([], Some((upper, _))) => bind(upper, Access::ReadWrite),
@@ -38,6 +46,46 @@ pub fn work_folder(parent: &Path) -> Result<PathBuf, SandboxError> {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
             Err(source) => return Err(SandboxError::path("create", &folder)(source)),
         }
+    }
+}
+
+/// Views of stacks for a program that may not mount; each is made once.
+static MERGED: OnceLock<Merged> = OnceLock::new();
+
+struct Merged {
+    folder: PathBuf,
+    views: Mutex<HashMap<Vec<PathBuf>, PathBuf>>,
+}
+
+/// From now on, and for the whole program as its rights are, stacks are shown as folders of hard links in `folder`,
+/// which is on the store's file system and is deleted by whoever made it.
+pub fn merge_in(folder: PathBuf) {
+    let _ = MERGED.set(Merged { folder, views: Mutex::default() });
+}
+
+impl Merged {
+    fn view(&self, lowers: &[PathBuf]) -> Result<OwnedFd, SandboxError> {
+        let open = |path: &Path| {
+            rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                .map_err(SandboxError::path("open", path))
+        };
+        if let [only] = lowers {
+            return open(only);
+        }
+        // Held while a view is made: whoever else wants it waits for it.
+        let mut views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(path) = views.get(lowers) {
+            return open(path);
+        }
+        let path = self.folder.join(format!("view-{}", views.len()));
+        std::fs::create_dir(&path).map_err(SandboxError::path("create", &path))?;
+        cache::snapshot::native::merge(lowers, &path, How::Link, &[]).map_err(|error| SandboxError::Path {
+            verb: error.verb,
+            path: error.path,
+            source: error.source,
+        })?;
+        views.insert(lowers.to_vec(), path.clone());
+        open(&path)
     }
 }
 
@@ -79,6 +127,13 @@ pub(crate) fn tmpfs(options: &[(&str, &str)], attributes: MountAttrFlags) -> Res
         context.set(key, OsStr::new(value))?;
     }
     context.mount(attributes)
+}
+
+/// A detached procfs of the pid namespace that the caller is in.
+pub(crate) fn proc() -> Result<OwnedFd, SandboxError> {
+    let attributes =
+        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC | MountAttrFlags::MOUNT_ATTR_NODEV;
+    FsContext::open("proc")?.mount(attributes)
 }
 
 /// overlayfs over two layers or more, or one and an upper.

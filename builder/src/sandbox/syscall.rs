@@ -123,6 +123,37 @@ pub(crate) fn die_with_parent() -> Result<(), Errno> {
     check(unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) }).map(drop)
 }
 
+/// Has the calling process sent a signal when the thread that made it ends.
+pub(crate) fn signal_at_parents_end(signal: libc::c_int) -> Result<(), Errno> {
+    // SAFETY: takes no pointers.
+    check(unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, signal, 0, 0, 0) }).map(drop)
+}
+
+/// Blocks these signals (a bit for each, 1 << (number - 1)) in the calling thread, and no others.
+pub(crate) fn block_signals(mask: u64) -> Result<(), Errno> {
+    set_signal_mask(mask).map(drop)
+}
+
+/// Waits for one of some blocked signals; `None` if none came in that time.
+pub(crate) fn wait_signal(mask: u64, timeout: std::time::Duration) -> Result<Option<libc::c_int>, Errno> {
+    let time = libc::timespec { tv_sec: timeout.as_secs() as _, tv_nsec: timeout.subsec_nanos() as _ };
+    // SAFETY: the set is 8 bytes, as is passed, and outlives the call like the time; no information is asked for.
+    let result = check(unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigtimedwait,
+            &raw const mask,
+            std::ptr::null::<libc::siginfo_t>(),
+            &raw const time,
+            size_of::<u64>(),
+        )
+    });
+    match result {
+        Ok(signal) => Ok(Some(signal as libc::c_int)),
+        Err(Errno::AGAIN | Errno::INTR) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// Removes a capability from the bounding set. EINVAL: the kernel has no such capability.
 pub(crate) fn drop_bounding(capability: u32) -> Result<(), Errno> {
     // SAFETY: takes no pointers.

@@ -13,7 +13,7 @@ use std::process::Command;
 /// As what the program runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {
-    /// With `CAP_SYS_ADMIN` in the namespace it was started in.
+    /// With `CAP_SYS_ADMIN` in the namespace it was started in, or as its user 0 where no namespace can be had.
     Root,
     /// In a user namespace with a range of ids.
     Mapped,
@@ -22,13 +22,6 @@ pub enum Identity {
         /// Why there is no range, and what to install or configure.
         advice: String,
     },
-}
-
-impl Identity {
-    /// The one owner that files can have, if there is but one.
-    pub fn only_owner(&self) -> Option<(u32, u32)> {
-        matches!(self, Identity::SingleId { .. }).then_some((0, 0))
-    }
 }
 
 /// Gives the program the rights that a build needs: nothing to do for root, a user and a mount namespace for everybody

@@ -1,8 +1,10 @@
 //! Directories below an opened root: entries with their metadata, never through a symbolic link. Knows nothing of
 //! `.dockerignore` or layers.
 
+use cache::walk;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat, major, minor};
 use rustix::io::Errno;
+use std::ffi::CString;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -100,8 +102,9 @@ pub fn stat(root: BorrowedFd<'_>, path: &[u8]) -> Result<Option<Meta>, Errno> {
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
         other => other?,
     };
-    let meta = Meta::of(&rustix::fs::fstat(&fd)?);
-    Ok((!meta.is_whiteout()).then_some(meta))
+    let stat = rustix::fs::fstat(&fd)?;
+    let meta = Meta::of(&stat);
+    Ok((!meta.is_whiteout() && !is_marked(root, path, &stat)).then_some(meta))
 }
 
 /// Reads the directory `path` below `root`.
@@ -119,7 +122,7 @@ pub fn list(root: BorrowedFd<'_>, path: &[u8]) -> Result<Vec<Entry>, Errno> {
         match rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => {
                 let meta = Meta::of(&stat);
-                if !meta.is_whiteout() {
+                if !meta.is_whiteout() && !is_marked(dir.as_fd(), name.to_bytes(), &stat) {
                     entries.push(Entry { name: name.to_bytes().into(), meta });
                 }
             }
@@ -130,6 +133,15 @@ pub fn list(root: BorrowedFd<'_>, path: &[u8]) -> Result<Vec<Entry>, Errno> {
     }
     entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     Ok(entries)
+}
+
+/// Whether a file is a whiteout by its mark.
+fn is_marked(dir: BorrowedFd<'_>, path: &[u8], stat: &Stat) -> bool {
+    let has_mark = || {
+        let path = CString::new(path).map(|path| walk::proc_path(dir, &path));
+        path.is_ok_and(|path| rustix::fs::lgetxattr(path, walk::WHITEOUT, &mut [0u8; 8][..]).is_ok())
+    };
+    walk::may_be_whiteout(stat) && has_mark()
 }
 
 /// `dir/name`; `name` alone in the root.

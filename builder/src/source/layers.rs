@@ -15,6 +15,7 @@ use cache::layer::apply::{Deferred, apply, finish_deferred};
 use cache::layer::compression::decompressor;
 use cache::ledger::About;
 use cache::object::{Kind, ObjectId};
+use cache::owners::Owners;
 use cache::snapshot::overlay::Draft;
 use cache::tree::{Layer, RemoteLayer, SnapshotId, Tree};
 use cache::{Store, StoreError};
@@ -374,7 +375,8 @@ fn finish(
             }
         };
         let lower = lower.as_ref().map(AsFd::as_fd);
-        finish_deferred(draft.upper(), &deferred, lower).map_err(failed)?;
+        let owners = Owners::read(lowers).map_err(StoreError::from)?;
+        finish_deferred(draft.upper(), &deferred, lower, owners.as_ref()).map_err(failed)?;
     }
     Ok(store.snapshots().commit(draft, id)?)
 }

@@ -51,6 +51,13 @@ pub(super) struct CacheMount {
     _lock: File,
 }
 
+impl CacheMount {
+    /// Whether it is a directory of that cache.
+    pub(super) fn is_of(&self, root: &Path, key: &CacheIdentity<'_>) -> bool {
+        folder_of(root, key).is_ok_and(|(folder, _)| self.tree.starts_with(folder))
+    }
+}
+
 /// Gets the directory of `key` under `root`, waiting where `sharing` says so. `seed` fills a new one. With `anew`, what
 /// earlier builds left in it is thrown away.
 pub(super) async fn acquire(
@@ -60,9 +67,7 @@ pub(super) async fn acquire(
     anew: Option<&BegunAnew>,
     seed: impl Fn(&Path) -> Result<(), SandboxError>,
 ) -> Result<CacheMount, SandboxError> {
-    let about = serde_json::to_vec(key).map_err(SandboxError::path("describe the cache mount at", root))?;
-    let name: String = Sha256::digest(&about).iter().map(|byte| format!("{byte:02x}")).collect();
-    let folder = root.join(name);
+    let (folder, about) = folder_of(root, key)?;
     let mut number = 0;
     let lock = loop {
         let place = folder.join(number.to_string());
@@ -92,6 +97,13 @@ pub(super) async fn acquire(
     // Best effort: it only orders what is thrown away first.
     let _ = lock.set_modified(std::time::SystemTime::now());
     Ok(CacheMount { tree, _lock: lock })
+}
+
+/// Where the directories of a cache are, and what is said about it.
+fn folder_of(root: &Path, key: &CacheIdentity<'_>) -> Result<(PathBuf, Vec<u8>), SandboxError> {
+    let about = serde_json::to_vec(key).map_err(SandboxError::path("describe the cache mount at", root))?;
+    let name: String = Sha256::digest(&about).iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok((root.join(name), about))
 }
 
 /// Moves the directory aside first: a step of another build may be using it, and goes on doing so.
@@ -145,7 +157,11 @@ fn begin(
     fs::set_permissions(&new, PermissionsExt::from_mode(0o755)).map_err(error("set the mode of"))?;
     seed(&new)?;
     if key.uid.is_some() || key.gid.is_some() {
-        std::os::unix::fs::chown(&new, key.uid.or(Some(0)), key.gid.or(Some(0))).map_err(error("set the owner of"))?;
+        match std::os::unix::fs::chown(&new, key.uid.or(Some(0)), key.gid.or(Some(0))) {
+            // With one id all that runs has it, and may write whoever the cache was meant for.
+            Err(refused) if matches!(Errno::from_io_error(&refused), Some(Errno::INVAL | Errno::PERM)) => {}
+            result => result.map_err(error("set the owner of"))?,
+        }
     }
     if let Some(mode) = key.mode {
         fs::set_permissions(&new, PermissionsExt::from_mode(mode & 0o7777)).map_err(error("set the mode of"))?;

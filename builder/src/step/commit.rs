@@ -4,6 +4,7 @@ use crate::sandbox::{SandboxError, rootfs};
 use cache::checksum::change_digest;
 use cache::error::{FileError, StoreError};
 use cache::layer::changes::normalise;
+use cache::owners::{OwnerNotes, Owners};
 use cache::snapshot::overlay::Draft;
 use cache::store::Store;
 use cache::tree::{Layer, SnapshotId, Tree, stack};
@@ -31,6 +32,16 @@ pub enum CommitError {
     View(#[from] SandboxError),
 }
 
+/// Gives what a step made to `owner`, as whom it would have run if this machine had the id.
+pub fn give_new_files(draft: &Draft, lowers: &[PathBuf], owner: (u32, u32)) -> Result<(), CommitError> {
+    let view = match lowers {
+        [] => None,
+        lowers => Some(rootfs::overlay(lowers, None)?),
+    };
+    OwnerNotes::mark(draft.upper())?;
+    Ok(cache::owners::give_new_files(draft.upper(), view.as_ref().map(|view| view.as_fd()), owner)?)
+}
+
 /// Names the draft by content. If an earlier run made the same change on the same base, its snapshot stays and is
 /// used: what comes after then hits, and no blob is made twice.
 pub fn commit(
@@ -45,7 +56,12 @@ pub fn commit(
             [] => None,
             lowers => Some(rootfs::overlay(lowers, None)?),
         };
-        normalise(draft.upper(), view.as_ref().map(|view| view.as_fd()))?;
+        let owners = Owners::read(lowers)?;
+        if owners.is_some() {
+            // What was copied up or renamed brought its owner along.
+            OwnerNotes::mark(draft.upper())?;
+        }
+        normalise(draft.upper(), view.as_ref().map(|view| view.as_fd()), owners.as_ref())?;
     }
     let change = change_digest(draft.upper(), &|_| None)?;
     let snapshot = SnapshotId(stack(&base.content(), &change).to_hex());

@@ -1,11 +1,14 @@
 //! RUN: the trees, mounts and secrets of an Exec op become a sandbox; what it wrote is in the upper folder afterwards.
 
 use super::cache_mount::BegunAnew;
+use super::exec_chroot;
 use super::exec_log::{LogFile, StepLog};
 use super::exec_setup::{Setup, Streams};
 use super::exec_shell::OnFailure;
 use super::redact::Redactor;
+use super::user::User;
 use crate::progress::{Stream, Vertex};
+use crate::sandbox::isolation::Isolation;
 use crate::sandbox::limits::Limits;
 use crate::sandbox::spawn::{self, SpawnError};
 use crate::sandbox::userns::Identity;
@@ -42,6 +45,8 @@ pub struct ExecInput {
     pub ssh: Arc<SshAgents>,
     /// As what the program runs.
     pub identity: Identity,
+    /// What separates the step from the machine.
+    pub isolation: Isolation,
     /// Name of the step in the cgroup tree; unique on this machine.
     pub id: String,
     /// What its processes may use.
@@ -70,6 +75,8 @@ pub struct ExecOutcome {
     pub cpu_time_us: Option<u64>,
     /// Highest memory use, in bytes; `None` likewise.
     pub memory_peak_bytes: Option<u64>,
+    /// Whose the step's new files are, if not on the disk.
+    pub owner: Option<(u32, u32)>,
 }
 
 /// Why a step failed.
@@ -86,7 +93,26 @@ pub enum ExecError {
         out_of_memory: bool,
         /// A program crashed in the emulator for a foreign platform.
         crashed_emulated: bool,
+        /// Why there is but one id, and what to do about it.
+        one_id: Option<String>,
     },
+    /// A step that this isolation cannot run.
+    #[error("{what} is not to be had with --isolation=chroot")]
+    Isolation {
+        /// Such as `--network=none`.
+        what: String,
+        /// What was refused, if chroot was not asked for.
+        refused: Option<String>,
+    },
+    /// A folder that was lent to the step is not where it was.
+    #[error("the step has moved {}, on which something is mounted", path.display())]
+    MountMoved {
+        /// The mount's target.
+        path: PathBuf,
+    },
+    /// The trees that stand for mounts.
+    #[error(transparent)]
+    Tree(#[from] cache::FileError),
     /// The build was stopped.
     #[error("canceled")]
     Canceled,
@@ -116,14 +142,32 @@ pub enum ExecError {
 impl ExecError {
     /// What to do next, where the way a command ended is well known.
     pub fn help(&self) -> Vec<String> {
-        let ExecError::Exit { code, out_of_memory, crashed_emulated, .. } = self else { return vec![] };
+        if let ExecError::Isolation { refused, .. } = self {
+            let why = refused.as_ref().map(|why| format!("namespaces were refused: {why}"));
+            let what = "run kiln where it may create namespaces and mounts, or leave out what needs them".to_string();
+            return why.into_iter().chain([what]).collect();
+        }
+        let ExecError::Exit { code, out_of_memory, crashed_emulated, one_id, .. } = self else { return vec![] };
+        let one_id = one_id.as_ref().map(|advice| {
+            format!(
+                "if it failed to change an owner or user (chown, setgroups, setuid: Invalid argument, Operation not \
+                 permitted): there is one id for all users here: {advice}; package managers may be told to stay root \
+                 (apt-get -o APT::Sandbox::User=root)"
+            )
+        });
+        let mut help = ExecError::exit_help(*code, *out_of_memory, *crashed_emulated);
+        help.extend(one_id);
+        help
+    }
+
+    fn exit_help(code: i32, out_of_memory: bool, crashed_emulated: bool) -> Vec<String> {
         let advice = match code {
-            _ if *crashed_emulated => {
+            _ if crashed_emulated => {
                 "a program crashed while qemu emulated the platform, which is often a fault of qemu: try a newer \
                  qemu-user-static (KILN_QEMU_DIR names its folder), or cross-compile in a stage with \
                  `FROM --platform=$BUILDPLATFORM`"
             }
-            137 if *out_of_memory => {
+            137 if out_of_memory => {
                 "a process needed more memory than there is: run fewer things at once, or give more"
             }
             // 128 and the number of the signal (signal(7)).
@@ -175,6 +219,10 @@ async fn run_to_end(
     vertex: &Vertex,
     left: &mut Option<Setup>,
 ) -> Result<ExecOutcome, ExecError> {
+    if let Isolation::Chroot { refused } = &input.isolation {
+        return exec_chroot::run(exec, input, refused.as_deref(), vertex).await;
+    }
+    say_one_id(&input.identity, vertex);
     let setup = left.insert(Setup::new(exec, input, vertex).await?);
     let (stdin, stdout, stderr) = streams()?;
     let plan = setup.plan(exec, input, Streams::Files([stdin, stdout.1, stderr.1]))?;
@@ -184,12 +232,7 @@ async fn run_to_end(
         Err(SpawnError::Sandbox(error)) => return Err(error.into()),
         Err(SpawnError::Execute(errno)) => {
             vertex.log(Stream::Stderr, format!("{}\n", cannot_execute(exec, errno)).as_bytes());
-            return Err(ExecError::Exit {
-                command: exec.args.join(" "),
-                code: 1,
-                out_of_memory: false,
-                crashed_emulated: false,
-            });
+            return Err(failed(exec, input, 1, false, false));
         }
     };
     let secrets = secret_values(exec, &input.secrets)?;
@@ -213,14 +256,50 @@ async fn run_to_end(
         logs.iter_mut().for_each(StepLog::failed);
         // The exit code alone does not tell: often it is that of a program that waited for the one that crashed.
         let crashed_emulated = emulator::is_foreign(&exec.platform) && (crashed || code == 139);
-        let (command, out_of_memory) = (exec.args.join(" "), usage.out_of_memory);
-        return Err(ExecError::Exit { command, code, out_of_memory, crashed_emulated });
+        return Err(failed(exec, input, code, usage.out_of_memory, crashed_emulated));
     }
-    Ok(ExecOutcome { cpu_time_us: usage.cpu_time_us, memory_peak_bytes: usage.memory_peak_bytes })
+    Ok(ExecOutcome { cpu_time_us: usage.cpu_time_us, memory_peak_bytes: usage.memory_peak_bytes, owner: setup.owner })
+}
+
+pub(super) fn failed(
+    exec: &Exec,
+    input: &ExecInput,
+    code: i32,
+    out_of_memory: bool,
+    crashed_emulated: bool,
+) -> ExecError {
+    let one_id = match &input.identity {
+        Identity::SingleId { advice } => Some(advice.clone()),
+        Identity::Root | Identity::Mapped => None,
+    };
+    ExecError::Exit { command: exec.args.join(" "), code, out_of_memory, crashed_emulated, one_id }
+}
+
+/// Says once a build that there is but one id.
+pub(super) fn say_one_id(identity: &Identity, vertex: &Vertex) {
+    if let Identity::SingleId { advice } = identity {
+        vertex.warn_once(format!(
+            "there is one id for all users in RUN, so commands that change owners or users fail: {advice}. Owners that \
+             COPY, ADD and base images give are kept in the image"
+        ));
+    }
+}
+
+/// As whom a step runs where there is one id: as root. What it makes is its user's all the same.
+pub(super) fn as_only_user(user: User, input: &ExecInput, vertex: &Vertex) -> (User, Option<(u32, u32)>) {
+    if !matches!(input.identity, Identity::SingleId { .. }) || (user.uid, user.gid) == (0, 0) {
+        return (user, None);
+    }
+    vertex.warn_once(format!(
+        "user {}:{} is not to be had here, so RUN works as root; files that it makes are given to {}:{} in the image",
+        user.uid, user.gid, user.uid, user.gid
+    ));
+    let owner = (user.uid, user.gid);
+    (User { uid: 0, gid: 0, groups: vec![0], home: user.home }, Some(owner))
 }
 
 /// What the step must not show.
-fn secret_values(exec: &Exec, secrets: &Secrets) -> Result<Vec<Vec<u8>>, SecretError> {
+pub(super) fn secret_values(exec: &Exec, secrets: &Secrets) -> Result<Vec<Vec<u8>>, SecretError> {
     let mounted = exec.mounts.iter().filter_map(|mount| match &mount.kind {
         MountKind::Secret { id, .. } => Some(id),
         MountKind::Bind { .. } | MountKind::Cache { .. } | MountKind::Tmpfs { .. } | MountKind::Ssh { .. } => None,
@@ -230,9 +309,9 @@ fn secret_values(exec: &Exec, secrets: &Secrets) -> Result<Vec<Vec<u8>>, SecretE
 }
 
 /// Input, and pipes for output and error: our end, then the command's.
-type Pipes = (OwnedFd, (OwnedFd, OwnedFd), (OwnedFd, OwnedFd));
+pub(super) type Pipes = (OwnedFd, (OwnedFd, OwnedFd), (OwnedFd, OwnedFd));
 
-fn streams() -> Result<Pipes, SandboxError> {
+pub(super) fn streams() -> Result<Pipes, SandboxError> {
     let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .map_err(SandboxError::path("open", "/dev/null"))?;
     let pipe = || {
@@ -246,7 +325,7 @@ fn streams() -> Result<Pipes, SandboxError> {
 }
 
 /// Passes on what comes out of a pipe until it ends. Whether qemu said in it that the program that it ran has crashed.
-async fn follow(pipe: OwnedFd, log: &mut StepLog) -> bool {
+pub(super) async fn follow(pipe: OwnedFd, log: &mut StepLog) -> bool {
     // A pipe that cannot be read loses output, not the step.
     let Ok(mut pipe) = tokio::net::unix::pipe::Receiver::from_owned_fd(pipe) else { return false };
     let mut buffer = vec![0; 32 * 1024];
@@ -263,7 +342,7 @@ async fn follow(pipe: OwnedFd, log: &mut StepLog) -> bool {
 }
 
 /// What the step's log says of a command that the kernel does not execute, in the words of container runtimes.
-fn cannot_execute(exec: &Exec, errno: Errno) -> String {
+pub(super) fn cannot_execute(exec: &Exec, errno: Errno) -> String {
     let program = exec.args.first().map_or("", String::as_str);
     match errno {
         Errno::NOENT if !program.contains('/') => format!("exec: {program:?}: executable file not found in $PATH"),

@@ -304,7 +304,7 @@ impl Builder {
 }
 
 /// Whether this user namespace lets groups be set (user_namespaces(7)).
-fn may_set_groups() -> bool {
+pub(super) fn may_set_groups() -> bool {
     std::fs::read_to_string("/proc/self/setgroups").map_or(true, |text| text.trim() != "deny")
 }
 
@@ -334,19 +334,23 @@ fn command(exec: &Exec, env: Vec<String>) -> Result<Command, SandboxError> {
         help: Some("it is empty"),
         source: io::ErrorKind::InvalidInput.into(),
     })?;
-    let path = env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
-    let programs = if program.contains('/') {
-        vec![c_string(program.as_bytes())?]
-    } else {
-        let folders = path.split(':').map(|folder| if folder.is_empty() { "." } else { folder });
-        folders.map(|folder| c_path(&Path::new(folder).join(program))).collect::<Result<_, _>>()?
-    };
+    let programs = programs(program, &env).iter().map(|path| c_path(path)).collect::<Result<_, _>>()?;
     let strings = |list: &[String]| list.iter().map(|text| c_string(text.as_bytes())).collect::<Result<Vec<_>, _>>();
     Ok(Command::new(programs, strings(&exec.args)?, strings(&env)?))
 }
 
+/// The files to try for a program.
+pub(super) fn programs(program: &str, env: &[String]) -> Vec<PathBuf> {
+    if program.contains('/') {
+        return vec![program.into()];
+    }
+    let path = env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
+    let folders = path.split(':').map(|folder| if folder.is_empty() { "." } else { folder });
+    folders.map(|folder| Path::new(folder).join(program)).collect()
+}
+
 /// `--ulimit` names (docker run, `--ulimit`).
-fn resource(name: &str) -> Option<Resource> {
+pub(super) fn resource(name: &str) -> Option<Resource> {
     Some(match name {
         "as" => Resource::As,
         "core" => Resource::Core,

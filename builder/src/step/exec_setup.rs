@@ -1,7 +1,7 @@
 //! What the process of a step finds: root, mounts, user, environment, cgroup. Made for the command, and made again, on
 //! what that left, for a shell that looks into a failed step.
 
-use super::exec::{ExecError, ExecInput};
+use super::exec::{self, ExecError, ExecInput};
 use super::exec_files;
 use super::exec_mounts::{self, Mounts};
 use super::exec_plan::{self, StreamsAre, Target};
@@ -27,6 +27,8 @@ pub(super) struct Setup {
     mounts: Mounts,
     /// Of the command; also of what follows it.
     pub user: User,
+    /// Whose the step's new files are, if not on the disk.
+    pub owner: Option<(u32, u32)>,
     /// The whole environment.
     pub env: Vec<String>,
     pub cgroup: Cgroup,
@@ -55,7 +57,7 @@ impl Setup {
         add_own_files(exec, &mut mounts)?;
         let view = rootfs::overlay(&input.lowers, None)?;
         let user = find_user(exec, &view)?;
-        let env = environment(exec, input, &mounts, &user)?;
+        let env = environment(exec, input, mounts.ssh_auth_sock.as_deref(), &user)?;
         let (targets, stubs) = exec_plan::locate(view.as_fd(), &mut mounts.prepared)?;
         let mut lowers = input.lowers.clone();
         let stub_layer = input.work.join("mount-points");
@@ -63,8 +65,9 @@ impl Setup {
             lowers.push(stub_layer);
         }
         let root = Some(make_root(exec, input, &view, &lowers, &user)?);
+        let (user, owner) = exec::as_only_user(user, input, vertex);
         let cgroup = make_cgroup(exec, input, vertex);
-        Ok(Setup { mounts, user, env, cgroup, root, targets, lowers, view })
+        Ok(Setup { mounts, user, owner, env, cgroup, root, targets, lowers, view })
     }
 
     /// After the command has ended: the same again, with all that it wrote.
@@ -123,7 +126,7 @@ impl Setup {
 }
 
 /// The step's cgroup. A limit that cannot be set is said once; the step runs all the same, as without the option.
-fn make_cgroup(exec: &Exec, input: &ExecInput, vertex: &Vertex) -> Cgroup {
+pub(super) fn make_cgroup(exec: &Exec, input: &ExecInput, vertex: &Vertex) -> Cgroup {
     let (cgroup, unmet) = Cgroup::create(exec.cgroup_parent.as_deref(), &input.id, &input.limits);
     if !unmet.is_empty() {
         vertex.warn_once(format!(
@@ -137,16 +140,24 @@ fn make_cgroup(exec: &Exec, input: &ExecInput, vertex: &Vertex) -> Cgroup {
 
 /// `/etc/hosts` and `/etc/resolv.conf`.
 fn add_own_files(exec: &Exec, mounts: &mut Mounts) -> Result<(), ExecError> {
-    mounts.add_file("hosts", "/etc/hosts", &exec_files::hosts(&exec.hostname, &exec.extra_hosts))?;
+    let [(hosts_path, hosts), (resolv_path, resolv)] = own_files(exec);
+    mounts.add_file("hosts", hosts_path, &hosts)?;
+    mounts.add_file("resolv.conf", resolv_path, &resolv)
+}
+
+/// Paths and contents of the files that every step is given.
+pub(super) fn own_files(exec: &Exec) -> [(&'static str, String); 2] {
     // A host without the file has no names to resolve.
     let host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let upstream = std::fs::read_to_string("/run/systemd/resolve/resolv.conf").ok();
-    let content = exec_files::resolv_conf(&host, upstream.as_deref(), exec.network);
-    mounts.add_file("resolv.conf", "/etc/resolv.conf", &content)
+    [
+        ("/etc/hosts", exec_files::hosts(&exec.hostname, &exec.extra_hosts)),
+        ("/etc/resolv.conf", exec_files::resolv_conf(&host, upstream.as_deref(), exec.network)),
+    ]
 }
 
 /// The user of the op, by the files of the image.
-fn find_user(exec: &Exec, view: &OwnedFd) -> Result<User, ExecError> {
+pub(super) fn find_user(exec: &Exec, view: &OwnedFd) -> Result<User, ExecError> {
     let passwd = read_ids(view, "etc/passwd")?;
     let group = read_ids(view, "etc/group")?;
     user::look_up(&exec.user, &passwd, &group).map_err(ExecError::User)
@@ -169,7 +180,12 @@ fn read_ids(view: &OwnedFd, path: &str) -> Result<String, ExecError> {
 }
 
 /// The environment: what the op says, what it implies, and secrets last.
-fn environment(exec: &Exec, input: &ExecInput, mounts: &Mounts, user: &User) -> Result<Vec<String>, ExecError> {
+pub(super) fn environment(
+    exec: &Exec,
+    input: &ExecInput,
+    ssh_auth_sock: Option<&str>,
+    user: &User,
+) -> Result<Vec<String>, ExecError> {
     let mut env: Vec<String> = vec![];
     let mut set = |name: &str, value: &str, replace: bool| {
         let prefix = format!("{name}=");
@@ -190,7 +206,7 @@ fn environment(exec: &Exec, input: &ExecInput, mounts: &Mounts, user: &User) -> 
         set(name, value, true);
     }
     set("HOME", &user.home, false);
-    if let Some(socket) = &mounts.ssh_auth_sock {
+    if let Some(socket) = ssh_auth_sock {
         set("SSH_AUTH_SOCK", socket, false);
     }
     for secret in &exec.secret_env {

@@ -29,6 +29,13 @@ pub enum OnFailure {
     Shell(Arc<FailureShell>),
 }
 
+impl OnFailure {
+    /// Whether it is a shell.
+    pub fn opens_shell(&self) -> bool {
+        matches!(self, OnFailure::Shell(_))
+    }
+}
+
 /// The shell of a build: it opens once, for the command that fails first.
 #[derive(Debug, Default)]
 pub struct FailureShell {

@@ -7,6 +7,7 @@ pub mod cache_mount;
 pub mod commit;
 mod copy_tree;
 pub mod exec;
+mod exec_chroot;
 mod exec_files;
 mod exec_log;
 mod exec_mounts;
@@ -15,6 +16,7 @@ mod exec_setup;
 pub mod exec_shell;
 pub mod file;
 pub mod inputs;
+mod lend;
 mod mount_point;
 pub mod plan;
 mod redact;
@@ -24,6 +26,7 @@ use crate::cancel::Cancel;
 use crate::history;
 use crate::image::layers::{LayerBlobs, LayerOptions};
 use crate::progress::{Outcome, Vertex};
+use crate::sandbox::isolation::Isolation;
 use crate::sandbox::limits::Limits;
 use crate::sandbox::userns::Identity;
 use crate::secret::Secrets;
@@ -76,6 +79,7 @@ pub struct BuildSteps {
     pub ssh: Arc<SshAgents>,
     /// As what kiln runs.
     pub identity: Identity,
+    pub isolation: Isolation,
     /// What each RUN may use.
     pub limits: Limits,
     /// What follows if a RUN fails.
@@ -279,18 +283,24 @@ impl BuildSteps {
             secrets: self.secrets.clone(),
             ssh: self.ssh.clone(),
             identity: self.identity.clone(),
+            isolation: self.isolation.clone(),
             id: format!("{}-{}", std::process::id(), vertex.0),
             limits: self.limits.clone(),
             on_failure: self.on_failure.clone(),
         };
         let vertex = &self.vertices[vertex.0 as usize];
-        match exec::run(op, input, vertex, self.cancel.canceled()).await {
+        let outcome = match exec::run(op, input, vertex, self.cancel.canceled()).await {
             Err(exec::ExecError::Canceled) => return Err(StepError::Canceled),
             ran => ran?,
         };
         let (store, base) = (self.store.clone(), base.clone());
-        tokio::task::spawn_blocking(move || Ok(commit::commit(&store, draft, &base, &lowers, commit::Writer::Overlay)?))
-            .await?
+        tokio::task::spawn_blocking(move || {
+            if let Some(owner) = outcome.owner {
+                commit::give_new_files(&draft, &lowers, owner)?;
+            }
+            Ok(commit::commit(&store, draft, &base, &lowers, commit::Writer::Overlay)?)
+        })
+        .await?
     }
 
     /// The tree that a vertex changes.

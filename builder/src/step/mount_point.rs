@@ -3,12 +3,13 @@
 //! has, too, is given the attributes of the image's, since it covers them.
 
 use crate::sandbox::SandboxError;
+use cache::owners::set_through_mount;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 use std::collections::VecDeque;
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
 /// Most symbolic links that are followed in one path, as in the kernel.
@@ -200,9 +201,8 @@ pub(super) fn make_folders(
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(SandboxError::path("create", &at)(errno)),
         }
-        let (uid, gid) = (rustix::fs::Uid::from_raw(owner.0), rustix::fs::Gid::from_raw(owner.1));
-        rustix::fs::chownat(&parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(SandboxError::path("set the owner of", &at))?;
+        let c_name = CString::new(name.as_bytes()).unwrap_or_default();
+        set_through_mount(parent.as_fd(), &c_name, owner).map_err(SandboxError::path("set the owner of", &at))?;
         rustix::fs::chmodat(&parent, name, Mode::from_raw_mode(0o755), AtFlags::empty())
             .map_err(SandboxError::path("set the mode of", &at))?;
     }

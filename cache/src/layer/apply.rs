@@ -212,12 +212,12 @@ mod tests {
         let lower = overlay(&[&path("empty"), &path("below")], None);
         let upper = path("outside/upper");
         let applied = apply(&tar(entries)[..], &upper).unwrap();
-        finish_deferred(&upper, &applied.deferred, Some(lower.as_fd())).unwrap();
+        finish_deferred(&upper, &applied.deferred, Some(lower.as_fd()), None).unwrap();
         let actual: Vec<String> = list(&upper).into_iter().map(|(name, what)| format!("{name}: {what}")).collect();
         assert_eq!(actual, expect, "{entries:?}");
         assert_eq!(std::fs::read_dir(path("outside")).unwrap().count(), 1, "{entries:?}");
         let again = list_with_times(&upper);
-        finish_deferred(&upper, &applied.deferred, Some(lower.as_fd())).unwrap();
+        finish_deferred(&upper, &applied.deferred, Some(lower.as_fd()), None).unwrap();
         assert_eq!(list_with_times(&upper), again, "finished twice: {entries:?}");
     }
 
@@ -360,7 +360,7 @@ mod tests {
         check(&["f f x"], &["h n f", "f n y"], &["n: file \"y\" 640 3:3"]);
         let dir = tempfile::tempdir().unwrap();
         let applied = apply(&tar(&["h n f"])[..], dir.path()).unwrap();
-        let result = finish_deferred(dir.path(), &applied.deferred, None);
+        let result = finish_deferred(dir.path(), &applied.deferred, None, None);
         assert!(matches!(result, Err(LayerError::DanglingLink { .. })), "{result:?}");
     }
 

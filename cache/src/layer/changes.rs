@@ -5,6 +5,7 @@
 //! seem to have changed something.
 
 use crate::error::FileError;
+use crate::owners::{self, Owners};
 use crate::walk::{self, Xattr, XattrReader};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
@@ -18,14 +19,16 @@ use std::path::{Path, PathBuf};
 
 /// Removes from `upper` what changes nothing: directories and files that were only copied up, whiteouts of what is
 /// not there, marks of opacity that hide nothing. Times of the directories that stay are kept. `lower` is the opened
-/// root of a mounted view of all that is below; `None` if nothing is.
-pub fn normalise(upper: &Path, lower: Option<BorrowedFd<'_>>) -> Result<(), FileError> {
+/// root of a mounted view of all that is below; `None` if nothing is; `owners` are those of what is below.
+pub fn normalise(upper: &Path, lower: Option<BorrowedFd<'_>>, owners: Option<&Owners>) -> Result<(), FileError> {
+    let own = Owners::read(&[upper])?;
     let root = walk::open_root(upper)?;
     let lower = match lower {
         Some(lower) => Some(walk::reopen(lower).map_err(FileError::at("open what is below", upper))?),
         None => None,
     };
-    let mut pass = Pass { xattrs: XattrReader::new(), frames: Vec::new(), label: upper.to_owned() };
+    let owners = Both { upper: own.as_ref(), lower: owners };
+    let mut pass = Pass { xattrs: XattrReader::new(), frames: Vec::new(), label: upper.to_owned(), owners };
     pass.enter(root, lower, OsString::new())?;
     while !pass.frames.is_empty() {
         pass.step()?;
@@ -53,10 +56,18 @@ pub(crate) fn hidden_names(
     Ok(hidden)
 }
 
-struct Pass {
+struct Pass<'a> {
     xattrs: XattrReader,
     frames: Vec<Frame>,
     label: PathBuf,
+    owners: Both<'a>,
+}
+
+/// Owners beside the files of the two trees that are compared.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Both<'a> {
+    upper: Option<&'a Owners>,
+    lower: Option<&'a Owners>,
 }
 
 struct Frame {
@@ -73,7 +84,7 @@ struct Frame {
     touched: bool,
 }
 
-impl Pass {
+impl Pass<'_> {
     /// Takes the next entry of the deepest directory, or leaves that directory.
     fn step(&mut self) -> Result<(), FileError> {
         let Some(frame) = self.frames.last_mut() else { return Ok(()) };
@@ -99,7 +110,9 @@ impl Pass {
             }
             Some(lower) => {
                 let upper = frame.dir.try_clone().map_err(|error| self.error("open", Some(&name), error))?;
-                same_file(&mut self.xattrs, upper.as_fd(), lower_copy(lower)?.as_fd(), &name, &stat)
+                let lower = lower_copy(lower)?;
+                let path = self.path(Some(&name));
+                same_file(&mut self.xattrs, self.owners, &path, upper.as_fd(), lower.as_fd(), &name, &stat)
                     .map_err(|error| self.error("compare", Some(&name), error))?
             }
         };
@@ -128,7 +141,7 @@ impl Pass {
                 opaque = false;
             }
             let redundant = match &lower {
-                Some(lower) if !opaque => same_directory(&mut self.xattrs, &dir, lower, &stat)?,
+                Some(lower) if !opaque => same_directory(&mut self.xattrs, self.owners, &dir, lower, &stat)?,
                 _ => false,
             };
             let left = walk::names(dir.as_fd())?.into_iter();
@@ -157,6 +170,12 @@ impl Pass {
             parent.kept += 1;
             restore(&frame).map_err(|errno| self.error("set the time of", None, errno))
         }
+    }
+
+    /// Relative to the root.
+    fn path(&self, name: Option<&CStr>) -> Vec<u8> {
+        let names = self.frames.iter().map(|frame| frame.name.as_bytes()).chain(name.map(CStr::to_bytes));
+        names.filter(|name| !name.is_empty()).collect::<Vec<_>>().join(&b'/')
     }
 
     fn error(&self, verb: &'static str, name: Option<&CStr>, error: impl Into<std::io::Error>) -> FileError {
@@ -191,8 +210,20 @@ fn same_mtime(upper: &Stat, lower: &Stat) -> bool {
 }
 
 /// Times do not count, as in BuildKit: whatever used `/tmp` and cleaned up behind itself changed nothing.
-fn same_directory(xattrs: &mut XattrReader, upper: &OwnedFd, lower: &OwnedFd, stat: &Stat) -> rustix::io::Result<bool> {
-    if !same_stat(stat, &rustix::fs::fstat(lower)?) {
+fn same_directory(
+    xattrs: &mut XattrReader,
+    owners: Both<'_>,
+    upper: &OwnedFd,
+    lower: &OwnedFd,
+    stat: &Stat,
+) -> rustix::io::Result<bool> {
+    let below = rustix::fs::fstat(lower)?;
+    if !same_stat(stat, &below) {
+        return Ok(false);
+    }
+    // A directory's owner is noted on itself, so its path does not matter.
+    let owner = owners::of(owners.upper, upper.as_fd(), c".", b"", stat)?;
+    if owner != owners::of(owners.lower, lower.as_fd(), c".", b"", &below)? {
         return Ok(false);
     }
     Ok(all(xattrs, upper.as_fd(), c".")? == all(xattrs, lower.as_fd(), c".")?)
@@ -204,14 +235,19 @@ fn all(xattrs: &mut XattrReader, dir: BorrowedFd<'_>, name: &CStr) -> rustix::io
 
 /// Whether `name` is in both directories, with the same metadata and bytes. Other names of the file do not count: a
 /// link that was made to a file below leaves that file as it was.
-fn same_file(
+pub(crate) fn same_file(
     xattrs: &mut XattrReader,
+    owners: Both<'_>,
+    path: &[u8],
     upper: BorrowedFd<'_>,
     lower: BorrowedFd<'_>,
     name: &CStr,
     stat: &Stat,
 ) -> std::io::Result<bool> {
     let Some(below) = walk::stat_if_any(lower, name)? else { return Ok(false) };
+    if owners::of(owners.upper, upper, name, path, stat)? != owners::of(owners.lower, lower, name, path, &below)? {
+        return Ok(false);
+    }
     if !same_stat(stat, &below) || !same_mtime(stat, &below) || stat.st_size != below.st_size {
         return Ok(false);
     }
@@ -295,7 +331,7 @@ mod tests {
         }
         let time = |name: &str| fs::metadata(path("upper").join(name)).unwrap().modified().unwrap();
         let before = time("etc");
-        normalise(&path("upper"), Some(below.as_fd())).unwrap();
+        normalise(&path("upper"), Some(below.as_fd()), None).unwrap();
         let left: Vec<String> = list(&path("upper")).into_iter().map(|(name, what)| format!("{name} {what}")).collect();
         assert_eq!(
             left,
@@ -322,7 +358,7 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         make(dir.path(), &["o d", "f d/f x", "w d/gone", "w gone"]);
-        normalise(dir.path(), None).unwrap();
+        normalise(dir.path(), None, None).unwrap();
         assert_eq!(list(dir.path()).into_values().collect::<Vec<_>>(), ["dir 755 0:0", "file \"x\" 644 0:0"]);
     }
 }

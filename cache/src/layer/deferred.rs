@@ -3,9 +3,10 @@
 
 use super::LayerError;
 use super::apply::Deferred;
-use super::metadata::{Label, Metadata, read_xattrs, set_at, set_open};
+use super::metadata::{Label, Metadata, read_xattrs, set_at, set_open, stat_of};
 use super::resolve::{self, join, split};
 use super::unpack::{make_dir, remove_tree, set_time};
+use crate::owners::{OwnerNotes, Owners};
 use crate::walk;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, XattrFlags};
 use rustix::io::Errno;
@@ -17,13 +18,20 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// Does what [`apply`](super::apply::apply) left. `lower` is the opened root of a mounted view of all that is below;
-/// `None` if nothing is. A directory without an entry becomes what it is below, else mode 0755 of root with time 0;
+/// `None` if nothing is; `owners` are theirs. A directory without an entry becomes what it is below, else mode 0755 of root with time 0;
 /// where there is a symlink below, its files go where that points to. To run it twice does no harm.
-pub fn finish_deferred(upper: &Path, deferred: &Deferred, lower: Option<BorrowedFd<'_>>) -> Result<(), LayerError> {
+pub fn finish_deferred(
+    upper: &Path,
+    deferred: &Deferred,
+    lower: Option<BorrowedFd<'_>>,
+    owners: Option<&Owners>,
+) -> Result<(), LayerError> {
     let mut finish = Finish {
         root: walk::open_root(upper)?,
         label: upper,
         lower,
+        owners,
+        notes: OwnerNotes::open(upper)?,
         todo: deferred.parents.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect(),
         moved: Vec::new(),
         times: BTreeMap::new(),
@@ -47,6 +55,8 @@ struct Finish<'a> {
     root: OwnedFd,
     label: &'a Path,
     lower: Option<BorrowedFd<'a>>,
+    owners: Option<&'a Owners>,
+    notes: OwnerNotes,
     /// Directories whose metadata is to be found below.
     todo: BTreeSet<Vec<u8>>,
     /// Old and new path of directories that were moved.
@@ -91,8 +101,10 @@ impl Finish<'_> {
             Some((lower, name, stat)) => match walk::file_type(&stat) {
                 FileType::Directory => {
                     let xattrs = read_xattrs(lower.as_fd(), &name).map_err(|errno| label.error("look below", errno))?;
+                    let stat = stat_of(self.owners, lower.as_fd(), &name, &path, stat)
+                        .map_err(|errno| label.error("look below", errno))?;
                     let meta = Metadata { mtime: None, ..Metadata::of(&stat, &xattrs) };
-                    set_open(&dir, FileType::Directory, &meta, label)?;
+                    set_open(&dir, FileType::Directory, &meta, &self.notes, label)?;
                     self.times.insert(path, (stat.st_mtime, stat.st_mtime_nsec as u32));
                     Ok(())
                 }
@@ -105,7 +117,7 @@ impl Finish<'_> {
 
     fn default_metadata(&mut self, path: Vec<u8>, dir: &OwnedFd) -> Result<(), LayerError> {
         let meta = Metadata { mode: 0o755, uid: 0, gid: 0, mtime: None, xattrs: &[] };
-        set_open(dir, FileType::Directory, &meta, Label(self.label, &path))?;
+        set_open(dir, FileType::Directory, &meta, &self.notes, Label(self.label, &path))?;
         self.times.insert(path, (0, 0));
         Ok(())
     }
@@ -156,6 +168,7 @@ impl Finish<'_> {
                 .map_err(|errno| label.error("mark as opaque", errno))?;
         }
         merge(dir.as_fd(), target.as_fd()).map_err(|error| label.error("move the files of", error))?;
+        self.notes.moved(path, &place.path).map_err(|errno| label.error("note the owners of the files of", errno))?;
         let parent = self.open(parent)?;
         let name = CString::new(name).map_err(|_| label.error("remove", Errno::INVAL))?;
         rustix::fs::unlinkat(&parent, &name, AtFlags::REMOVEDIR).map_err(|errno| label.error("remove", errno))?;
@@ -225,7 +238,7 @@ impl Finish<'_> {
                 match walk::open_dir_if_any(self.root.as_fd(), &name)? {
                     Some(dir) => rustix::fs::fsetxattr(&dir, walk::OPAQUE, b"y", XattrFlags::empty())?,
                     None if walk::stat_if_any(self.root.as_fd(), &name)?.is_none() => {
-                        rustix::fs::mknodat(&self.root, &name, FileType::CharacterDevice, Mode::empty(), 0)?;
+                        walk::make_whiteout(self.root.as_fd(), &name)?;
                     }
                     None => {}
                 }
@@ -270,6 +283,9 @@ impl Finish<'_> {
             .map_err(|errno| label.error("find the target of", errno))?
             .filter(|stat| walk::file_type(stat) != FileType::Directory)
             .ok_or_else(dangling)?;
+        let below_path = join(&below.path, target_base.to_bytes());
+        let stat = stat_of(self.owners, lower_dir.as_fd(), &target_base, &below_path, stat)
+            .map_err(|errno| label.error("look below", errno))?;
         let copied = self.make_dirs(&below.path)?;
         self.keep_time(&below.path)?;
         match walk::stat_if_any(copied.as_fd(), &target_base).map_err(|errno| label.error("look at", errno))? {
@@ -280,13 +296,16 @@ impl Finish<'_> {
                     // By an earlier run: what the layer itself had there, unpacking has removed.
                     return Ok(());
                 }
-                copy_up(lower_dir.as_fd(), &target_base, &stat, parent.as_fd(), &base, label)
+                copy_up(lower_dir.as_fd(), &target_base, &stat, parent.as_fd(), &base, &self.notes, label)
             }
             found => {
                 if found.is_none() {
-                    copy_up(lower_dir.as_fd(), &target_base, &stat, copied.as_fd(), &target_base, label)?;
+                    let label = Label(self.label, &below_path);
+                    copy_up(lower_dir.as_fd(), &target_base, &stat, copied.as_fd(), &target_base, &self.notes, label)?;
                 }
-                link(&copied, &target_base, &parent, &base).map_err(|errno| label.error("link", errno))
+                link(&copied, &target_base, &parent, &base)
+                    .and_then(|()| self.notes.linked(&below_path, &name))
+                    .map_err(|errno| label.error("link", errno))
             }
         }
     }
@@ -312,6 +331,7 @@ fn copy_up(
     stat: &Stat,
     dir: BorrowedFd<'_>,
     name: &CStr,
+    notes: &OwnerNotes,
     label: Label<'_>,
 ) -> Result<(), LayerError> {
     let kind = walk::file_type(stat);
@@ -328,7 +348,7 @@ fn copy_up(
                 .map(File::from)
                 .map_err(|errno| label.error("copy up", errno))?;
             std::io::copy(&mut from, &mut to).map_err(|error| label.error("copy up", error))?;
-            return set_open(&to, kind, &meta, label);
+            return set_open(&to, kind, &meta, notes, label);
         }
         FileType::Symlink => {
             rustix::fs::readlinkat(lower, lower_name, Vec::new())
@@ -338,7 +358,7 @@ fn copy_up(
         _ => rustix::fs::mknodat(dir, name, kind, Mode::RUSR, stat.st_rdev)
             .map_err(|errno| label.error("copy up", errno))?,
     }
-    set_at(dir, name, kind, &meta, label)
+    set_at(dir, name, kind, &meta, notes, label)
 }
 
 /// Moves all that is in `from` to `to`; what is moved replaces what is there, directories are merged.

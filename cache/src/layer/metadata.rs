@@ -3,8 +3,9 @@
 
 use super::LayerError;
 use crate::error::FileError;
+use crate::owners::{OwnerNotes, Owners};
 use crate::walk::{self, Xattr, XattrReader};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, Stat, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Mode, Stat, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
 use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -22,7 +23,7 @@ pub(crate) struct Metadata<'a> {
 }
 
 impl<'a> Metadata<'a> {
-    /// That of a file.
+    /// That of a file whose owner is what `stat` says.
     pub fn of(stat: &Stat, xattrs: &'a [Xattr]) -> Metadata<'a> {
         let mtime = Some((stat.st_mtime, stat.st_mtime_nsec as u32));
         Metadata { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, mtime, xattrs }
@@ -51,13 +52,18 @@ impl Label<'_> {
     pub fn path(&self) -> PathBuf {
         PathBuf::from(OsStr::from_bytes(self.1))
     }
+}
 
-    fn owner(&self, meta: &Metadata<'_>, errno: Errno) -> LayerError {
-        match errno {
-            Errno::INVAL => LayerError::UnmappedOwner { path: self.path(), uid: meta.uid, gid: meta.gid },
-            errno => self.error("set the owner of", errno),
-        }
-    }
+/// The status of `name` in `dir`, at `path` in a view, with the owner that it has there.
+pub(crate) fn stat_of(
+    owners: Option<&Owners>,
+    dir: BorrowedFd<'_>,
+    name: &CStr,
+    path: &[u8],
+    mut stat: Stat,
+) -> Result<Stat, Errno> {
+    (stat.st_uid, stat.st_gid) = crate::owners::of(owners, dir, name, path, &stat)?;
+    Ok(stat)
 }
 
 /// Sets metadata of an open file or directory.
@@ -65,11 +71,12 @@ pub(crate) fn set_open(
     file: impl AsFd,
     kind: FileType,
     meta: &Metadata<'_>,
+    notes: &OwnerNotes,
     label: Label<'_>,
 ) -> Result<(), LayerError> {
     let file = file.as_fd();
-    let (uid, gid) = owner(meta).ok_or_else(|| label.owner(meta, Errno::INVAL))?;
-    rustix::fs::fchown(file, Some(uid), Some(gid)).map_err(|errno| label.owner(meta, errno))?;
+    let (uid, gid) = owner(meta).ok_or_else(|| label.error("set the owner of", Errno::INVAL))?;
+    notes.set_open(file, (uid, gid)).map_err(|errno| label.error("set the owner of", errno))?;
     rustix::fs::fchmod(file, Mode::from_raw_mode(meta.mode)).map_err(|errno| label.error("set the mode of", errno))?;
     for (name, value) in meta.xattrs {
         let result = rustix::fs::fsetxattr(file, &name[..], value, XattrFlags::empty());
@@ -87,11 +94,11 @@ pub(crate) fn set_at(
     name: &CStr,
     kind: FileType,
     meta: &Metadata<'_>,
+    notes: &OwnerNotes,
     label: Label<'_>,
 ) -> Result<(), LayerError> {
-    let (uid, gid) = owner(meta).ok_or_else(|| label.owner(meta, Errno::INVAL))?;
-    rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-        .map_err(|errno| label.owner(meta, errno))?;
+    let owner = owner(meta).ok_or_else(|| label.error("set the owner of", Errno::INVAL))?;
+    notes.set(dir, name, label.1, kind, owner).map_err(|errno| label.error("set the owner of", errno))?;
     if kind != FileType::Symlink {
         // This would follow a symlink; symlinks have no mode of their own.
         rustix::fs::chmodat(dir, name, Mode::from_raw_mode(meta.mode), AtFlags::empty())
@@ -109,9 +116,9 @@ pub(crate) fn set_at(
 }
 
 /// All bits set mean "leave it" to the kernel, so that is nobody's id.
-fn owner(meta: &Metadata<'_>) -> Option<(Uid, Gid)> {
+fn owner(meta: &Metadata<'_>) -> Option<(u32, u32)> {
     let known = meta.uid != u32::MAX && meta.gid != u32::MAX;
-    known.then(|| (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid)))
+    known.then_some((meta.uid, meta.gid))
 }
 
 /// What a file system does not know is left out; so is what the kernel lets only files and directories have.

@@ -11,6 +11,8 @@ mod resolve;
 pub mod tar;
 mod unpack;
 
+pub(crate) use unpack::remove_tree;
+
 use crate::error::{FileError, StoreError};
 use std::io;
 use std::path::PathBuf;
@@ -45,16 +47,6 @@ pub enum LayerError {
         path: PathBuf,
         /// As in the header.
         typeflag: char,
-    },
-    /// An owner that the user namespace has no id for.
-    #[error("layer entry `{}` belongs to {uid}:{gid}, which the user namespace does not map", path.display())]
-    UnmappedOwner {
-        /// The entry's name.
-        path: PathBuf,
-        /// User as in the tar.
-        uid: u32,
-        /// Group as in the tar.
-        gid: u32,
     },
     /// A hard link to something that is neither in the layer nor below it.
     #[error("layer entry `{}` is a hard link to `{}`, which does not exist", path.display(), target.display())]

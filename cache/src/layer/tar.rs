@@ -8,6 +8,7 @@
 use super::changes::hidden_names;
 use super::header::{Header, pad};
 use super::{LayerError, header};
+use crate::owners::Owners;
 use crate::walk::{self, CAPABILITY, Found, Walk, Xattr, XattrReader};
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use std::collections::HashMap;
@@ -36,7 +37,7 @@ pub fn write_layer(
     mtime: Mtime,
     out: &mut impl Write,
 ) -> Result<(), LayerError> {
-    let mut walk = Walk::new(walk::open_root(upper)?, upper)?;
+    let mut walk = Walk::new(walk::open_root(upper)?, upper)?.with_owners(Owners::read(&[upper])?);
     let mut writer = Writer::new(Form::Layer, b"", mtime, out);
     while let Some(found) = walk.next()? {
         let Some(stat) = found.stat.filter(|stat| !walk::is_whiteout(stat)) else {
@@ -61,14 +62,20 @@ pub fn write_layer(
 
 /// Writes a plain tree (the root of a mounted view, say) with all its xattrs, each name below `prefix` (empty, or
 /// ending with `/`). Does not end the archive: several trees can follow one another, then [`finish`]. The root
-/// itself has no entry.
-pub fn write_tree(root: BorrowedFd<'_>, prefix: &str, mtime: Mtime, out: &mut impl Write) -> Result<(), LayerError> {
+/// itself has no entry. `owners` are those that the tree's files do not have on the disk.
+pub fn write_tree(
+    root: BorrowedFd<'_>,
+    owners: Option<Owners>,
+    prefix: &str,
+    mtime: Mtime,
+    out: &mut impl Write,
+) -> Result<(), LayerError> {
     let label = Path::new("/");
     let root = walk::reopen(root).map_err(crate::error::FileError::at("open", label))?;
-    let mut walk = Walk::new(root, label)?;
+    let mut walk = Walk::new(root, label)?.with_owners(owners);
     let mut writer = Writer::new(Form::Tree, prefix.as_bytes(), mtime, out);
     while let Some(found) = walk.next()? {
-        let Some(stat) = found.stat else { continue };
+        let Some(stat) = found.stat.filter(|stat| !walk::is_whiteout(stat)) else { continue };
         writer.entry(&walk, &found, &stat)?;
         if walk::file_type(&stat) == FileType::Directory {
             let dir = walk.open(&found)?;
@@ -271,7 +278,7 @@ mod tests {
         assert_eq!(applied.diff_id, crate::digest::Digest::of(&tar));
         assert_eq!(applied.size, tar.len() as u64);
         assert_eq!(applied.deferred.parents, [PathBuf::new()]);
-        finish_deferred(to.path(), &applied.deferred, None).unwrap();
+        finish_deferred(to.path(), &applied.deferred, None, None).unwrap();
         let mut expect = list_with_times(from.path());
         expect.insert("gone".into(), "whiteout 0 0:0 @".to_string());
         let mut actual = list_with_times(to.path());
@@ -340,7 +347,7 @@ mod tests {
         let tar = layer_of(&path("upper"), Some(&below), Mtime::Keep);
         assert_eq!(names(&tar), ["d/", "d/.wh.a", "d/m", "d/x/", "d/x/both", "d/x/.wh.old", "d/.wh.z"]);
         let applied = apply(&tar[..], &path("again")).unwrap();
-        finish_deferred(&path("again"), &applied.deferred, Some(below.as_fd())).unwrap();
+        finish_deferred(&path("again"), &applied.deferred, Some(below.as_fd()), None).unwrap();
         let seen = |upper: &str| list(&path_of(&overlay(&[&path("lower"), &path(upper)], None)));
         assert_eq!(seen("again"), seen("upper"));
         assert_eq!(seen("again").into_keys().collect::<Vec<_>>(), ["d", "d/m", "d/x", "d/x/both", "keep"]);
@@ -355,7 +362,7 @@ mod tests {
         make(from.path(), &["d d", "f d/f x", "x d/f user.note=v", "x d user.dir=w"]);
         let mut tar = Vec::new();
         let root = walk::open_root(from.path()).unwrap();
-        write_tree(root.as_fd(), "linux_amd64/", Mtime::Set(7), &mut tar).unwrap();
+        write_tree(root.as_fd(), None, "linux_amd64/", Mtime::Set(7), &mut tar).unwrap();
         finish(&mut tar).unwrap();
         assert_eq!(names(&tar), ["linux_amd64/d/", "linux_amd64/d/f"]);
         apply(&tar[..], to.path()).unwrap();
@@ -385,7 +392,7 @@ mod tests {
             }
             let tar = layer_of(from.path(), None, Mtime::Keep);
             let applied = apply(&tar[..], to.path()).unwrap();
-            finish_deferred(to.path(), &applied.deferred, None).unwrap();
+            finish_deferred(to.path(), &applied.deferred, None, None).unwrap();
             prop_assert_eq!(list_with_times(from.path()), list_with_times(to.path()));
             let mut archive = ::tar::Archive::new(&tar[..]);
             let seen: Vec<String> = archive.entries().unwrap()

@@ -8,6 +8,7 @@ use super::apply::Deferred;
 use super::metadata::{Label, Metadata, set_at, set_open, times};
 use super::reader::{TarEntry, TarReader};
 use super::resolve::{self, clean, is_within, join, split};
+use crate::owners::OwnerNotes;
 use crate::walk;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
@@ -25,6 +26,7 @@ const OPAQUE_ENTRY: &[u8] = b".wh..wh..opq";
 pub(crate) struct Unpacker<'a> {
     root: OwnedFd,
     label: &'a Path,
+    notes: OwnerNotes,
     /// Canonical path of every directory made so far -> its time, or `None` if the tar had no entry for it yet.
     dirs: HashMap<Vec<u8>, Option<(i64, u32)>>,
     parent: Option<Parent>,
@@ -45,7 +47,8 @@ impl<'a> Unpacker<'a> {
         let root = walk::open_root(upper)?;
         let dirs = HashMap::from([(Vec::new(), None)]);
         let (links, skipped_devices) = (Vec::new(), Vec::new());
-        Ok(Unpacker { root, label: upper, dirs, parent: None, links, opaque_root: false, skipped_devices })
+        let notes = OwnerNotes::open(upper)?;
+        Ok(Unpacker { root, label: upper, notes, dirs, parent: None, links, opaque_root: false, skipped_devices })
     }
 
     /// Makes one entry, reading its data.
@@ -105,6 +108,7 @@ impl<'a> Unpacker<'a> {
             &self.root,
             FileType::Directory,
             &metadata(entry, &xattrs, None, b"", self.label)?,
+            &self.notes,
             Label(self.label, b""),
         )?;
         self.dirs.insert(Vec::new(), Some(entry.mtime));
@@ -154,7 +158,7 @@ impl<'a> Unpacker<'a> {
         let label = Label(self.label, &path);
         let name = CString::new(name).map_err(|_| label.error("make a whiteout", Errno::INVAL))?;
         self.forget_link(&path);
-        let make = || rustix::fs::mknodat(&parent.dir, &name, FileType::CharacterDevice, Mode::empty(), 0);
+        let make = || walk::make_whiteout(parent.dir.as_fd(), &name);
         let result = match make() {
             Err(Errno::EXIST) => {
                 self.remove(parent, &name, &path)?;
@@ -184,14 +188,14 @@ impl<'a> Unpacker<'a> {
                 let create = || rustix::fs::openat(&parent.dir, name, flags, mode);
                 let mut file = File::from(self.replacing(parent, name, &path, "create", create)?);
                 write_data(&mut file, entry, tar, label)?;
-                set_open(&file, FileType::RegularFile, &meta, label)
+                set_open(&file, FileType::RegularFile, &meta, &self.notes, label)
             }
             b'1' => self.hard_link(parent, name, &path, &entry.link),
             b'2' => {
                 let target = &entry.link[..];
                 let create = || rustix::fs::symlinkat(target, &parent.dir, name);
                 self.replacing(parent, name, &path, "make the symlink", create)?;
-                set_at(parent.dir.as_fd(), name, FileType::Symlink, &meta, label)
+                set_at(parent.dir.as_fd(), name, FileType::Symlink, &meta, &self.notes, label)
             }
             b'3' | b'4' | b'6' => self.node(parent, name, &path, entry, &meta),
             b'5' => self.directory(parent, name, path, &meta),
@@ -228,7 +232,7 @@ impl<'a> Unpacker<'a> {
             self.skipped_devices.push(label.path());
             return Ok(());
         }
-        set_at(parent.dir.as_fd(), name, kind, meta, label)
+        set_at(parent.dir.as_fd(), name, kind, meta, &self.notes, label)
     }
 
     fn directory(
@@ -253,7 +257,7 @@ impl<'a> Unpacker<'a> {
             result => result,
         };
         let made = made.map_err(|errno| label.error("make the folder", errno))?;
-        set_open(&made, FileType::Directory, &Metadata { mtime: None, ..*meta }, label)?;
+        set_open(&made, FileType::Directory, &Metadata { mtime: None, ..*meta }, &self.notes, label)?;
         self.dirs.insert(path.clone(), meta.mtime);
         // What comes next is likely in it.
         self.parent = Some(Parent { asked: path.clone(), path, dir: made });
@@ -280,7 +284,9 @@ impl<'a> Unpacker<'a> {
         match (place.dir, found.filter(|stat| !walk::is_whiteout(stat))) {
             (Some(dir), Some(_)) => {
                 let create = || rustix::fs::linkat(&dir, &base, &parent.dir, name, AtFlags::empty());
-                self.replacing(parent, name, path, "link", create)
+                self.replacing(parent, name, path, "link", create)?;
+                let target = join(&place.path, base.to_bytes());
+                self.notes.linked(&target, path).map_err(|errno| label.error("note the owner of", errno))
             }
             _ => {
                 let replaced =

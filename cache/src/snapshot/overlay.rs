@@ -6,11 +6,13 @@ use crate::failpoint::fail_point;
 use crate::ingest::Ingest;
 use crate::ledger::{Ledger, strike};
 use crate::object::{Kind, ObjectId, measure};
+use crate::owners::{self, OwnerNotes, Owners};
 use crate::tree::{SnapshotId, Tree};
-use rustix::fs::{AtFlags, CWD, Gid, Mode, RenameFlags, Timestamps, Uid};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, RenameFlags, Timestamps};
 use rustix::io::Errno;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -50,6 +52,14 @@ impl Snapshots {
         let object = ObjectId::new(Kind::Snapshot, &*id.0);
         self.ledger.uses(&object)?;
         let size = measure(&draft.upper).map_err(FileError::at("measure", &draft.upper))?;
+        // First what belongs to it: no snapshot is ever seen without its owners. One that is there is the same.
+        let list = owners::list_path(&draft.upper);
+        match (list.exists(), target.exists()) {
+            (true, false) => fs::rename(&list, owners::list_path(&target)).map_err(FileError::at("rename", &list))?,
+            // One that is there was left by a commit that was interrupted here.
+            (false, false) => owners::remove_list(&target)?,
+            (_, true) => {}
+        }
         fail_point!("snapshot.before_rename");
         match rustix::fs::renameat_with(CWD, &draft.upper, CWD, &target, RenameFlags::NOREPLACE) {
             Err(Errno::EXIST) => Ok(()),
@@ -87,7 +97,8 @@ impl Snapshots {
     pub fn remove(&self, id: &SnapshotId) -> Result<(), StoreError> {
         // First the marks: one that outlives its snapshot would vouch for the next one of this name.
         self.db.write("forget a snapshot", |db| strike(db, &[ObjectId::new(Kind::Snapshot, &*id.0)]))?;
-        Ok(self.ingest.discard(&self.path(id))?)
+        self.ingest.discard(&self.path(id))?;
+        Ok(owners::remove_list(&self.path(id))?)
     }
 }
 
@@ -125,13 +136,16 @@ impl Draft {
     /// Gives the upper dir's root the mode, owner and mtime of `below`, the root of the topmost layer below:
     /// overlayfs shows those of the upper dir, and a layer's tar has no entry for the root.
     pub fn inherit_root(&self, below: &Path) -> Result<(), StoreError> {
-        let meta = fs::symlink_metadata(below).map_err(FileError::at("look at", below))?;
-        let owner = (Uid::from_raw(meta.uid()), Gid::from_raw(meta.gid()));
-        rustix::fs::chownat(CWD, &self.upper, Some(owner.0), Some(owner.1), AtFlags::SYMLINK_NOFOLLOW)
+        let (from, to) = (crate::walk::open_root(below)?, crate::walk::open_root(&self.upper)?);
+        let meta = rustix::fs::fstat(&from).map_err(FileError::at("look at", below))?;
+        let owner = owners::of(Owners::read(&[below])?.as_ref(), from.as_fd(), c".", b"", &meta)
+            .map_err(FileError::at("read the owner of", below))?;
+        OwnerNotes::open(&self.upper)?
+            .set(to.as_fd(), c".", b"", FileType::Directory, owner)
             .map_err(FileError::at("set the owner of", &self.upper))?;
-        rustix::fs::chmodat(CWD, &self.upper, Mode::from_raw_mode(meta.mode() & 0o7777), AtFlags::empty())
+        rustix::fs::chmodat(CWD, &self.upper, Mode::from_raw_mode(meta.st_mode & 0o7777), AtFlags::empty())
             .map_err(FileError::at("set the mode of", &self.upper))?;
-        let time = rustix::fs::Timespec { tv_sec: meta.mtime(), tv_nsec: meta.mtime_nsec() as _ };
+        let time = rustix::fs::Timespec { tv_sec: meta.st_mtime, tv_nsec: meta.st_mtime_nsec as _ };
         let times = Timestamps { last_access: time, last_modification: time };
         rustix::fs::utimensat(CWD, &self.upper, &times, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(FileError::at("set the time of", &self.upper))?;
@@ -144,6 +158,7 @@ impl Drop for Draft {
         // An unused draft, or a committed one whose work dir nobody used, is cheaper to remove than to move.
         let _ = fs::remove_dir(&self.upper);
         let _ = fs::remove_dir(&self.work);
+        let _ = fs::remove_file(owners::list_path(&self.upper));
         if fs::remove_dir(&self.dir).is_err()
             && let Err(error) = self.ingest.discard(&self.dir)
         {

@@ -15,25 +15,27 @@ use std::process::{Command, Stdio};
 
 const ARCHITECTURES: &str = "amd64,arm64,arm/v7,386,s390x,ppc64le";
 
-/// `[--bless] [--user] [AREA...]`
+/// `[--bless] [--user | --confined] [AREA...]`
 pub fn run(arguments: &[String]) -> Result<Counts> {
     let (flags, areas): (Vec<_>, Vec<_>) = arguments.iter().partition(|argument| argument.starts_with("--"));
     for flag in &flags {
-        ensure!(["--bless", "--user"].contains(&flag.as_str()), "unknown option {flag}");
+        ensure!(["--bless", "--user", "--confined"].contains(&flag.as_str()), "unknown option {flag}");
     }
     let given = |name: &str| flags.iter().any(|flag| *flag == name);
+    ensure!(!(given("--user") && given("--confined")), "--user and --confined are two modes: choose one");
     let Some(folder) = folder() else {
         eprintln!("conformance: skipped, as there are no cases; KILN_CONFORMANCE names their folder");
         return Ok(Counts::default());
     };
     let user = if given("--user") { Some(User::ordinary().map_err(anyhow::Error::msg)?) } else { None };
     let cases = cases(&folder, &areas)?;
-    let failing = check(&folder, &areas, user.as_ref())?;
+    let runner = if given("--confined") { harness::confined().map_err(anyhow::Error::msg)? } else { vec![] };
+    let failing = check(&folder, &areas, user.as_ref(), &runner)?;
     let passing: BTreeSet<String> = cases.difference(&failing).cloned().collect();
-    let list = crate::root().join(if user.is_some() {
-        "tests/conformance-passing-rootless.txt"
-    } else {
-        "tests/conformance-passing.txt"
+    let list = crate::root().join(match (&user, &runner[..]) {
+        (Some(_), _) => "tests/conformance-passing-rootless.txt",
+        (None, [_, ..]) => "tests/conformance-passing-confined.txt",
+        (None, []) => "tests/conformance-passing.txt",
     });
     let counts = compare(&list, &cases, &passing, given("--bless"))?;
     eprintln!("conformance: {} of {} cases pass", passing.len(), cases.len());
@@ -71,8 +73,8 @@ fn cases(folder: &Path, areas: &[&String]) -> Result<BTreeSet<String>> {
     Ok(cases)
 }
 
-/// Runs `conform check`; gives the cases that differ.
-fn check(folder: &Path, areas: &[&String], user: Option<&User>) -> Result<BTreeSet<String>> {
+/// Runs `conform check`; gives the cases that differ. `runner` is what starts the program.
+fn check(folder: &Path, areas: &[&String], user: Option<&User>, runner: &[PathBuf]) -> Result<BTreeSet<String>> {
     let kiln = crate::build("dev")?;
     let bases = bases(&folder.join("../lab/mkbases"), ARCHITECTURES, "")?;
     let registry = Registry::start()?;
@@ -87,7 +89,8 @@ fn check(folder: &Path, areas: &[&String], user: Option<&User>) -> Result<BTreeS
 
     let mut command = Command::new(folder.join("conform"));
     command.args(["check", "-j2", "--bases"]).arg(bases.join("bases.json"));
-    command.arg(format!("--builder={} --config {} --root {{root}} build", program.display(), config.display()));
+    let words: Vec<_> = runner.iter().chain([&program]).map(|word| word.display().to_string()).collect();
+    command.arg(format!("--builder={} --config {} --root {{root}} build", words.join(" "), config.display()));
     if let Some(user) = user {
         command.args(["--user", &user.name]);
     }

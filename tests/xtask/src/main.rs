@@ -22,7 +22,7 @@ usage: cargo xtask COMMAND
   check                    formatting, clippy, documentation, and which crate knows which
   test                     unit tests of all crates
   e2e [FILTER...]          end-to-end tests of the built kiln (KILN_NETWORK=1: also those that need the network)
-  conform [--bless] [--user] [AREA...]
+  conform [--bless] [--user | --confined] [AREA...]
                            compare with images that BuildKit made; --bless adds to the list of cases that must pass,
                            --user builds as an ordinary user
   bench [--work DIR] [WORKLOAD...]

@@ -4,9 +4,9 @@
 use super::dest::{Dest, Links, NewDir, absolute, ancestors, at};
 use super::sparse::Sparse;
 use super::tree::{Tree, components};
-use super::{FileError, copy, xattr};
+use super::{FileError, xattr};
 use crate::source::dir;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, makedev};
+use rustix::fs::{FileType, Mode, OFlags, makedev};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -185,7 +185,7 @@ impl Unpacking<'_> {
                 } else {
                     self.write(data, &mut output, &path)?;
                 }
-                copy::finish(&output, owner, header.mode, &header.xattrs, header.mtime).map_err(at("write", &path))
+                self.dest.finish(&output, owner, header.mode, &header.xattrs, header.mtime).map_err(at("write", &path))
             }
             // What another program means by it nobody knows; leaving a file out in silence would be worse.
             kind => {
@@ -282,8 +282,7 @@ impl Unpacking<'_> {
             self.copy_up_file(&target, &found.meta)?;
         }
         self.dest.remove(path)?;
-        let upper = self.dest.upper();
-        rustix::fs::linkat(upper, &target, upper, path, AtFlags::empty()).map_err(at("create", path))?;
+        self.dest.link(&target, path).map_err(at("create", path))?;
         self.dest.set_owner(path, owner)?;
         if found.meta.is_symlink() {
             return Ok(());
@@ -308,7 +307,7 @@ impl Unpacking<'_> {
         let mut input = File::from(input);
         io::copy(&mut input, &mut output).map_err(FileError::at("write", absolute(path)))?;
         let xattrs = xattr::read(&input);
-        copy::finish(&output, (meta.uid, meta.gid), meta.mode, &xattrs, meta.mtime).map_err(at("write", path))
+        self.dest.finish(&output, (meta.uid, meta.gid), meta.mode, &xattrs, meta.mtime).map_err(at("write", path))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Copies what was selected into the upper dir: directories first, then all else by several threads, then hard links
 //! and the directories' metadata.
 
-use super::dest::{Dest, NewDir, absolute, at, ids, times};
+use super::dest::{Dest, NewDir, absolute, at};
 use super::select::{Picked, Selected};
 use super::tree::{Tree, lock};
 use super::{FileError, chmod, xattr};
@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -188,7 +188,10 @@ impl Copier<'_> {
             FileType::RegularFile => return self.regular(source, meta, target, owner, buffer),
             FileType::Socket if self.from_client => {
                 let opened = self.create(target)?;
-                return finish(&opened, owner, self.mode(meta)?, &[], meta.mtime).map_err(at("write", target));
+                return self
+                    .dest
+                    .finish(&opened, owner, self.mode(meta)?, &[], meta.mtime)
+                    .map_err(at("write", target));
             }
             FileType::Symlink => {
                 let link = self.tree.read_link(source)?;
@@ -220,7 +223,7 @@ impl Copier<'_> {
             self.unchanged(&input, source, meta)?;
         }
         let xattrs = xattr::read(&input);
-        finish(&output, owner, self.mode(meta)?, &xattrs, meta.mtime).map_err(at("write", target))
+        self.dest.finish(&output, owner, self.mode(meta)?, &xattrs, meta.mtime).map_err(at("write", target))
     }
 
     /// Copies bytes by the quickest way that the filesystems have.
@@ -262,8 +265,7 @@ impl Copier<'_> {
         if check_base && self.dest.base_meta(target)?.is_some_and(|meta| meta.is_dir()) {
             return Err(FileError::ReplaceDirectory { path: absolute(target) });
         }
-        let upper = self.dest.upper();
-        self.replacing(target, || rustix::fs::linkat(upper, first, upper, target, AtFlags::empty()))
+        self.replacing(target, || self.dest.link(first, target))
     }
 
     fn directory_metadata(&self, source: &[u8], picked: &Picked, target: &[u8]) -> Result<(), FileError> {
@@ -307,22 +309,6 @@ impl Copier<'_> {
     fn dest_has(&self, target: &[u8]) -> Result<bool, FileError> {
         Ok(self.dest.base_meta(target)?.is_some())
     }
-}
-
-/// Gives a new file its metadata: the owner first, since a change of it clears set-id bits and capabilities.
-pub fn finish(
-    file: impl AsFd,
-    owner: (u32, u32),
-    mode: u32,
-    xattrs: &[(Vec<u8>, Vec<u8>)],
-    mtime: (i64, u32),
-) -> Result<(), Errno> {
-    let file = file.as_fd();
-    let (uid, gid) = ids(owner);
-    rustix::fs::fchown(file, uid, gid)?;
-    rustix::fs::fchmod(file, Mode::from_raw_mode(mode))?;
-    xattr::write(file, xattrs)?;
-    rustix::fs::futimens(file, &times(mtime))
 }
 
 /// Copies inside the kernel. False if it cannot between these two; nothing was copied then.

@@ -3,11 +3,14 @@
 //! slash; "canonical" ones have no symbolic links on their way.
 
 use super::tree::{components, read_link};
-use super::{FileError, view, xattr};
+use super::view::View;
+use super::{FileError, xattr};
 use crate::source::dir::{self, Meta};
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
+use cache::owners::OwnerNotes;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
 use rustix::io::Errno;
 use std::collections::{HashSet, VecDeque};
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -17,7 +20,8 @@ const MAX_LINKS: usize = 255;
 /// A tree that is changed.
 pub struct Dest {
     upper: OwnedFd,
-    base: Option<OwnedFd>,
+    base: Option<View>,
+    notes: OwnerNotes,
     /// Directories in the upper dir that hide what the base has at their path (overlayfs' opaque directories).
     opaque: HashSet<Vec<u8>>,
 }
@@ -56,7 +60,8 @@ impl Dest {
     pub fn open(upper: &Path, base: &[PathBuf]) -> Result<Dest, FileError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = rustix::fs::open(upper, flags, Mode::empty()).map_err(FileError::at("open", upper))?;
-        Ok(Dest { upper: opened, base: view::open(base)?, opaque: HashSet::new() })
+        let notes = OwnerNotes::open(upper).map_err(|error| FileError::at(error.verb, error.path)(error.source))?;
+        Ok(Dest { upper: opened, base: View::open(base)?, notes, opaque: HashSet::new() })
     }
 
     /// The upper dir.
@@ -79,7 +84,7 @@ impl Dest {
         if !self.opaque.is_empty() && ancestors(path).any(|dir| self.opaque.contains(dir)) {
             return Ok(None);
         }
-        dir::stat(base.as_fd(), path).map_err(at("look at", path))
+        base.stat(path).map_err(at("look at", path))
     }
 
     /// Resolves `path` below the canonical directory `within`, out of which neither `..` nor links lead. The last name
@@ -153,7 +158,7 @@ impl Dest {
         self.set_owner(path, (meta.uid, meta.gid))?;
         self.set_mode(path, meta.mode)?;
         if let Some(base) = &self.base {
-            let xattrs = xattr::read_at(base.as_fd(), path);
+            let xattrs = xattr::read_at(base.root(), path);
             if !xattrs.is_empty() {
                 xattr::write(self.open_dir(path)?, &xattrs).map_err(at("set attributes of", path))?;
             }
@@ -192,7 +197,7 @@ impl Dest {
     pub fn open_file(&self, path: &[u8]) -> Result<Option<OwnedFd>, FileError> {
         let Some(found) = self.lookup(path)? else { return Ok(None) };
         let root = match &self.base {
-            Some(base) if !found.in_upper => base.as_fd(),
+            Some(base) if !found.in_upper => base.root(),
             _ => self.upper(),
         };
         if !found.meta.is_file() {
@@ -208,9 +213,34 @@ impl Dest {
 
     /// Sets the owner of what the upper dir has at a path; clears set-id bits and capabilities of files.
     pub fn set_owner(&self, path: &[u8], owner: (u32, u32)) -> Result<(), FileError> {
-        let (uid, gid) = ids(owner);
-        let flags = AtFlags::SYMLINK_NOFOLLOW;
-        rustix::fs::chownat(&self.upper, name(path), uid, gid, flags).map_err(at("change the owner of", path))
+        let set = || -> Result<(), Errno> {
+            let stat = rustix::fs::statat(&self.upper, name(path), AtFlags::SYMLINK_NOFOLLOW)?;
+            let at = CString::new(name(path)).map_err(|_| Errno::INVAL)?;
+            self.notes.set(self.upper(), &at, path, FileType::from_raw_mode(stat.st_mode), known(owner))
+        };
+        set().map_err(at("change the owner of", path))
+    }
+
+    /// Gives a new file its metadata: the owner first, since a change of it clears set-id bits and capabilities.
+    pub fn finish(
+        &self,
+        file: impl AsFd,
+        owner: (u32, u32),
+        mode: u32,
+        xattrs: &[(Vec<u8>, Vec<u8>)],
+        mtime: (i64, u32),
+    ) -> Result<(), Errno> {
+        let file = file.as_fd();
+        self.notes.set_open(file, known(owner))?;
+        rustix::fs::fchmod(file, Mode::from_raw_mode(mode))?;
+        xattr::write(file, xattrs)?;
+        rustix::fs::futimens(file, &times(mtime))
+    }
+
+    /// Makes a second name for what the upper dir has at `first`.
+    pub fn link(&self, first: &[u8], target: &[u8]) -> Result<(), Errno> {
+        rustix::fs::linkat(&self.upper, first, &self.upper, target, AtFlags::empty())?;
+        self.notes.linked(first, target)
     }
 
     /// Sets the mode of what the upper dir has at a path; not for links.
@@ -228,7 +258,7 @@ impl Dest {
     fn link_target(&self, path: &[u8]) -> Result<Option<Vec<u8>>, FileError> {
         let Some(found) = self.lookup(path)?.filter(|found| found.meta.is_symlink()) else { return Ok(None) };
         let root = match &self.base {
-            Some(base) if !found.in_upper => base.as_fd(),
+            Some(base) if !found.in_upper => base.root(),
             _ => self.upper(),
         };
         read_link(root, path).map(Some).map_err(at("read the link", path))
@@ -253,9 +283,10 @@ enum Upper {
     Blocked,
 }
 
-/// User and group for chown(2), to which 2^32-1 means to leave what is there: root, for what a step makes.
-pub fn ids((uid, gid): (u32, u32)) -> (Option<Uid>, Option<Gid>) {
-    ((uid != u32::MAX).then(|| Uid::from_raw(uid)), (gid != u32::MAX).then(|| Gid::from_raw(gid)))
+/// To chown(2), 2^32-1 means to leave what is there: root, for what a step makes.
+fn known((uid, gid): (u32, u32)) -> (u32, u32) {
+    let root_if_none = |id: u32| if id == u32::MAX { 0 } else { id };
+    (root_if_none(uid), root_if_none(gid))
 }
 
 /// Only the modification time; that of access stays.

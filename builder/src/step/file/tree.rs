@@ -1,7 +1,7 @@
 //! Trees that are read: a client's directory without what its `.dockerignore` leaves out, or a stack of layers.
 //! Paths are relative to the root, without leading slash; the root is empty.
 
-use super::view;
+use super::view::View;
 use super::{FileError, SourceTree};
 use crate::source::context::ContextDir;
 use crate::source::dir::{self, Listing, Meta};
@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -25,7 +25,7 @@ pub struct Tree {
 
 enum Kind {
     Client(Arc<ContextDir>),
-    Layers(OwnedFd),
+    Layers(View),
     Empty,
 }
 
@@ -45,7 +45,7 @@ impl Tree {
     pub fn open(source: &SourceTree) -> Result<Tree, FileError> {
         let kind = match source {
             SourceTree::Client(context) => Kind::Client(context.clone()),
-            SourceTree::Layers(lowers) => view::open(lowers)?.map_or(Kind::Empty, Kind::Layers),
+            SourceTree::Layers(lowers) => View::open(lowers)?.map_or(Kind::Empty, Kind::Layers),
             SourceTree::Empty => Kind::Empty,
         };
         Ok(Tree { kind })
@@ -68,7 +68,7 @@ impl Tree {
     pub fn root(&self) -> Option<BorrowedFd<'_>> {
         match &self.kind {
             Kind::Client(context) => Some(context.root()),
-            Kind::Layers(root) => Some(root.as_fd()),
+            Kind::Layers(view) => Some(view.root()),
             Kind::Empty => None,
         }
     }
@@ -77,9 +77,8 @@ impl Tree {
     pub fn list(&self, path: &[u8]) -> Result<Listing, FileError> {
         match &self.kind {
             Kind::Client(context) => Ok(context.list(path)?),
-            Kind::Layers(root) => {
-                let listing =
-                    dir::list(root.as_fd(), path).map_err(|errno| self.error("read directory", path, errno))?;
+            Kind::Layers(view) => {
+                let listing = view.list(path).map_err(|errno| self.error("read directory", path, errno))?;
                 Ok(Arc::new(listing))
             }
             Kind::Empty => Ok(Arc::default()),
@@ -230,7 +229,11 @@ impl Tree {
     }
 
     fn stat_at(&self, root: BorrowedFd<'_>, path: &[u8]) -> Result<Option<Meta>, FileError> {
-        dir::stat(root, path).map_err(|errno| self.error("look at", path, errno))
+        let found = match &self.kind {
+            Kind::Layers(view) => view.stat(path),
+            Kind::Client(_) | Kind::Empty => dir::stat(root, path),
+        };
+        found.map_err(|errno| self.error("look at", path, errno))
     }
 }
 

@@ -1,23 +1,73 @@
-//! Stacks of layers as one tree to read: a detached read-only mount, which lives as long as its descriptor.
+//! Stacks of layers as one tree to read: a detached read-only mount, which lives as long as its descriptor; where mounts
+//! are refused, a folder of links.
 
 use super::FileError;
 use crate::sandbox::rootfs;
+use crate::source::dir::{self, Meta};
+use cache::owners::Owners;
 use rustix::fs::{Mode, OFlags};
-use std::os::fd::OwnedFd;
+use rustix::io::Errno;
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-/// Opens the root of the tree that `lowers` (unpacked layers, lowest first) make together; `None` for no layers.
-pub fn open(lowers: &[PathBuf]) -> Result<Option<OwnedFd>, FileError> {
-    match lowers {
-        [] => Ok(None),
-        // No mount is needed for one. Whiteouts in it, which hide nothing, are skipped by those who read.
-        [only] => {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            rustix::fs::open(only, flags, Mode::empty()).map(Some).map_err(FileError::at("open", only))
+/// An opened stack of layers.
+pub struct View {
+    root: OwnedFd,
+    /// Of files that do not have them on the disk.
+    owners: Option<Owners>,
+}
+
+impl View {
+    /// Opens the root of the tree that `lowers` (unpacked layers, lowest first) make together; `None` for no layers.
+    pub fn open(lowers: &[PathBuf]) -> Result<Option<View>, FileError> {
+        let root = match lowers {
+            [] => return Ok(None),
+            // No mount is needed for one. Whiteouts in it, which hide nothing, are skipped by those who read.
+            [only] => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                rustix::fs::open(only, flags, Mode::empty()).map_err(FileError::at("open", only))?
+            }
+            many => rootfs::overlay(many, None)
+                .map_err(|error| FileError::View { layers: many.len(), source: Box::new(error) })?,
+        };
+        let read = |error: cache::FileError| FileError::Io { verb: error.verb, path: error.path, source: error.source };
+        Ok(Some(View { root, owners: Owners::read(lowers).map_err(read)? }))
+    }
+
+    /// The root.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// Gives what was found at `path` the owner that it has in the image.
+    pub fn own(&self, path: &[u8], mut meta: Meta) -> Result<Meta, Errno> {
+        let Some(owners) = &self.owners else { return Ok(meta) };
+        let mut stat = match (meta.uid, meta.gid) {
+            // A stat is what the store knows; only its kind and owner count.
+            (0, 0) => rustix::fs::fstat(&self.root)?,
+            _ => return Ok(meta),
+        };
+        stat.st_mode = meta.kind.as_raw_mode();
+        (stat.st_uid, stat.st_gid) = (0, 0);
+        let name = CString::new(if path.is_empty() { b"." } else { path }).map_err(|_| Errno::INVAL)?;
+        (meta.uid, meta.gid) = owners.of(self.root.as_fd(), &name, path, &stat)?;
+        Ok(meta)
+    }
+
+    /// Entries of a directory.
+    pub fn list(&self, path: &[u8]) -> Result<Vec<dir::Entry>, Errno> {
+        let mut entries = dir::list(self.root.as_fd(), path)?;
+        if self.owners.is_some() {
+            for entry in &mut entries {
+                entry.meta = self.own(&dir::join(path, &entry.name), entry.meta)?;
+            }
         }
-        many => {
-            let mounted = rootfs::overlay(many, None);
-            mounted.map(Some).map_err(|error| FileError::View { layers: many.len(), source: Box::new(error) })
-        }
+        Ok(entries)
+    }
+
+    /// What is at a path; a symbolic link is itself.
+    pub fn stat(&self, path: &[u8]) -> Result<Option<Meta>, Errno> {
+        dir::stat(self.root.as_fd(), path)?.map(|meta| self.own(path, meta)).transpose()
     }
 }

@@ -1,6 +1,7 @@
 //! Extended attributes that travel with files: `security.capability`, `user.*` and `trusted.*`, but never what
-//! overlayfs keeps there, and none of the host's own (`security.selinux`, ACLs).
+//! overlayfs or kiln itself keeps there, and none of the host's own (`security.selinux`, ACLs).
 
+use cache::owners::OWNER;
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -10,7 +11,7 @@ pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// Whether an attribute is copied and digested.
 pub fn travels(name: &[u8]) -> bool {
-    if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
+    if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") || name == OWNER.as_bytes() {
         return false;
     }
     name == b"security.capability" || name.starts_with(b"user.") || name.starts_with(b"trusted.")
