@@ -1,22 +1,12 @@
 //! A real program built for two platforms on Debian bases made for both: `KILN_NETWORK=1`, mmdebstrap, qemu, skopeo.
 
 use harness::bases::{BaseImage, Layout};
-use harness::{Kiln, Registry, Tree, installed, network_allowed, run, skip};
+use harness::{Kiln, Registry, Tree, foreign, installed, network_allowed, run, skip};
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-/// Where emulators are.
 const EMULATOR: &str = "/usr/bin/qemu-aarch64-static";
-
-/// Registers the emulator in a mount and user namespace of its own, and runs what it is given there.
-const WITH_EMULATOR: &str = r#"echo ready; read _
-mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
-m='\x7f\x45\x4c\x46\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00'
-k='\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff'
-printf '%s' ":arm64:M::$m:$k:$0:POCF" > /proc/sys/fs/binfmt_misc/register
-exec "$@""#;
 
 /// The machine's own package sources, so that its mirrors are used.
 fn sources() -> Option<PathBuf> {
@@ -39,17 +29,11 @@ fn debian(arch: &str, sources: &Path) -> BaseImage {
         arguments(&mut command);
         run(&mut command);
     } else {
-        let mut command = Command::new("unshare");
-        command.args(["--user", "--mount", "--pid", "--fork", "sh", "-ec", WITH_EMULATOR, EMULATOR, "mmdebstrap"]);
+        let words = foreign::with_arm64(EMULATOR, "");
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).arg("mmdebstrap");
         arguments(&mut command);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("start unshare");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).expect("wait for unshare");
-        assert_eq!(line, "ready\n");
-        for map in ["uid_map", "gid_map"] {
-            std::fs::write(format!("/proc/{}/{map}", child.id()), "0 0 4294967295").expect("write the id map");
-        }
-        child.stdin.take().unwrap().write_all(b"go\n").expect("let it go on");
+        let mut child = foreign::register_arm64(&mut command);
         assert!(child.wait().expect("wait for mmdebstrap").success(), "mmdebstrap for {arch} failed");
     }
     let layer = std::fs::read(&tar).expect("read the Debian base");
@@ -98,5 +82,6 @@ fn a_c_program_for_two_platforms() {
     let platforms = index["manifests"].as_array().expect("manifests").iter();
     let architectures: Vec<_> = platforms.map(|entry| entry["platform"]["architecture"].clone()).collect();
     assert_eq!(architectures, [json!("amd64"), json!("arm64")]);
-    assert!(build().ok().ran().is_empty());
+    let ran = build().ok().ran();
+    assert!(ran.is_empty(), "{ran:?}");
 }

@@ -1,4 +1,38 @@
-//! Programs for other machines, made here: static, without a C library, from a few instructions.
+//! Programs for other machines, made here: static, without a C library, from a few instructions. And a namespace that
+//! stands for a machine whose root has registered an emulator.
+
+use std::io::{Read, Write};
+use std::process::{Child, Command, Stdio};
+
+/// Waits for its ids, then registers the emulator `$0`.
+const REGISTER: &str = r#"echo ready; read _
+mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
+m='\x7f\x45\x4c\x46\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00'
+k='\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff'
+printf '%s' ":arm64:M::$m:$k:$0:POCF" > /proc/sys/fs/binfmt_misc/register
+"#;
+
+/// The words that start a program as root of such a namespace, its own mounts among it, after the shell has run
+/// `then`; for [`register_arm64`].
+pub fn with_arm64(emulator: &str, then: &str) -> Vec<String> {
+    let script = format!("{REGISTER}{then}\nexec \"$@\"");
+    let words = ["unshare", "--user", "--mount", "--pid", "--fork", "sh", "-ec", &script, emulator];
+    words.map(String::from).to_vec()
+}
+
+/// Starts a command whose first words are [`with_arm64`]'s, with every id of the machine in it. What it writes to
+/// standard output can be read from the child.
+pub fn register_arm64(command: &mut Command) -> Child {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("start unshare");
+    let mut ready = [0; 6];
+    child.stdout.as_mut().unwrap().read_exact(&mut ready).expect("wait for unshare");
+    assert_eq!(&ready, b"ready\n");
+    for map in ["uid_map", "gid_map"] {
+        std::fs::write(format!("/proc/{}/{map}", child.id()), "0 0 4294967295").expect("write the id map");
+    }
+    child.stdin.take().unwrap().write_all(b"go\n").expect("let it go on");
+    child
+}
 
 /// For linux/arm64: writes `arm64 ran` and ends with 0; with an argument, reads address 0.
 pub fn arm64() -> Vec<u8> {

@@ -408,7 +408,7 @@ impl Finished {
     fn instructions(&self, wanted: impl Fn(&Step) -> bool) -> Vec<String> {
         let is_instruction = |name: &str| {
             name.starts_with('[')
-                && !name.starts_with("[internal]")
+                && !name.contains("internal] ")
                 && !name.starts_with("[auth]")
                 && !name.starts_with("[context ")
                 && !name.contains("] FROM ")

@@ -2,6 +2,7 @@
 
 use harness::{Kiln, Tree, foreign, installed, skip};
 use std::fs;
+use std::process::Stdio;
 
 /// A context with a program of that platform.
 fn context(program: &[u8], run: &str) -> Tree {
@@ -81,6 +82,25 @@ fn a_missing_emulator_is_named_and_one_elsewhere_is_used() {
     fs::copy("/usr/bin/qemu-aarch64-static", folder.join("qemu-aarch64-static")).expect("copy the emulator");
     let (code, said) = build(folder.to_str().unwrap());
     assert!(code == Some(0) && said.contains("arm64 ran"), "{said}");
+}
+
+/// The handler is opened when it is registered, so its emulator is used though it is hidden afterwards.
+#[test]
+fn a_handler_of_the_host_is_used() {
+    if let Some(reason) = no_emulation() {
+        skip!("{reason}");
+    }
+    let (kiln, context) = (Kiln::new(), context(&foreign::arm64(), "[\"/program\"]"));
+    let hide = "for f in /usr/bin/qemu-aarch64* /usr/local/bin/qemu-aarch64*; do \
+                if [ -e $f ]; then mount --bind /dev/null $f; fi; done";
+    let starter = foreign::with_arm64("/usr/bin/qemu-aarch64-static", hide);
+    let mut command = kiln.command_through(&starter.iter().map(String::as_str).collect::<Vec<_>>(), "build");
+    command.args(["--platform=linux/arm64", "--progress=plain", "."]).current_dir(context.path());
+    command.stderr(Stdio::piped()).env("KILN_QEMU_DIR", "/nowhere");
+    let child = foreign::register_arm64(&mut command);
+    let output = child.wait_with_output().expect("wait for kiln");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("arm64 ran"), "{said}");
 }
 
 /// qemu tells such a crash by a signal to itself, which as pid 1 it would never get.

@@ -75,5 +75,9 @@ fn agents_are_passed_on_by_their_ids() {
 #[test]
 fn a_required_agent_that_is_missing_stops_the_build() {
     let context = Tree::dockerfile("FROM busybox\nRUN --mount=type=ssh,id=deploy,required true\n");
-    Kiln::new().build(&context).fails().says(&["no SSH key \"deploy\" forwarded from the client", "Dockerfile:2"]);
+    Kiln::new().build(&context).fails().says(&[
+        "no SSH key \"deploy\" forwarded from the client",
+        "Dockerfile:2",
+        "--ssh deploy=SOCKET",
+    ]);
 }

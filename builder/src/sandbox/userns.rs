@@ -54,6 +54,12 @@ pub fn enter_if_needed() -> Result<Identity, SandboxError> {
     }
 }
 
+/// Whether the program is in another user namespace than the machine's first, which has a fixed inode number
+/// (`PROC_USER_INIT_INO` in the kernel's `proc_ns.h`). Also true for root who was put there by somebody else.
+pub(crate) fn is_nested() -> bool {
+    fs::read_link("/proc/self/ns/user").is_ok_and(|link| link.as_os_str() != "user:[4026531837]")
+}
+
 /// Whether the id has a number in the program's user namespace, as a group.
 pub(crate) fn is_mapped(gid: u32) -> bool {
     let map = fs::read_to_string("/proc/self/gid_map").unwrap_or_default();

@@ -142,22 +142,29 @@ pub enum ExecError {
 impl ExecError {
     /// What to do next, where the way a command ended is well known.
     pub fn help(&self) -> Vec<String> {
-        if let ExecError::Isolation { refused, .. } = self {
-            let why = refused.as_ref().map(|why| format!("namespaces were refused: {why}"));
-            let what = "run kiln where it may create namespaces and mounts, or leave out what needs them".to_string();
-            return why.into_iter().chain([what]).collect();
+        match self {
+            ExecError::Exit { code, out_of_memory, crashed_emulated, one_id, .. } => {
+                let mut help = ExecError::exit_help(*code, *out_of_memory, *crashed_emulated);
+                help.extend(one_id.as_ref().map(|advice| {
+                    format!(
+                        "if it failed to change an owner or user (chown, setgroups, setuid: Invalid argument, Operation \
+                         not permitted): there is one id for all users here: {advice}; package managers may be told to \
+                         stay root (apt-get -o APT::Sandbox::User=root)"
+                    )
+                }));
+                help
+            }
+            ExecError::Isolation { refused, .. } => {
+                let why = refused.as_ref().map(|why| format!("namespaces were refused: {why}"));
+                let what = "run kiln where it may create namespaces and mounts, or leave out what needs them";
+                why.into_iter().chain([what.to_string()]).collect()
+            }
+            ExecError::Secret(SecretError::NotFound { id }) => {
+                vec![format!("give it with --secret id={id},src=FILE or --secret id={id},env=VARIABLE")]
+            }
+            ExecError::Ssh(SshError::NotFound(id)) => vec![ssh_help(id)],
+            _ => vec![],
         }
-        let ExecError::Exit { code, out_of_memory, crashed_emulated, one_id, .. } = self else { return vec![] };
-        let one_id = one_id.as_ref().map(|advice| {
-            format!(
-                "if it failed to change an owner or user (chown, setgroups, setuid: Invalid argument, Operation not \
-                 permitted): there is one id for all users here: {advice}; package managers may be told to stay root \
-                 (apt-get -o APT::Sandbox::User=root)"
-            )
-        });
-        let mut help = ExecError::exit_help(*code, *out_of_memory, *crashed_emulated);
-        help.extend(one_id);
-        help
     }
 
     fn exit_help(code: i32, out_of_memory: bool, crashed_emulated: bool) -> Vec<String> {
@@ -187,6 +194,11 @@ impl ExecError {
         };
         vec![advice.to_string()]
     }
+}
+
+fn ssh_help(id: &str) -> String {
+    let flag = if id == "default" { "--ssh default".to_string() } else { format!("--ssh {id}=SOCKET") };
+    format!("forward an agent with {flag}; `ssh-add -l` shows what keys the agent of SSH_AUTH_SOCK has")
 }
 
 /// Runs the command of `exec` until it ends or `cancel` is ready, which kills it. Its output goes to `vertex`. Must be

@@ -58,8 +58,8 @@ pub(super) struct Parts<'a> {
     pub streams: [OwnedFd; 3],
     /// What those are.
     pub streams_are: StreamsAre,
-    /// The program is in a user namespace of its own.
-    pub rootless: bool,
+    /// The program is in a user namespace that is not the machine's first.
+    pub nested: bool,
     /// Where the emulator for a foreign platform is registered.
     pub emulator: Option<OwnedFd>,
     /// Cgroups of version 1 to enter, by their lists of processes.
@@ -108,7 +108,7 @@ pub(super) fn locate(
 
 /// Makes the plan.
 pub(super) fn plan(exec: &Exec, parts: Parts<'_>) -> Result<Plan, SandboxError> {
-    let Parts { root, anchor, mounts, targets, devices, user, env, streams, streams_are, rootless, emulator, cgroups } =
+    let Parts { root, anchor, mounts, targets, devices, user, env, streams, streams_are, nested, emulator, cgroups } =
         parts;
     let mut plan = Builder { fds: vec![], operations: vec![] };
     let insecure = exec.security == Security::Insecure;
@@ -129,7 +129,7 @@ pub(super) fn plan(exec: &Exec, parts: Parts<'_>) -> Result<Plan, SandboxError> 
     let files = plan.slot(clone_fd(&mounts.files)?);
     // Parts can only be taken of what is attached; below /proc nobody sees it.
     plan.attach(files, "/proc")?;
-    plan.system_mounts(exec, devices, rootless, insecure)?;
+    plan.system_mounts(exec, devices, nested, insecure)?;
     plan.step_mounts(std::mem::take(&mut mounts.prepared), targets, files)?;
     if !insecure {
         for path in READ_ONLY {
@@ -189,7 +189,7 @@ impl Builder {
         &mut self,
         exec: &Exec,
         devices: Devices,
-        rootless: bool,
+        nested: bool,
         insecure: bool,
     ) -> Result<(), SandboxError> {
         let strict =
@@ -201,7 +201,7 @@ impl Builder {
         let pts = [("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")];
         let quiet = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         // Group 5 is not to be had in a namespace with one id.
-        let pts = if rootless && !crate::sandbox::userns::is_mapped(5) { &pts[..3] } else { &pts[..] };
+        let pts = if nested && !crate::sandbox::userns::is_mapped(5) { &pts[..3] } else { &pts[..] };
         self.mount("devpts", pts, quiet, "/dev/pts", Otherwise::Fail)?;
         let size = exec.shm_size_bytes.unwrap_or(SHM_SIZE).to_string();
         let shm = rootfs::tmpfs(&[("size", &size), ("mode", "1777")], strict)?;
@@ -209,7 +209,7 @@ impl Builder {
         self.attach(shm, "/dev/shm")?;
         self.mount("mqueue", &[], strict, "/dev/mqueue", Otherwise::Skip)?;
         // The host's network is not ours to show if we are in a user namespace; then the host's /sys is shown as it is.
-        let sys = match rootless {
+        let sys = match nested {
             false => Otherwise::Fail,
             true => {
                 let access = if insecure { Access::ReadWrite } else { Access::ReadOnly };

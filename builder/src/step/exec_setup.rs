@@ -10,7 +10,6 @@ use super::user::{self, User};
 use crate::progress::Vertex;
 use crate::sandbox::cgroup::Cgroup;
 use crate::sandbox::plan::Plan;
-use crate::sandbox::userns::Identity;
 use crate::sandbox::{SandboxError, devices, emulator, rootfs};
 use crate::terminal::Pty;
 use frontend::op::{Exec, Security};
@@ -117,7 +116,7 @@ impl Setup {
             env: self.env.clone(),
             streams,
             streams_are,
-            rootless: input.identity != Identity::Root,
+            nested: crate::sandbox::userns::is_nested(),
             emulator: emulator::find(&exec.platform)?,
             cgroups: self.cgroup.open_legacy().map_err(SandboxError::path("open", "the step's cgroup"))?,
         };

@@ -109,9 +109,16 @@ fn build(profile: &str) -> Result<PathBuf> {
     Ok(target()?.join(folder).join("kiln"))
 }
 
-/// Cargo, in the source tree.
+/// Cargo, in the source tree. Not with what `cargo run` tells of this package: ring's build script depends on it, and
+/// it and all that needs it would be built anew whenever xtask and cargo take turns.
 fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(name);
+        }
+    }
     command.args(arguments).current_dir(root());
     command
 }
