@@ -2,7 +2,8 @@
 //!
 //! Everything in it can be found out again, so a loss costs time and never correctness: a lost row is a miss. So a
 //! damaged one is moved aside, and an empty one takes its place.
-//! Knows its tables; what they mean is in `records.rs`, `memo.rs`, `ledger.rs` and `store.rs`.
+//! Knows its tables; what they mean is in `records.rs`, `memo.rs`, `runs.rs`, `listing.rs`,
+//! `ledger.rs` and `store.rs`.
 
 use crate::damage::Damage;
 use crate::error::{FileError, StoreError};
@@ -42,6 +43,11 @@ const SCHEMA: &str = "
         length INTEGER NOT NULL, created_ms INTEGER NOT NULL, used_ms INTEGER NOT NULL, uses INTEGER NOT NULL,
         parent TEXT, description TEXT NOT NULL, category TEXT NOT NULL,
         PRIMARY KEY (kind, name)) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS runs (
+        project TEXT NOT NULL, key BLOB NOT NULL, name TEXT NOT NULL, used_ms INTEGER NOT NULL,
+        PRIMARY KEY (project, key)) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS listings (
+        digest TEXT PRIMARY KEY, made_ms INTEGER NOT NULL, length INTEGER NOT NULL, files BLOB NOT NULL);
 ";
 
 /// A connection, used by one thread at a time.
@@ -133,7 +139,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "normal")?;
     let ready: bool = connection
-        .prepare("SELECT count(*) FROM sqlite_schema WHERE name = 'records_by_snapshot'")?
+        .prepare("SELECT count(*) = 2 FROM sqlite_schema WHERE name IN ('records_by_snapshot', 'listings')")?
         .query_row([], |row| row.get(0))?;
     if !ready {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;

@@ -54,6 +54,7 @@ mod ingest;
 pub mod layer;
 mod lease;
 pub mod ledger;
+pub mod listing;
 pub mod memo;
 #[cfg(test)]
 mod model;
@@ -64,6 +65,7 @@ pub mod properties;
 pub mod prune;
 pub mod quota;
 pub mod records;
+pub mod runs;
 pub mod snapshot;
 pub mod store;
 #[cfg(test)]

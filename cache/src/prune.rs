@@ -11,6 +11,7 @@ use crate::ingest;
 use crate::lease::Remover;
 use crate::ledger::strike;
 use crate::object::{Kind, ObjectId};
+use crate::runs;
 use crate::store::Store;
 use crate::usage::{Object, Usage};
 use rusqlite::{ErrorCode, OptionalExtension, params};
@@ -178,11 +179,12 @@ impl Store {
     pub fn forget_memos(&self) -> Result<(), StoreError> {
         self.inner.db.write("forget what was remembered", |db| {
             db.execute_batch(
-                "DELETE FROM stats; DELETE FROM selections;
+                "DELETE FROM stats; DELETE FROM selections; DELETE FROM listings;
                  DELETE FROM layer_blobs WHERE NOT EXISTS (
                      SELECT 1 FROM objects WHERE kind = 'blob'
                      AND name = substr(json_extract(layer_blobs.blob, '$.descriptor.digest'), 8));",
-            )
+            )?;
+            runs::forget_old(db)
         })?;
         let compacted = self.inner.db.read("compact", |db| {
             db.execute_batch("VACUUM")?;

@@ -1,0 +1,108 @@
+//! What a digest of files was made of: kept beside the digest, so that two digests that differ can be told apart by file.
+//!
+//! Kept for a while and not for ever: a listing that is gone costs an explanation, never a build.
+
+use crate::error::StoreError;
+use crate::ledger::now_ms;
+use crate::store::Store;
+use rusqlite::{OptionalExtension, params};
+use serde::{Deserialize, Serialize};
+
+/// Bytes that all listings may take; the oldest go first.
+const LIMIT_BYTES: i64 = 16 << 20;
+
+/// One file of a listing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// In the tree that it was taken from, without a slash at the beginning.
+    pub path: String,
+    /// As in [`crate::checksum::Kind`].
+    pub kind: char,
+    /// Permission bits with set-user-id, set-group-id and sticky.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Of a regular file, in bytes.
+    pub size: u64,
+    /// The beginning of its data's digest in hex, a link's target, a device's numbers; empty if it has none.
+    pub data: String,
+    /// The beginning of a digest of its attributes, in hex; empty if it has none.
+    pub xattrs: String,
+}
+
+impl Store {
+    /// Keeps what a digest was made of.
+    pub fn put_listing(&self, digest: &str, files: &[Listed]) -> Result<(), StoreError> {
+        let text = serde_json::to_vec(files).expect("a listing is plain data");
+        let packed = zstd::bulk::compress(&text, 1).unwrap_or_default();
+        if packed.is_empty() || packed.len() as i64 > LIMIT_BYTES / 4 {
+            return Ok(());
+        }
+        self.inner.db.write("keep a listing", |db| {
+            db.prepare_cached(
+                "INSERT OR REPLACE INTO listings (digest, made_ms, length, files) VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute(params![digest, now_ms(), packed.len() as i64, packed])?;
+            let sum: i64 = db.prepare_cached("SELECT sum(length) FROM listings")?.query_row([], |row| row.get(0))?;
+            if sum > LIMIT_BYTES {
+                // A part of them at once, so that it is not to be done each time.
+                db.execute(
+                    "DELETE FROM listings WHERE digest IN (SELECT digest FROM (
+                         SELECT digest, sum(length) OVER (ORDER BY made_ms DESC, digest) AS newer FROM listings)
+                     WHERE newer > ?1)",
+                    [LIMIT_BYTES / 2],
+                )?;
+            }
+            Ok(())
+        })
+    }
+
+    /// What a digest was made of, if that is still known.
+    pub fn listing(&self, digest: &str) -> Result<Option<Vec<Listed>>, StoreError> {
+        let packed: Option<Vec<u8>> = self.inner.db.read("read a listing", |db| {
+            db.prepare_cached("SELECT files FROM listings WHERE digest = ?1")?
+                .query_row([digest], |row| row.get(0))
+                .optional()
+        })?;
+        // A hundred times smaller is what listings can get at best; the limit only guards against damage.
+        let unpack = |packed: Vec<u8>| zstd::bulk::decompress(&packed, packed.len().saturating_mul(200) + 4096).ok();
+        Ok(packed.and_then(unpack).and_then(|text| serde_json::from_slice(&text).ok()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(count: usize, salt: u64) -> Vec<Listed> {
+        let file = |number: usize| Listed {
+            path: format!("d/{number}"),
+            kind: '0',
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            size: number as u64,
+            data: format!("{:016x}", (number as u64 + salt).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            xattrs: String::new(),
+        };
+        (0..count).map(file).collect()
+    }
+
+    #[test]
+    fn the_newest_come_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let many = 20_000;
+        for salt in 0..150 {
+            store.put_listing(&format!("d{salt}"), &listed(many, salt * 1_000_003)).unwrap();
+        }
+        assert_eq!(store.listing("d149").unwrap(), Some(listed(many, 149 * 1_000_003)));
+        assert_eq!(store.listing("d0").unwrap(), None);
+        store.put_listing("small", &[]).unwrap();
+        assert_eq!(store.listing("small").unwrap(), Some(vec![]));
+        let bytes = std::fs::metadata(dir.path().join("db")).unwrap().len();
+        assert!(bytes < 2 * LIMIT_BYTES as u64, "{bytes}");
+    }
+}
