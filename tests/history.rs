@@ -79,3 +79,40 @@ fn what_a_step_prints_of_its_secrets_is_masked() {
     }
     assert_eq!(text(&kiln, &[]).matches("****").count(), 3);
 }
+
+#[test]
+fn history_is_listed_shown_and_forgotten() {
+    let kiln = Kiln::new();
+    let context = Tree::dockerfile("FROM busybox\nARG A=1\nRUN echo $A > /f\n");
+    let digest = kiln.build(&context).args(["--tag=app:1", "--build-arg=A=2"]).image().digest;
+    kiln.build(&context).args(["--tag=app:2", "--build-arg=A=2"]).ok();
+    context.write("Dockerfile", "FROM busybox\nRUN echo why && false\n");
+    kiln.build(&context).fails();
+    let list = kiln.says("history", &["ls"]);
+    let lines: Vec<&str> = list.lines().skip(1).collect();
+    let [newest, second, first] = lines[..] else { panic!("{list}") };
+    assert!(newest.contains(" failed ") && newest.contains(" 0/1 "), "{list}");
+    assert!(second.contains(" completed ") && second.contains(" 1/1 ") && second.ends_with(". -t app:2"), "{list}");
+    let id = first.split(' ').next().unwrap();
+    let shown = kiln.says("history", &["show", id]);
+    for part in
+        [&*format!("Digest:     {digest}"), "Arguments:  A=2", "never built here", "(0 of 1 cached)", "RUN echo 2 > /f"]
+    {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    let shown = kiln.says("history", &["show"]);
+    assert!(shown.contains("Error:") && shown.contains("exit code: 1") && shown.contains("command: "), "{shown}");
+    let json: serde_json::Value = serde_json::from_str(&kiln.says("history", &["show", "--format=json", id])).unwrap();
+    assert_eq!(json["result"]["containerimage.digest"], digest);
+
+    let count = |args: &[&str]| kiln.says("history", &[&["ls"], args].concat()).lines().count() - 1;
+    assert_eq!((count(&["--filter=status=failed"]), count(&["--filter=tag=app"]), count(&["-n", "1"])), (1, 2, 1));
+    assert_eq!((count(&["--filter=since=1h"]), count(&["--filter", &format!("id={id}")])), (3, 1));
+    let refused = kiln.run("history", &["ls", "--filter=colour=red"]);
+    assert!(refused.stderr.contains("there are status, tag"), "{}", refused.stderr);
+    assert_eq!(kiln.says("history", &["rm", id]).trim(), id);
+    assert_eq!(count(&[]), 2);
+    assert!(!kiln.build(&context).fails().cached().is_empty() || count(&[]) == 3);
+    kiln.says("history", &["rm", "--all"]);
+    assert_eq!(count(&[]), 0);
+}

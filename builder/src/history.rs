@@ -1,5 +1,5 @@
 //! What builds have done: for each a folder below the store's `logs/`, with `build.json` and the complete output of every
-//! RUN, nothing clipped. Written while a build runs, read by `kiln logs`.
+//! RUN, nothing clipped. Written while a build runs, read by `kiln logs`, `kiln history` and `kiln explain`.
 //!
 //! ```text
 //! logs/<id>/build.json     BuildRecord; written when the build begins and when it ends
@@ -7,6 +7,8 @@
 //! logs/<id>/<step>.log     stdout and stderr of a step, as it wrote them, secrets masked
 //! ```
 
+use crate::explain::{self, Why};
+use crate::export::Response;
 use crate::progress::Outcome;
 use crate::progress::render::{StepSummary, Summary};
 use crate::time::rfc3339;
@@ -14,6 +16,7 @@ use cache::error::FileError;
 use cache::store::Store;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -41,6 +44,9 @@ pub struct BuildRecord {
     pub error: Option<String>,
     /// What was built.
     pub about: About,
+    /// What became of it, under the names of `--metadata-file`; empty unless something was exported.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub result: Response,
     /// In order of appearance; empty until the build ends.
     pub steps: Vec<StepRecord>,
 }
@@ -56,6 +62,25 @@ pub struct About {
     pub target: String,
     /// `--tag`.
     pub tags: Vec<String>,
+    /// `--platform`; empty for the machine's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub platforms: Vec<String>,
+    /// `--build-arg`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub build_args: BTreeMap<String, String>,
+}
+
+impl About {
+    /// As on a command line.
+    pub fn line(&self) -> String {
+        let mut what = self.context.clone();
+        for (flag, value) in [("-f", &self.file), ("--target", &self.target), ("-t", &self.tags.join(" -t "))] {
+            if !value.is_empty() {
+                what.push_str(&format!(" {flag} {value}"));
+            }
+        }
+        what
+    }
 }
 
 /// How a build stands.
@@ -68,6 +93,19 @@ pub enum Status {
     Canceled,
     /// It never came to its end: the program was killed.
     Killed,
+}
+
+impl Status {
+    /// In one word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Status::Running => "running",
+            Status::Completed => "completed",
+            Status::Failed => "failed",
+            Status::Canceled => "canceled",
+            Status::Killed => "killed",
+        }
+    }
 }
 
 /// A step as it is remembered.
@@ -87,6 +125,9 @@ pub struct StepRecord {
     pub error: String,
     /// File with its output, if it wrote any.
     pub log: Option<String>,
+    /// Why it ran, or that it need not; `None` for what has no key, such as a source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<Why>,
 }
 
 /// Why the history cannot be written or read.
@@ -96,12 +137,22 @@ pub enum HistoryError {
     File(#[from] FileError),
     #[error("read {}", path.display())]
     Record { path: PathBuf, source: serde_json::Error },
-    #[error("no build is called {0:?}; `kiln logs --list` shows what there is")]
+    #[error("no build is called {0:?}; `kiln history ls` shows what there is")]
     NoSuchBuild(String),
     #[error("{0:?} may be any of {list}; write more of it", list = .1.join(", "))]
     Ambiguous(String, Vec<String>),
     #[error("this store has no builds yet")]
     Empty,
+}
+
+/// How a build ended.
+#[derive(Debug)]
+pub struct Ending {
+    pub status: Status,
+    /// What went wrong.
+    pub error: Option<String>,
+    /// What became of it.
+    pub result: Response,
 }
 
 /// The folder of a build that runs.
@@ -129,6 +180,7 @@ impl BuildLog {
             status: Status::Running,
             error: None,
             about,
+            result: Response::new(),
             steps: vec![],
         };
         write(&folder, &record)?;
@@ -146,9 +198,9 @@ impl BuildLog {
     }
 
     /// Writes down how it went, and lets go of the oldest builds.
-    pub fn finish(mut self, status: Status, error: Option<String>, summary: &Summary) -> Result<(), HistoryError> {
-        self.record.status = status;
-        self.record.error = error;
+    pub fn finish(mut self, ending: Ending, summary: &Summary) -> Result<(), HistoryError> {
+        let Ending { status, error, result } = ending;
+        (self.record.status, self.record.error, self.record.result) = (status, error, result);
         self.record.duration_ms = Some(millis(self.begun.elapsed().unwrap_or_default()));
         self.record.steps = summary.steps.iter().map(|step| step_record(step, &self.folder)).collect();
         write(&self.folder, &self.record)?;
@@ -178,11 +230,11 @@ pub fn list(store: &Store) -> Result<Vec<BuildRecord>, HistoryError> {
     Ok(records)
 }
 
-/// The build of an id, or of the only id that begins or ends so; the latest one without.
+/// The build of an id, or of the only id that begins or ends so; the latest one without, or with `latest`.
 pub fn find(store: &Store, id: Option<&str>) -> Result<(PathBuf, BuildRecord), HistoryError> {
     let ids = ids(&store.logs_dir())?;
     let found = match id {
-        None => ids.last().ok_or(HistoryError::Empty)?,
+        None | Some("" | "latest") => ids.last().ok_or(HistoryError::Empty)?,
         Some(id) => {
             let matching: Vec<&String> =
                 ids.iter().filter(|known| known.starts_with(id) || known.ends_with(id)).collect();
@@ -199,6 +251,26 @@ pub fn find(store: &Store, id: Option<&str>) -> Result<(PathBuf, BuildRecord), H
     let folder = store.logs_dir().join(found);
     let record = read(&folder)?;
     Ok((folder, record))
+}
+
+/// Why nothing is known of a build's steps, if that is so.
+pub fn has_no_steps(build: &BuildRecord) -> Option<String> {
+    let id = &build.id;
+    match build.status {
+        Status::Running => Some(format!("build {id} still runs; its steps are listed when it ends")),
+        Status::Killed => Some(format!("build {id} was killed, so its steps are not listed")),
+        Status::Completed | Status::Failed | Status::Canceled => None,
+    }
+}
+
+/// Forgets a build; says whether it could be, which it cannot while it runs.
+pub fn forget(store: &Store, id: &str) -> Result<bool, HistoryError> {
+    let folder = store.logs_dir().join(id);
+    if is_running(&folder) {
+        return Ok(false);
+    }
+    remove(&folder)?;
+    Ok(true)
 }
 
 /// Day, second, then milliseconds and two characters by chance.
@@ -235,7 +307,20 @@ fn step_record(step: &StepSummary, folder: &Path) -> StepRecord {
         outcome: outcome.to_string(),
         error: error.to_string(),
         log: folder.join(&log).exists().then_some(log),
+        why: step.why.as_deref().cloned(),
     }
+}
+
+/// Steps such as `[build 2/5] RUN make` by their place (`2/5`, `build`, `build 2/5`), else by a part of their names.
+pub fn called<'a>(steps: &'a [StepRecord], wanted: &str) -> Vec<&'a StepRecord> {
+    let placed: Vec<_> = steps.iter().filter(|step| is_at(&step.name, wanted)).collect();
+    if placed.is_empty() { steps.iter().filter(|step| step.name.contains(wanted)).collect() } else { placed }
+}
+
+fn is_at(name: &str, wanted: &str) -> bool {
+    let place: Vec<&str> = explain::place_and_text(name).0.split_whitespace().collect();
+    let words: Vec<&str> = wanted.split_whitespace().collect();
+    !words.is_empty() && place.windows(words.len()).any(|window| window == words)
 }
 
 fn write(folder: &Path, record: &BuildRecord) -> Result<(), HistoryError> {
@@ -277,13 +362,17 @@ fn forget_oldest(logs: &Path) -> Result<(), HistoryError> {
     let ids = ids(logs)?;
     let surplus = ids.len().saturating_sub(BUILDS_KEPT);
     for folder in ids[..surplus].iter().map(|id| logs.join(id)).filter(|folder| !is_running(folder)) {
-        match fs::remove_dir_all(&folder) {
-            // Another process is at it, too.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            removed => removed.map_err(FileError::at("remove", &folder))?,
-        }
+        remove(&folder)?;
     }
     Ok(())
+}
+
+fn remove(folder: &Path) -> Result<(), HistoryError> {
+    match fs::remove_dir_all(folder) {
+        // Another process is at it, too.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => Ok(removed.map_err(FileError::at("remove", folder))?),
+    }
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -307,6 +396,7 @@ mod tests {
             started: Some(SystemTime::UNIX_EPOCH),
             worked: Duration::from_millis(1500),
             outcome: Some(outcome),
+            why: None,
         };
         Summary { failed: vec![], steps: vec![step] }
     }
@@ -319,7 +409,8 @@ mod tests {
         let id = log.id().to_string();
         assert_eq!(find(&store, None).unwrap().1.status, Status::Running);
         fs::write(log.folder().join(log_name("sha256:0123456789abcdef0123")), "out").unwrap();
-        log.finish(Status::Failed, Some("why".into()), &summary(Outcome::Failed("why".into()))).unwrap();
+        let ending = Ending { status: Status::Failed, error: Some("why".into()), result: Response::new() };
+        log.finish(ending, &summary(Outcome::Failed("why".into()))).unwrap();
         let (folder, record) = find(&store, Some(&id[..15])).unwrap();
         assert_eq!((record.status, record.about.target.as_str()), (Status::Failed, "t"));
         let step = &record.steps[0];
@@ -358,5 +449,32 @@ mod tests {
         let (first, second, third) = (id(1_700_000_000_000), id(1_700_000_000_007), id(1_700_000_001_000));
         assert!(first.starts_with("20231114-221320-000"), "{first}");
         assert!(first < second && second < third, "{first} {second} {third}");
+    }
+
+    #[test]
+    fn steps_by_name() {
+        let steps = ["[internal] load metadata", "[linux/arm64 build 2/5] RUN make all", "[linux/arm64 3/5] RUN build"];
+        let steps = steps.map(|name| StepRecord {
+            name: name.into(),
+            digest: String::new(),
+            started: String::new(),
+            duration_ms: 0,
+            outcome: String::new(),
+            error: String::new(),
+            log: None,
+            why: None,
+        });
+        let check = |wanted: &str, expect: &[usize]| {
+            let expect: Vec<_> = expect.iter().map(|index| &steps[*index]).collect();
+            assert_eq!(called(&steps, wanted), expect, "{wanted}");
+        };
+        check("2/5", &[1]);
+        check("build", &[1]);
+        check("build 2/5", &[1]);
+        check("linux/arm64", &[1, 2]);
+        check("make", &[1]);
+        check("RUN", &[1, 2]);
+        check("/5]", &[1, 2]);
+        check("4/5", &[]);
     }
 }

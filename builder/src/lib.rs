@@ -2,7 +2,7 @@
 //!
 //! Start with [`pipeline`], the build from top to bottom. [`step`] implements what the solver asks of steps, with
 //! [`sandbox`] to run commands and [`source`] to bring trees in; [`image`] and [`export`] turn results into images and
-//! files; [`call`] answers questions in place of a build; [`registry`] talks to registries; [`progress`] and [`report`] talk to people.
+//! files; [`call`] answers questions in place of a build; [`explain`] says why steps run; [`registry`] talks to registries; [`progress`] and [`report`] talk to people.
 //!
 //! Invariant: nothing but `report` and `progress` writes to the terminal, and only `sandbox::syscall` is `unsafe`.
 
@@ -10,7 +10,9 @@ pub mod call;
 pub mod cancel;
 pub mod cli;
 pub mod config;
+pub mod explain;
 pub mod export;
+pub mod forecast;
 pub mod history;
 pub mod image;
 pub mod inputs;

@@ -1,6 +1,6 @@
 //! Starts kiln: enters a user namespace where one is needed, then runs the command.
 
-use builder::cli::{Cli, Command, build, debug, du, exit, logs, prune};
+use builder::cli::{Cli, Command, build, debug, du, exit, explain, history, logs, plan, prune};
 use builder::sandbox::isolation::{self, Wanted};
 use builder::sandbox::supervise;
 use clap::Parser;
@@ -16,8 +16,11 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let wanted = match &cli.command {
         Command::Build(args) => args.isolation(),
+        Command::Plan(args) => args.build.isolation(),
         Command::Debug(args) => args.isolation(),
-        Command::Logs(_) | Command::Du(_) | Command::Prune(_) => Wanted::Auto,
+        Command::Explain(_) | Command::History(_) | Command::Logs(_) | Command::Du(_) | Command::Prune(_) => {
+            Wanted::Auto
+        }
     };
     let rights = match isolation::enter(wanted) {
         Ok(rights) => rights,
@@ -28,7 +31,10 @@ fn main() -> ExitCode {
     };
     let result = match &cli.command {
         Command::Build(args) => build::run(&cli, args, rights),
+        Command::Plan(args) => plan::run(&cli, args, rights),
         Command::Debug(args) => debug::run(&cli, args, rights),
+        Command::Explain(args) => explain::run(&cli, args, &rights.identity),
+        Command::History(args) => history::run(&cli, args, &rights.identity),
         Command::Logs(args) => logs::run(&cli, args, &rights.identity),
         Command::Du(args) => du::run(&cli, args, &rights.identity),
         Command::Prune(args) => prune::run(&cli, args, &rights.identity),

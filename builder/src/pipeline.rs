@@ -2,6 +2,7 @@
 
 use crate::cancel::Cancel;
 use crate::cli::options::BuildOptions;
+use crate::explain::{self, Reasons};
 use crate::export::{self, Export, ExportError, Exporter, Response};
 use crate::image::assemble::BuiltImage;
 use crate::image::layers::{LayerBlobs, LayerOptions};
@@ -20,13 +21,14 @@ use crate::source::remote::{RemoteError, Remotes};
 use crate::ssh::SshAgents;
 use crate::step::commit::CommitError;
 use crate::step::file::FileError;
-use crate::step::{BuildSteps, Context, StepError, StepOutput};
+use crate::step::{BuildSteps, Context, Fetching, StepError, StepOutput};
+use cache::error::StoreError;
 use cache::store::Store;
 use cache::tree::Tree;
 use frontend::ast::Dockerfile;
 use frontend::compile::{
-    BuildPlan, CheckOptions, CompileRequest, Compiled, Compiler, ImageInfo, ImageRequest, Images, PlannedImage,
-    UnusedArg, instruction_errors, similar_name,
+    BuildPlan, CheckOptions, CompileRequest, Compiled, Compiler, ImageInfo, ImageRequest, Images, NoCache,
+    PlannedImage, UnusedArg, instruction_errors, similar_name,
 };
 use frontend::diagnostic::{Diagnostic, Severity};
 use frontend::ignore::IgnoreError;
@@ -207,6 +209,31 @@ pub(crate) async fn solve_images<'a>(
     world: &'a World,
     layer_options: Vec<LayerOptions>,
 ) -> Result<Solved<'a>, BuildError> {
+    let Ready { targets, steps, results, tools, epoch, warnings, unused_args, source } =
+        prepare(options, world, layer_options).await?;
+    let outputs = solve(&targets, &steps, &source, world).await?;
+    let images = built_images(&results, outputs);
+    Ok(Solved { images, tools, epoch, warnings, unused_args, source })
+}
+
+/// A build of which no step has run.
+pub(crate) struct Ready<'a> {
+    pub targets: Vec<VertexId>,
+    pub steps: BuildSteps,
+    pub results: Vec<PlannedImage>,
+    pub tools: Tools<'a>,
+    pub epoch: Option<i64>,
+    pub warnings: Vec<Diagnostic>,
+    pub unused_args: Vec<UnusedArg>,
+    pub source: Arc<SourceText>,
+}
+
+/// Everything up to the graph and what its steps work with.
+pub(crate) async fn prepare<'a>(
+    options: &'a BuildOptions,
+    world: &'a World,
+    layer_options: Vec<LayerOptions>,
+) -> Result<Ready<'a>, BuildError> {
     let named = named::resolve(&options.build_contexts, &world.host)?;
     let tools = Tools::new(options, world, &named)?;
     let inputs = inputs::load(&tools).await?;
@@ -222,10 +249,8 @@ pub(crate) async fn solve_images<'a>(
     let (rooted, exported) = (rooted_vertices(&plan), exported_vertices(&plan));
     let contexts = contexts(context, &named, &plan, &world.progress)?;
     let steps = BuildSteps { exported, contexts, layer_options, rooted, ..tools.steps(plan.graph, &targets) };
-    let outputs = solve(&targets, &steps, &source, world).await?;
-    let images = built_images(&plan.results, outputs);
-    let BuildPlan { epoch, warnings, unused_args, .. } = plan;
-    Ok(Solved { images, tools, epoch, warnings, unused_args, source })
+    let BuildPlan { results, epoch, warnings, unused_args, .. } = plan;
+    Ok(Ready { targets, steps, results, tools, epoch, warnings, unused_args, source })
 }
 
 /// All outputs are understood before anything is built.
@@ -268,7 +293,13 @@ impl<'a> Tools<'a> {
 
     /// Steps of a graph that has no contexts of the client and of which nothing is exported.
     pub fn steps(&self, graph: Graph<Step>, targets: &[VertexId]) -> BuildSteps {
+        let project = explain::project(&self.options.context, self.options.file.as_ref());
+        let flag = match self.options.no_cache {
+            NoCache::IgnoreStages(_) => "--no-cache-filter",
+            NoCache::IgnoreAll | NoCache::Use => "--no-cache",
+        };
         BuildSteps {
+            reasons: Reasons::new(&self.world.store, &project, flag, &graph),
             vertices: announce(&graph, targets, &self.world.progress),
             exported: BTreeSet::new(),
             graph,
@@ -287,6 +318,7 @@ impl<'a> Tools<'a> {
             layer_options: vec![],
             cancel: self.world.cancel.clone(),
             begun_anew: Arc::default(),
+            fetching: Fetching::AsNeeded,
             rooted: BTreeSet::new(),
         }
     }
@@ -493,34 +525,44 @@ pub(crate) async fn solve(
     world: &World,
 ) -> Result<Vec<StepOutput>, BuildError> {
     let solved = solver::solve(&steps.graph, targets, steps, &world.store, steps).await;
-    solved.map_err(|error| {
-        let cause = match error.cause {
-            Cause::Step(error) => error,
-            Cause::Store(error) => StepError::Store(error),
-        };
-        let canceled = matches!(cause, StepError::Canceled);
-        let vertex = &steps.vertices[error.vertex.0 as usize];
-        vertex.end(match canceled {
-            true => Outcome::Canceled,
-            false => Outcome::Failed(crate::progress::chain(&cause)),
-        });
-        if canceled {
-            return BuildError::Canceled;
-        }
-        let step = steps.graph.value(error.vertex);
-        let meant = cause.word().map(frontend::path::clean);
-        let is_meant = |came_to: &str| meant.as_ref().is_some_and(|word| *word == frontend::path::clean(came_to));
-        // A source fails as a whole.
-        let is_source = |came_to: &str| match &step.op {
-            Op::Source(Source::Http { url, .. }) => came_to == url,
-            Op::Source(Source::Git(source)) => came_to.starts_with(&source.remote),
-            _ => false,
-        };
-        let mut words = step.words.iter();
-        let word = words.find(|(came_to, _)| is_meant(came_to) || is_source(came_to)).map(|(_, word)| *word);
-        let place = Place { span: step.span, word };
-        BuildError::Step { text: text.clone(), place, name: step.name.clone(), error: Box::new(cause) }
-    })
+    if let Err(error) = steps.reasons.remember(&steps.graph) {
+        tracing::warn!(?error, "cannot note what this build used");
+    }
+    solved.map_err(|error| step_failed(error.vertex, error.cause, steps, text))
+}
+
+/// Shows an error on its vertex, and places it in the Dockerfile.
+pub(crate) fn step_failed(
+    vertex: VertexId,
+    cause: Cause<StepError, StoreError>,
+    steps: &BuildSteps,
+    text: &Arc<SourceText>,
+) -> BuildError {
+    let cause = match cause {
+        Cause::Step(error) => error,
+        Cause::Store(error) => StepError::Store(error),
+    };
+    let canceled = matches!(cause, StepError::Canceled);
+    steps.vertices[vertex.0 as usize].end(match canceled {
+        true => Outcome::Canceled,
+        false => Outcome::Failed(crate::progress::chain(&cause)),
+    });
+    if canceled {
+        return BuildError::Canceled;
+    }
+    let step = steps.graph.value(vertex);
+    let meant = cause.word().map(frontend::path::clean);
+    let is_meant = |came_to: &str| meant.as_ref().is_some_and(|word| *word == frontend::path::clean(came_to));
+    // A source fails as a whole.
+    let is_source = |came_to: &str| match &step.op {
+        Op::Source(Source::Http { url, .. }) => came_to == url,
+        Op::Source(Source::Git(source)) => came_to.starts_with(&source.remote),
+        _ => false,
+    };
+    let mut words = step.words.iter();
+    let word = words.find(|(came_to, _)| is_meant(came_to) || is_source(came_to)).map(|(_, word)| *word);
+    let place = Place { span: step.span, word };
+    BuildError::Step { text: text.clone(), place, name: step.name.clone(), error: Box::new(cause) }
 }
 
 fn built_images(results: &[PlannedImage], outputs: Vec<StepOutput>) -> Vec<BuiltImage> {

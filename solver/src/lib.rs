@@ -1,7 +1,7 @@
 //! Solves a build graph: decides for each vertex whether it must run and when. Generic over what running means.
 //!
 //! Read [`graph`] (what is to be solved), [`key`] (what names a computation), [`step`] and [`record`] (what the solver
-//! asks of the world), then `schedule.rs` (when) and `query.rs` (whether).
+//! asks of the world), then `schedule.rs` (when) and `query.rs` (whether). [`forecast`] says what solving would do.
 //!
 //! Invariant: this crate has never heard of containers, images or files. It opens nothing, knows no time and no
 //! runtime; whatever polls [`solve`] decides on which threads things happen.
@@ -32,6 +32,7 @@
 
 pub mod error;
 pub mod explain;
+pub mod forecast;
 pub mod graph;
 pub mod key;
 pub mod progress;

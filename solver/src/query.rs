@@ -7,7 +7,7 @@ use crate::graph::VertexId;
 use crate::key::CacheKey;
 use crate::record::RecordStore;
 use crate::share::FreshKeys;
-use crate::step::{Plan, Steps};
+use crate::step::{Miss, Plan, Steps};
 
 /// How a vertex got its output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,14 +35,19 @@ impl<S: Steps, R: RecordStore> Query<'_, S, R> {
             Plan::Keyed(recipe) => recipe,
         };
         let key = recipe.key();
-        if let Some(output) = self.recorded(vertex, inputs, &key)? {
-            return Ok((output, How::Cached));
-        }
+        let missed = match self.recorded(vertex, inputs, &key)? {
+            Found::Output(output) => return Ok((output, How::Cached)),
+            Found::Nothing(miss) => miss,
+        };
         let _claim = self.records.claim(&key).await.map_err(Cause::Store)?;
         // Whoever held the claim before may have left the record that was missing a moment ago.
-        if let Some(output) = self.recorded(vertex, inputs, &key)? {
-            return Ok((output, How::Cached));
-        }
+        let miss = match self.recorded(vertex, inputs, &key)? {
+            Found::Output(output) => return Ok((output, How::Cached)),
+            // A record that names what is gone may be forgotten when that is found.
+            Found::Nothing(_) if missed == Miss::Lost => Miss::Lost,
+            Found::Nothing(miss) => miss,
+        };
+        self.steps.missed(vertex, inputs, &recipe, miss).await;
         let (output, mut record) = self.steps.run(vertex, inputs).await.map_err(Cause::Step)?;
         record.recipe = recipe;
         self.records.insert(&key, record).map_err(Cause::Store)?;
@@ -50,13 +55,28 @@ impl<S: Steps, R: RecordStore> Query<'_, S, R> {
         Ok((output, How::Done))
     }
 
-    fn recorded(&self, vertex: VertexId, inputs: &[S::Output], key: &CacheKey) -> Answered<Option<S::Output>, S, R> {
+    /// Looks for a record that may be used, and for what it names.
+    pub(crate) fn recorded(
+        &self,
+        vertex: VertexId,
+        inputs: &[S::Output],
+        key: &CacheKey,
+    ) -> Answered<Found<S::Output>, S, R> {
         if self.steps.ignores_cache(vertex) && !self.fresh.contains(key) {
-            return Ok(None);
+            return Ok(Found::Nothing(Miss::Ignored));
         }
-        match self.records.lookup(key).map_err(Cause::Store)? {
-            Some(record) => self.steps.load(vertex, inputs, &record).map_err(Cause::Step),
-            None => Ok(None),
-        }
+        let Some(record) = self.records.lookup(key).map_err(Cause::Store)? else {
+            return Ok(Found::Nothing(Miss::NoRecord));
+        };
+        let loaded = self.steps.load(vertex, inputs, &record).map_err(Cause::Step)?;
+        Ok(loaded.map_or(Found::Nothing(Miss::Lost), Found::Output))
     }
+}
+
+/// What looking for a record gave.
+pub(crate) enum Found<Output> {
+    /// The output.
+    Output(Output),
+    /// None, and why.
+    Nothing(Miss),
 }

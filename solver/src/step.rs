@@ -13,6 +13,17 @@ pub enum Plan<Output> {
     Keyed(KeyRecipe),
 }
 
+/// Why a vertex did not get its output from a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Miss {
+    /// Records are not to be used for it ([`Steps::ignores_cache`]).
+    Ignored,
+    /// There is no record of its key.
+    NoRecord,
+    /// There is one, but what it names is gone.
+    Lost,
+}
+
 /// What a vertex does, implemented by whoever owns the payload of the graph.
 ///
 /// Outputs are cheap to clone: they say where a result is, they are not the result.
@@ -36,6 +47,15 @@ pub trait Steps: Send + Sync {
         inputs: &[Self::Output],
         record: &Record,
     ) -> Result<Option<Self::Output>, Self::Error>;
+
+    /// The vertex is about to run, or would: no record of this recipe could be used. Told once for each run.
+    fn missed(
+        &self,
+        vertex: VertexId,
+        inputs: &[Self::Output],
+        recipe: &KeyRecipe,
+        miss: Miss,
+    ) -> impl Future<Output = ()> + Send;
 
     /// Runs the step. Gives the output and the record of it; the solver fills in the record's recipe.
     fn run(

@@ -3,7 +3,7 @@
 use crate::graph::{Graph, VertexId};
 use crate::key::KeyRecipe;
 use crate::record::Record;
-use crate::step::{Plan, Steps};
+use crate::step::{Miss, Plan, Steps};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,19 +29,25 @@ pub struct FakeSteps<'a> {
     /// Vertices with `--no-cache`.
     pub ignore_cache: BTreeSet<VertexId>,
     runs: Mutex<BTreeMap<VertexId, usize>>,
+    misses: Mutex<Vec<(VertexId, Miss)>>,
     canceled: AtomicBool,
 }
 
 impl<'a> FakeSteps<'a> {
     /// No vertex ignores the cache.
     pub fn new(graph: &'a Graph<FakeOp>) -> Self {
-        let (ignore_cache, runs, canceled) = (BTreeSet::new(), Mutex::default(), AtomicBool::new(false));
-        FakeSteps { graph, ignore_cache, runs, canceled }
+        let (ignore_cache, canceled) = (BTreeSet::new(), AtomicBool::new(false));
+        FakeSteps { graph, ignore_cache, runs: Mutex::default(), misses: Mutex::default(), canceled }
     }
 
     /// How often each vertex ran.
     pub fn runs(&self) -> BTreeMap<VertexId, usize> {
         self.runs.lock().expect("no holder panics").clone()
+    }
+
+    /// What was not found, in order.
+    pub fn misses(&self) -> Vec<(VertexId, Miss)> {
+        self.misses.lock().expect("no holder panics").clone()
     }
 
     fn compute(&self, vertex: VertexId, inputs: &[u64]) -> u64 {
@@ -74,6 +80,10 @@ impl Steps for FakeSteps<'_> {
 
     fn load(&self, _: VertexId, _: &[u64], record: &Record) -> Result<Option<u64>, &'static str> {
         Ok(<[u8; 8]>::try_from(record.output.as_slice()).ok().map(u64::from_be_bytes))
+    }
+
+    async fn missed(&self, vertex: VertexId, _: &[u64], _: &KeyRecipe, miss: Miss) {
+        self.misses.lock().expect("no holder panics").push((vertex, miss));
     }
 
     async fn run(&self, vertex: VertexId, inputs: &[u64]) -> Result<(u64, Record), &'static str> {

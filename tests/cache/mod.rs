@@ -1,5 +1,7 @@
-//! What is run again, and what is not.
+//! What is run again, what is not, and why.
 
 mod concurrent;
+mod explain;
+mod plan;
 mod rebuild;
 mod store;

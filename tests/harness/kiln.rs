@@ -305,6 +305,8 @@ pub struct Step {
     pub completed: String,
     /// Message, if it failed.
     pub error: String,
+    /// Why it ran; empty if it did not.
+    pub reason: String,
 }
 
 impl Finished {
@@ -351,6 +353,7 @@ impl Finished {
                 step.completed = text("completed");
                 step.cached |= vertex["cached"] == true;
                 step.error = text("error");
+                step.reason = text("reason");
             }
         }
         steps
@@ -364,6 +367,14 @@ impl Finished {
     /// Names of the Dockerfile's steps that had been done before.
     pub fn cached(&self) -> Vec<String> {
         self.instructions(|step| step.cached)
+    }
+
+    /// Why the step ran whose name has `part` in it, of rawjson progress.
+    pub fn reason(&self, part: &str) -> String {
+        let steps = self.steps();
+        let found: Vec<_> = steps.iter().filter(|(name, _)| name.contains(part)).collect();
+        let [(_, step)] = found[..] else { panic!("{} steps have {part:?} in their names", found.len()) };
+        step.reason.clone()
     }
 
     /// What the steps wrote, of rawjson progress.

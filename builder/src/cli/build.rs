@@ -1,11 +1,13 @@
 //! `kiln build`: opens the store, runs the pipeline, and tells how it went.
 
 use super::options::{BuildArgs, BuildOptions, ContextArg, FileArg};
-use super::{Cli, exit, failure, open_store, say_remarks};
+use super::{Cli, exit, failure, open_store, plan, say_remarks};
 use crate::call::{self, Answered};
 use crate::cancel::Cancel;
 use crate::config::Config;
-use crate::history::{About, BuildLog, Status};
+use crate::export::Response;
+use crate::forecast::{self, Foretold};
+use crate::history::{About, BuildLog, Ending, Status};
 use crate::pipeline::{self, BuildError, Built, World};
 use crate::progress::Progress;
 use crate::progress::render::{self, Mode, Summary};
@@ -17,13 +19,15 @@ use crate::sandbox::isolation::{Isolation, Rights};
 use crate::stage_shell::{self, Stage};
 use crate::step::exec_shell::Attached;
 use anyhow::{Context, Result};
+use cache::store::Store;
 use frontend::git_url::redacted;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 /// Runs the command; gives the program's exit code.
 pub fn run(cli: &Cli, args: &BuildArgs, rights: Rights) -> Result<u8> {
-    run_purpose(cli, args, Purpose::Build, rights)
+    let purpose = if args.dry_run { Purpose::Foretell(plan::Format::Text) } else { Purpose::Build };
+    run_purpose(cli, args, purpose, rights)
 }
 
 /// What a build is for.
@@ -31,17 +35,25 @@ pub fn run(cli: &Cli, args: &BuildArgs, rights: Rights) -> Result<u8> {
 pub(super) enum Purpose<'a> {
     /// What its flags say.
     Build,
+    /// Saying what it would do.
+    Foretell(plan::Format),
     /// Running this command in the result; a shell, if it is empty.
     Enter(&'a [String]),
 }
 
+impl Purpose<'_> {
+    /// Whether an answer is all that is asked for, which leaves nothing to look up later.
+    fn is_question(self, options: &BuildOptions) -> bool {
+        options.call.is_some() || matches!(self, Purpose::Foretell(_))
+    }
+}
+
 /// As [`run`].
 pub(super) fn run_purpose(cli: &Cli, args: &BuildArgs, purpose: Purpose<'_>, rights: Rights) -> Result<u8> {
-    let Rights { identity, isolation } = rights;
     let host = crate::host_platform();
     let environment = |name: &str| std::env::var(name).ok();
     let options = args.options(&host, &environment).and_then(|options| match purpose {
-        Purpose::Build => Ok(options),
+        Purpose::Build | Purpose::Foretell(_) => Ok(options),
         Purpose::Enter(command) => options.for_shell(command),
     });
     let mut options = match options {
@@ -52,65 +64,33 @@ pub(super) fn run_purpose(cli: &Cli, args: &BuildArgs, purpose: Purpose<'_>, rig
         }
     };
     let wants_shell = options.on_failure.opens_shell() || matches!(purpose, Purpose::Enter(_));
-    if let (Isolation::Chroot { refused }, true) = (&isolation, wants_shell) {
+    if let (Isolation::Chroot { refused }, true) = (&rights.isolation, wants_shell) {
         let why = refused.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
         eprintln!("ERROR: no shell can be opened in a step that is isolated by chroot alone{why}");
         eprintln!("help: run kiln where it may create namespaces and mounts");
         return Ok(exit::FAILURE);
     }
+    let is_question = purpose.is_question(&options);
     // A stale digest must not outlive a failed build.
-    if let (Some(iidfile), None) = (&options.iidfile, &options.call) {
+    if let (Some(iidfile), false) = (&options.iidfile, is_question) {
         let _ = std::fs::remove_file(iidfile);
     }
-    let config = Config::load(cli.config.as_deref(), |name| std::env::var_os(name))?;
-    config.warnings.iter().for_each(|warning| eprintln!("WARNING: {warning}"));
-    options.checks = config.checks.clone();
-    let store = open_store(cli, &identity)?;
-    if let Isolation::Chroot { .. } = isolation {
-        crate::sandbox::rootfs::merge_in(store.scratch_dir()?);
-    }
-    if let Some(limits) = config.gc.limits(options.keep_storage, &store.disk()?) {
-        store.set_limits(limits);
-    }
-    let mut policy = RetryPolicy::default();
-    if options.call.is_some() {
-        // An answer without some base is better than one that comes late.
-        policy.attempts = 2;
-    }
-    let credentials = Credentials::from_environment(|name| std::env::var_os(name));
-    let registry = Registry::with_policy(&config, credentials, policy);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start threads")?;
-
-    // A question leaves nothing to look up later.
-    let log = match options.call {
-        None => Some(BuildLog::begin(&store, about(&options))?),
-        Some(_) => None,
-    };
+    let (store, registry) = open(cli, &mut options, is_question, &rights)?;
+    let log = if is_question { None } else { Some(BuildLog::begin(&store, about(&options))?) };
     let (sender, receiver) = std::sync::mpsc::channel();
     let progress = Progress::new(sender);
-    let renderer = render::spawn(progress_mode(&options), receiver, progress.gate());
-    let result = runtime.block_on(async {
-        let world = World {
-            store: store.clone(),
-            registry,
-            progress,
-            cancel: Cancel::default(),
-            host,
-            identity,
-            isolation,
-            logs: log.as_ref().map(|log| log.folder().to_path_buf()).unwrap_or_default(),
-        };
-        tokio::spawn(cancel_on_signals(world.cancel.clone()));
-        match (&options.call, purpose) {
-            (Some(call), _) => call::answer(call, &options, &world).await.map(Outcome::Answered),
-            (None, Purpose::Build) => pipeline::build(&options, &world).await.map(Outcome::Built),
-            (None, Purpose::Enter(command)) => {
-                stage_shell::build(&options, command, &world).await.map(|stage| Outcome::Stage(Box::new(stage)))
-            }
-        }
-    });
-    // What a dropped build left running must not write to the store after this process has said its last word.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    let renderer = render::spawn(progress_mode(&options, is_question), receiver, progress.gate());
+    let world = World {
+        store: store.clone(),
+        registry,
+        progress,
+        cancel: Cancel::default(),
+        host,
+        identity: rights.identity,
+        isolation: rights.isolation,
+        logs: log.as_ref().map(|log| log.folder().to_path_buf()).unwrap_or_default(),
+    };
+    let result = act(&options, purpose, world)?;
     let summary = renderer.join().unwrap_or_default();
     store.sync()?;
     if let Err(error) = store.settle() {
@@ -123,6 +103,7 @@ pub(super) fn run_purpose(cli: &Cli, args: &BuildArgs, purpose: Purpose<'_>, rig
     match result {
         Ok(Outcome::Built(built)) => conclude(&options, &built),
         Ok(Outcome::Answered(answered)) => say(&options, &answered),
+        Ok(Outcome::Foretold(foretold, format)) => plan::say(&foretold, format),
         Ok(Outcome::Stage(stage)) => enter(&options, &stage),
         Err(error) => {
             let look = failure::look();
@@ -136,10 +117,55 @@ pub(super) fn run_purpose(cli: &Cli, args: &BuildArgs, purpose: Purpose<'_>, rig
     }
 }
 
+/// Opens what builds work with, as the configuration says.
+fn open(cli: &Cli, options: &mut BuildOptions, is_question: bool, rights: &Rights) -> Result<(Store, Registry)> {
+    let config = Config::load(cli.config.as_deref(), |name| std::env::var_os(name))?;
+    config.warnings.iter().for_each(|warning| eprintln!("WARNING: {warning}"));
+    options.checks = config.checks.clone();
+    let store = open_store(cli, &rights.identity)?;
+    if let Isolation::Chroot { .. } = rights.isolation {
+        crate::sandbox::rootfs::merge_in(store.scratch_dir()?);
+    }
+    if let Some(limits) = config.gc.limits(options.keep_storage, &store.disk()?) {
+        store.set_limits(limits);
+    }
+    let mut policy = RetryPolicy::default();
+    if is_question {
+        // An answer without some base is better than one that comes late.
+        policy.attempts = 2;
+    }
+    let credentials = Credentials::from_environment(|name| std::env::var_os(name));
+    let registry = Registry::with_policy(&config, credentials, policy);
+    Ok((store, registry))
+}
+
+/// Does what the build is for, on threads of its own.
+fn act(options: &BuildOptions, purpose: Purpose<'_>, world: World) -> Result<Result<Outcome, BuildError>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start threads")?;
+    let result = runtime.block_on(async {
+        let world = world;
+        tokio::spawn(cancel_on_signals(world.cancel.clone()));
+        match (&options.call, purpose) {
+            (Some(call), _) => call::answer(call, options, &world).await.map(Outcome::Answered),
+            (None, Purpose::Build) => pipeline::build(options, &world).await.map(Outcome::Built),
+            (None, Purpose::Foretell(format)) => {
+                forecast::foretell(options, &world).await.map(|foretold| Outcome::Foretold(foretold, format))
+            }
+            (None, Purpose::Enter(command)) => {
+                stage_shell::build(options, command, &world).await.map(|stage| Outcome::Stage(Box::new(stage)))
+            }
+        }
+    });
+    // What a dropped build left running must not write to the store after this process has said its last word.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    Ok(result)
+}
+
 /// What was asked for.
 enum Outcome {
     Built(Built),
     Answered(Answered),
+    Foretold(Foretold, plan::Format),
     Stage(Box<Stage>),
 }
 
@@ -161,10 +187,10 @@ fn enter(options: &BuildOptions, stage: &Stage) -> Result<u8> {
 }
 
 /// Progress of a question is only shown to those who watch: its answer says all.
-fn progress_mode(options: &BuildOptions) -> Mode {
+fn progress_mode(options: &BuildOptions, is_question: bool) -> Mode {
     let watched = std::io::stderr().is_terminal();
     match options.progress.parse().unwrap_or(Mode::Auto) {
-        Mode::Auto if options.call.is_some() && !watched => Mode::None,
+        Mode::Auto if is_question && !watched => Mode::None,
         mode => mode,
     }
 }
@@ -207,17 +233,26 @@ fn about(options: &BuildOptions) -> About {
         },
         target: options.target.clone().unwrap_or_default(),
         tags: options.tags.iter().map(|tag| tag.familiar()).collect(),
+        platforms: options.platforms.iter().map(|platform| platform.to_string()).collect(),
+        build_args: options.build_args.clone(),
     }
 }
 
 /// Writes the build into the history. What cannot be written there does not change how the build went.
 fn remember(log: BuildLog, result: &Result<Outcome, BuildError>, summary: &Summary) {
-    let (status, error) = match result {
-        Ok(_) => (Status::Completed, None),
-        Err(BuildError::Canceled) => (Status::Canceled, None),
-        Err(error) => (Status::Failed, Some(crate::progress::chain(error))),
+    let result_of = |outcome: &Outcome| match outcome {
+        Outcome::Built(built) => built.response.clone(),
+        Outcome::Answered(_) | Outcome::Foretold(..) | Outcome::Stage(_) => Response::new(),
     };
-    if let Err(error) = log.finish(status, error, summary) {
+    let ending = match result {
+        Ok(outcome) => Ending { status: Status::Completed, error: None, result: result_of(outcome) },
+        Err(BuildError::Canceled) => Ending { status: Status::Canceled, error: None, result: Response::new() },
+        Err(error) => {
+            let error = Some(crate::progress::chain(error));
+            Ending { status: Status::Failed, error, result: Response::new() }
+        }
+    };
+    if let Err(error) = log.finish(ending, summary) {
         eprintln!("WARNING: the history of this build is lost: {}", crate::progress::chain(&error));
     }
 }

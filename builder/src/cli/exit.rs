@@ -8,6 +8,8 @@ pub const FAILURE: u8 = 1;
 pub const USAGE: u8 = 2;
 /// `kiln debug verify` found damage, and did not remove all of it.
 pub const DAMAGED: u8 = 3;
+/// `kiln plan`: the build would not fail before a step runs, but something would or may run.
+pub const WOULD_RUN: u8 = 4;
 /// A bug of kiln.
 pub const INTERNAL: u8 = 100;
 /// Stopped by SIGINT or SIGTERM.

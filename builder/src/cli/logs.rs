@@ -49,20 +49,7 @@ fn print_list(records: &[BuildRecord]) -> io::Result<()> {
     writeln!(out, "{:23} {:10} {:>9}  WHAT", "BUILD", "STATUS", "SECONDS")?;
     for record in records {
         let seconds = record.duration_ms.map_or("-".to_string(), |ms| format!("{:.1}", ms as f64 / 1000.0));
-        let status = match record.status {
-            Status::Running => "running",
-            Status::Completed => "completed",
-            Status::Failed => "failed",
-            Status::Canceled => "canceled",
-            Status::Killed => "killed",
-        };
-        let about = &record.about;
-        let mut what = about.context.clone();
-        for (flag, value) in [("-f", &about.file), ("--target", &about.target), ("-t", &about.tags.join(" -t "))] {
-            if !value.is_empty() {
-                what.push_str(&format!(" {flag} {value}"));
-            }
-        }
+        let (status, what) = (record.status.word(), record.about.line());
         writeln!(out, "{:23} {status:10} {seconds:>9}  {what}", record.id)?;
     }
     Ok(())
@@ -89,7 +76,7 @@ fn print_logs(folder: &Path, record: &BuildRecord, wanted: Option<&str>) -> Resu
     }
     let steps = match wanted {
         None => record.steps.iter().collect(),
-        Some(wanted) => called(&record.steps, wanted),
+        Some(wanted) => history::called(&record.steps, wanted),
     };
     let with_output: Vec<(&StepRecord, &String)> =
         steps.iter().filter_map(|step| step.log.as_ref().map(|log| (*step, log))).collect();
@@ -127,49 +114,5 @@ fn end_of_pipe(result: io::Result<()>) -> Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(i32::from(exit::SUCCESS)),
         result => result.context("write to standard output"),
-    }
-}
-
-/// Steps such as `[build 2/5] RUN make` by their place (`2/5`, `build`, `build 2/5`), else by a part of the rest.
-fn called<'a>(steps: &'a [StepRecord], wanted: &str) -> Vec<&'a StepRecord> {
-    let placed: Vec<_> = steps.iter().filter(|step| is_at(&step.name, wanted)).collect();
-    if placed.is_empty() { steps.iter().filter(|step| step.name.contains(wanted)).collect() } else { placed }
-}
-
-fn is_at(name: &str, wanted: &str) -> bool {
-    let place = name.strip_prefix('[').and_then(|name| name.split_once("] ")).map_or("", |(place, _)| place);
-    let place: Vec<&str> = place.split_whitespace().collect();
-    let words: Vec<&str> = wanted.split_whitespace().collect();
-    !words.is_empty() && place.windows(words.len()).any(|window| window == words)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn steps_by_name() {
-        let steps = ["[internal] load metadata", "[linux/arm64 build 2/5] RUN make all", "[linux/arm64 3/5] RUN build"];
-        let steps = steps.map(|name| StepRecord {
-            name: name.into(),
-            digest: String::new(),
-            started: String::new(),
-            duration_ms: 0,
-            outcome: String::new(),
-            error: String::new(),
-            log: None,
-        });
-        let check = |wanted: &str, expect: &[usize]| {
-            let expect: Vec<_> = expect.iter().map(|index| &steps[*index]).collect();
-            assert_eq!(called(&steps, wanted), expect, "{wanted}");
-        };
-        check("2/5", &[1]);
-        check("build", &[1]);
-        check("build 2/5", &[1]);
-        check("linux/arm64", &[1, 2]);
-        check("make", &[1]);
-        check("RUN", &[1, 2]);
-        check("/5]", &[1, 2]);
-        check("4/5", &[]);
     }
 }

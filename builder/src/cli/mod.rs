@@ -6,13 +6,16 @@ pub mod csv;
 pub mod debug;
 pub mod du;
 pub mod exit;
+pub mod explain;
 pub mod failure;
 mod filter;
+pub mod history;
 pub mod logs;
 mod object;
 mod on_failure;
 pub mod options;
 pub mod output;
+pub mod plan;
 pub mod prune;
 pub(crate) mod resources;
 
@@ -42,6 +45,12 @@ pub struct Cli {
 pub enum Command {
     /// Build an image from a Dockerfile
     Build(Box<options::BuildArgs>),
+    /// Say which steps a build would run and why, without running any
+    Plan(Box<plan::PlanArgs>),
+    /// Say why the steps of a build ran
+    Explain(explain::ExplainArgs),
+    /// List former builds, show or forget them
+    History(history::HistoryArgs),
     /// Show the complete output of a build's steps
     Logs(logs::LogsArgs),
     /// Show what the store holds, and how much of the disk it takes

@@ -75,6 +75,9 @@ pub struct BuildArgs {
     /// [,ignorestatus=BOOL] [,strict=BOOL]
     #[arg(long, value_name = "METHOD")]
     call: Option<String>,
+    /// Say which steps would run and why, and run none: `kiln plan`
+    #[arg(long, conflicts_with_all = ["call", "check"])]
+    pub(super) dry_run: bool,
     /// Say more about warnings
     #[arg(short = 'D', long)]
     debug: bool,

@@ -11,6 +11,7 @@ pub mod tty;
 pub use hold::{Gate, Held};
 pub use render::{FailedVertex, Mode, Summary, spawn};
 
+use crate::explain::Why;
 use frontend::span::{SourceText, Span};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,6 +41,8 @@ pub enum Event {
     Status { vertex: Arc<VertexName>, id: String, current: u64, total: u64, at: SystemTime, done: bool },
     /// Output of a step, as read.
     Log { vertex: Arc<VertexName>, stream: Stream, data: Vec<u8>, at: SystemTime },
+    /// Why it runs, or that it need not; comes after it started.
+    Explained { vertex: Arc<VertexName>, why: Arc<Why> },
     /// A remark that does not stop the build.
     Warning { vertex: Arc<VertexName>, warning: Arc<Warning>, at: SystemTime },
 }
@@ -191,6 +194,11 @@ impl Vertex {
     /// A part of the work is done.
     pub fn status_done(&self, id: &str, current: u64, total: u64) {
         self.send_status(id, current, total, true);
+    }
+
+    /// Why the step runs, or that it need not.
+    pub fn why(&self, why: Why) {
+        self.progress.send(Event::Explained { vertex: self.name.clone(), why: Arc::new(why) });
     }
 
     /// Output of the step.

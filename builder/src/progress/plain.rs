@@ -43,6 +43,8 @@ struct Block {
     statuses: BTreeSet<usize>,
     /// When and with how many bytes a status was last written.
     status_written: HashMap<usize, (SystemTime, u64)>,
+    /// Why it runs has been written.
+    explained: bool,
     /// Warnings written.
     warnings: usize,
     log: PendingLog,
@@ -72,7 +74,8 @@ impl<W: Write> Plain<W> {
             let (tracked, block) = (&track.vertices[index], &mut self.blocks[index]);
             match event {
                 Event::Announced { .. } => continue,
-                Event::Started { .. } | Event::Ended { .. } | Event::Warning { .. } => {}
+                Event::Explained { .. } if tracked.reason().is_none() => continue,
+                Event::Explained { .. } | Event::Started { .. } | Event::Ended { .. } | Event::Warning { .. } => {}
                 Event::Status { id, .. } => {
                     block.statuses.extend(tracked.statuses.iter().position(|status| status.id == *id));
                     block.count(now);
@@ -133,6 +136,12 @@ impl<W: Write> Plain<W> {
             self.take_floor(track, index)?;
         }
         let tracked = &track.vertices[index];
+        if let Some(reason) = tracked.reason().filter(|_| !self.blocks[index].explained) {
+            let block = &mut self.blocks[index];
+            block.explained = true;
+            block.log.end_line(&mut self.output)?;
+            writeln!(self.output, "#{} not cached: {reason}", block.number)?;
+        }
         self.write_statuses(tracked, index)?;
         let block = &mut self.blocks[index];
         for warning in &tracked.warnings[block.warnings..] {

@@ -45,6 +45,9 @@ struct Vertex {
     cached: bool,
     #[serde(skip_serializing_if = "String::is_empty")]
     error: String,
+    /// Why it ran; BuildKit has no such field, and its clients pass over it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -105,6 +108,7 @@ impl<W: Write> RawJson<W> {
                 Some((_, Outcome::Canceled)) => CANCELED.to_string(),
                 Some((_, Outcome::Done | Outcome::Cached)) | None => String::new(),
             },
+            reason: tracked.reason(),
         }
     }
 
@@ -122,6 +126,8 @@ impl<W: Write> RawJson<W> {
                 let started = interval.map_or(*at, |(start, _)| *start);
                 message.vertexes.push(self.vertex(tracked, Some(started), Some((*at, outcome))));
             }
+            // Said with the vertex's end.
+            Event::Explained { .. } => {}
             Event::Status { id, current, total, at, done, .. } => {
                 let known = tracked.statuses.iter().find(|status| status.id == *id);
                 message.statuses.push(VertexStatus {
@@ -158,7 +164,7 @@ impl<W: Write> RawJson<W> {
 
 impl<W: Write> Renderer for RawJson<W> {
     fn update(&mut self, track: &Track, events: &[Event], _: SystemTime, _: bool) -> io::Result<()> {
-        if events.is_empty() {
+        if events.iter().all(|event| matches!(event, Event::Explained { .. })) {
             return Ok(());
         }
         let mut message = SolveStatus::default();

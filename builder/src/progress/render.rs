@@ -6,6 +6,7 @@ use super::rawjson::RawJson;
 use super::track::{Track, log_seconds};
 use super::tty::{Colours, Terminal, Tty};
 use super::{Event, Gate, Outcome};
+use crate::explain::Why;
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -51,6 +52,8 @@ pub struct StepSummary {
     pub worked: Duration,
     /// `None` if it never ended.
     pub outcome: Option<Outcome>,
+    /// Why it ran, or that it need not; `None` for what has no key.
+    pub why: Option<Arc<Why>>,
 }
 
 /// A vertex that failed.
@@ -214,6 +217,7 @@ fn summary(track: &Track) -> Summary {
         started: tracked.intervals.first().map(|(start, _)| *start),
         worked: tracked.worked(now),
         outcome: tracked.outcome.clone(),
+        why: tracked.why.clone(),
     });
     Summary { failed: failed.collect(), steps: steps.collect() }
 }

@@ -2,6 +2,7 @@
 //! format and no clock; times are those of the events.
 
 use super::{Event, Outcome, VertexName};
+use crate::explain::Why;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -24,6 +25,8 @@ pub struct Tracked {
     pub outcome: Option<Outcome>,
     /// Parts of its work, in order of appearance.
     pub statuses: Vec<TrackedStatus>,
+    /// Why it ran, or that it need not.
+    pub why: Option<Arc<Why>>,
     /// Remarks.
     pub warnings: Vec<String>,
     /// End of its output.
@@ -78,6 +81,7 @@ impl Track {
                 let since = tracked.since_start(*at);
                 tracked.log.push(data, since);
             }
+            Event::Explained { why, .. } => tracked.why = Some(why.clone()),
             Event::Warning { warning, .. } => tracked.warnings.push(warning.short.clone()),
         }
         index
@@ -108,6 +112,7 @@ impl Track {
             intervals: vec![],
             outcome: None,
             statuses: vec![],
+            why: None,
             warnings: vec![],
             log: LogTail::new(self.log_lines),
         });
@@ -116,6 +121,11 @@ impl Track {
 }
 
 impl Tracked {
+    /// One line that says why it ran.
+    pub fn reason(&self) -> Option<String> {
+        self.why.as_ref().and_then(|why| why.line())
+    }
+
     /// It works now.
     pub fn running(&self) -> bool {
         self.intervals.last().is_some_and(|(_, end)| end.is_none())
@@ -204,6 +214,7 @@ impl Event {
             | Event::Ended { vertex, .. }
             | Event::Status { vertex, .. }
             | Event::Log { vertex, .. }
+            | Event::Explained { vertex, .. }
             | Event::Warning { vertex, .. } => vertex,
         }
     }

@@ -4,6 +4,7 @@
 use super::render::Renderer;
 use super::track::{Track, Tracked, transferred};
 use super::{Event, Outcome};
+use crate::explain::Cause;
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
 
@@ -88,7 +89,17 @@ impl<W: Write, S: Fn() -> Terminal> Tty<W, S> {
             let finished = tracked.outcome.is_some();
             let name = format!("{word}{}", tracked.vertex.name);
             let line = |text| Line { text, colour, finished };
+            // What was never built is the rule in a first build, and not worth a line of its own.
+            let is_new = tracked.why.as_ref().is_some_and(|why| why.cause == Cause::NeverBuilt);
+            let short = format!("{name}  (never built here)");
+            let name = if is_new && short.chars().count() + 16 < width { short } else { name };
+            let reason = tracked.reason().filter(|_| !is_new).map(|reason| format!("not cached: {reason}"));
             lines.extend(entry(" => ", &name, None, tracked.worked(now), width).map(line));
+            lines.extend(reason.map(|reason| Line {
+                text: cut(&format!(" => => {}", visible(reason.as_bytes())), width),
+                colour: self.colours.log,
+                finished,
+            }));
             lines.extend(tracked.statuses.iter().filter_map(|status| {
                 let end = if status.done { status.updated } else { now };
                 let took = end.duration_since(status.started).unwrap_or_default();

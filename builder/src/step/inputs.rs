@@ -26,10 +26,7 @@ impl BuildSteps {
         match input {
             StepOutput::Client(context) => Ok(SourceTree::Client(context.clone())),
             StepOutput::Tree(tree) if tree.layers.is_empty() => Ok(SourceTree::Empty),
-            StepOutput::Tree(tree) => {
-                let vertex = &self.vertices[vertex.0 as usize];
-                Ok(SourceTree::Layers(self.images.ensure_unpacked(tree, vertex).await?))
-            }
+            StepOutput::Tree(tree) => Ok(SourceTree::Layers(self.fetched(tree, vertex).await?)),
         }
     }
 

@@ -23,6 +23,7 @@ mod redact;
 pub(crate) mod user;
 
 use crate::cancel::Cancel;
+use crate::explain::Reasons;
 use crate::history;
 use crate::image::layers::{LayerBlobs, LayerOptions};
 use crate::progress::{Outcome, Vertex};
@@ -40,9 +41,10 @@ use cache_mount::BegunAnew;
 use file::{FileError, SourceTree};
 use frontend::op::{Exec, FileAction, FileOp, Op, Step};
 use solver::graph::{Graph, VertexId};
+use solver::key::KeyRecipe;
 use solver::progress::{Event, Observer};
 use solver::record::Record;
-use solver::step::{Plan, Steps};
+use solver::step::{Miss, Plan, Steps};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -96,6 +98,17 @@ pub struct BuildSteps {
     pub begun_anew: Arc<BegunAnew>,
     /// Folders of the client that some stage or the result is based on.
     pub rooted: BTreeSet<VertexId>,
+    pub reasons: Reasons,
+    pub fetching: Fetching,
+}
+
+/// Whether layers of images may be fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fetching {
+    /// When something reads them.
+    AsNeeded,
+    /// Never: it is only to be said what would happen.
+    Never,
 }
 
 /// Why a step failed.
@@ -115,6 +128,8 @@ pub enum StepError {
     Remote(RemoteError),
     #[error("{0} is a folder of the client, where layers were expected: a bug of kiln")]
     ClientRoot(String),
+    #[error("what it takes files from has not been fetched")]
+    NotFetched,
     #[error("Canceled: context canceled")]
     Canceled,
     #[error("a thread of the build died")]
@@ -184,7 +199,14 @@ impl Steps for BuildSteps {
         }
         let output = self.base(vertex, inputs)?.with(layer);
         self.start_blob(vertex, &output);
+        let why = self.reasons.found(vertex, record.recipe.key(), record.cost_ms);
+        self.vertices[vertex.0 as usize].why(why);
         Ok(Some(StepOutput::Tree(Arc::new(output))))
+    }
+
+    async fn missed(&self, vertex: VertexId, _: &[StepOutput], recipe: &KeyRecipe, miss: Miss) {
+        let why = self.reasons.missed(&self.graph, vertex, recipe, miss).await;
+        self.vertices[vertex.0 as usize].why(why);
     }
 
     async fn run(&self, vertex: VertexId, inputs: &[StepOutput]) -> Result<(StepOutput, Record), StepError> {
@@ -199,7 +221,7 @@ impl Steps for BuildSteps {
         };
         let record = Record {
             name: step.name.clone(),
-            recipe: solver::key::KeyRecipe::new(),
+            recipe: KeyRecipe::new(),
             output: serde_json::to_vec(&layer).expect("a layer is plain data"),
             cost_ms: started.elapsed().as_millis() as u64,
             observed: vec![],
@@ -315,7 +337,16 @@ impl BuildSteps {
     /// The folders of a tree's layers, lowest first; what is missing is fetched, shown on the FROM it belongs to.
     async fn unpacked(&self, vertex: VertexId, tree: &Tree) -> Result<Vec<PathBuf>, StepError> {
         let from = self.image_below(vertex).unwrap_or(vertex);
-        Ok(self.images.ensure_unpacked(tree, &self.vertices[from.0 as usize]).await?)
+        self.fetched(tree, from).await
+    }
+
+    /// As [`BuildSteps::unpacked`], shown on a given vertex.
+    async fn fetched(&self, tree: &Tree, shown_on: VertexId) -> Result<Vec<PathBuf>, StepError> {
+        let is_there = |layer: &Layer| self.store.snapshots().exists(&layer.snapshot);
+        if self.fetching == Fetching::Never && !tree.layers.iter().all(is_there) {
+            return Err(StepError::NotFetched);
+        }
+        Ok(self.images.ensure_unpacked(tree, &self.vertices[shown_on.0 as usize]).await?)
     }
 
     /// The image source at the bottom of a vertex's chain of bases.
@@ -350,7 +381,10 @@ impl Observer for BuildSteps {
         match event {
             Event::Started(vertex) => of(vertex).start(),
             Event::Cached(vertex) => of(vertex).end(Outcome::Cached),
-            Event::Done(vertex) => of(vertex).end(Outcome::Done),
+            Event::Done(vertex) => {
+                self.reasons.ended(vertex);
+                of(vertex).end(Outcome::Done)
+            }
             Event::Canceled(vertex) => of(vertex).end(Outcome::Canceled),
             // Ended by whoever reports the error, with its message.
             Event::Failed(_) => {}

@@ -109,7 +109,8 @@ async fn copied(steps: &BuildSteps, vertex: VertexId, copy: &Copy, input: &StepO
         }
         StepOutput::Tree(tree) => {
             let selector = format!("copy {}", serde_json::to_string(&copy).expect("a copy is plain data"));
-            selected(steps, vertex, tree, selector, move |source| digest::digest(&copy, source, None)).await
+            let store = steps.store.clone();
+            selected(steps, vertex, tree, selector, move |source| digest::digest(&copy, source, Some(&store))).await
         }
     }
 }
@@ -166,7 +167,9 @@ async fn bound(steps: &BuildSteps, vertex: VertexId, path: String, input: &StepO
         }
         StepOutput::Tree(tree) => {
             let selector = format!("bind {path}");
-            let digest = move |source: &SourceTree| digest::bind_digest(&path, source, "the mounted stage", None);
+            let store = steps.store.clone();
+            let digest =
+                move |source: &SourceTree| digest::bind_digest(&path, source, "the mounted stage", Some(&store));
             selected(steps, vertex, tree, selector, digest).await
         }
     }

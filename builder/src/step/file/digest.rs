@@ -6,13 +6,14 @@ use super::tree::{Tree, lock};
 use super::{FileError, SourceTree, xattr};
 use crate::source::dir::{self, Meta};
 use cache::checksum::{Entry, Kind, TreeHasher, file_digest};
+use cache::listing::Listed;
 use cache::memo::StatKey;
 use cache::store::Store;
 use frontend::ignore::has_wildcard;
 use frontend::op::Copy;
 use rustix::fs::{FileType, major, minor};
 use sha2::{Digest as _, Sha256};
-use solver::key::{CacheKey, hex};
+use solver::key::hex;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -24,75 +25,20 @@ const SETTLED: Duration = Duration::from_secs(2);
 const NOTES: &str = "selection";
 
 /// Content digest (hex) of what `copy` selects from `source`. A missing source is [`FileError::NotFound`]. `store`
-/// remembers what was found; without it all is computed.
+/// remembers what was found, and which files; without it all is computed.
 pub fn digest(copy: &Copy, source: &SourceTree, store: Option<&Store>) -> Result<String, FileError> {
     let names = if copy.parents || has_wildcard(&copy.source) { Names::Kept } else { Names::Dropped };
-    let selector = || format!("copy {:?} {:?} {} {}", copy.source, copy.exclude, copy.parents, copy.from_client);
-    remembered(source, store, selector, |tree| {
-        let selected = select(copy, tree)?;
-        digest_selected(tree, &selected, copy.from_client && tree.is_of_the_client(), names, store)
-    })
+    let tree = &Tree::open(source)?;
+    let selected = select(copy, tree)?;
+    digest_selected(tree, &selected, copy.from_client && tree.is_of_the_client(), names, store)
 }
 
 /// Content digest (hex) of the file or directory that a bind mount takes from its source. `label` is how messages call
 /// the source, such as `the build context`.
 pub fn bind_digest(path: &str, source: &SourceTree, label: &str, store: Option<&Store>) -> Result<String, FileError> {
-    remembered(
-        source,
-        store,
-        || format!("bind {path:?}"),
-        |tree| {
-            let selected = select_path(path, tree, label)?;
-            digest_selected(tree, &[selected], tree.is_of_the_client(), Names::Dropped, store)
-        },
-    )
-}
-
-/// Digest of `/etc/passwd` and `/etc/group` of the base, which enters the key of a step with a named owner. Missing
-/// files count as empty.
-pub fn owner_digest(base: &SourceTree, store: Option<&Store>) -> Result<String, FileError> {
-    remembered(
-        base,
-        store,
-        || "owners".to_string(),
-        |tree| {
-            let mut hasher = Sha256::new();
-            for path in [b"etc/passwd".as_slice(), b"etc/group"] {
-                let digest = match tree.resolve(path)? {
-                    Some((path, meta)) if meta.is_file() => hash_file(tree, &path, &meta, false)?.0,
-                    _ => [0; 32],
-                };
-                hasher.update(digest);
-            }
-            Ok(hex(&hasher.finalize()))
-        },
-    )
-}
-
-/// Snapshots never change, so what was selected in them is remembered by their paths; a stack of layers is then not even
-/// looked into.
-fn remembered(
-    source: &SourceTree,
-    store: Option<&Store>,
-    selector: impl Fn() -> String,
-    compute: impl FnOnce(&Tree) -> Result<String, FileError>,
-) -> Result<String, FileError> {
-    let (SourceTree::Layers(lowers), Some(store)) = (source, store) else {
-        return compute(&Tree::open(source)?);
-    };
-    let paths: Vec<String> = lowers.iter().map(|lower| format!("{lower:?}")).collect();
-    let content = CacheKey::of(paths.join("\n").as_bytes());
-    let selector = selector();
-    match store.selection(&content, &selector) {
-        Ok(Some(digest)) => return Ok(digest),
-        Ok(None) => {}
-        Err(error) => tracing::warn!(?error, "cannot read a remembered selection"),
-    }
-    let digest = compute(&Tree::open(source)?)?;
-    if let Err(error) = store.put_selection(&content, &selector, &digest) {
-        tracing::warn!(?error, "cannot remember a selection");
-    }
-    Ok(digest)
+    let tree = &Tree::open(source)?;
+    let selected = select_path(path, tree, label)?;
+    digest_selected(tree, &[selected], tree.is_of_the_client(), Names::Dropped, store)
 }
 
 /// Whether the names of selected files are part of the digest.
@@ -135,10 +81,17 @@ fn digest_selected(
     }
     let data = data_digests(tree, &items, store.filter(|_| tree.context().is_some()), started)?;
     let mut hasher = TreeHasher::new();
+    let mut listing = vec![];
     for (item, data) in items.iter().zip(&data) {
-        add(&mut hasher, tree, item, from_client, data.as_ref())?;
+        let listed = add(&mut hasher, tree, item, from_client, data.as_ref())?;
+        listing.extend(store.and(listed));
     }
     let digest = hasher.finish();
+    if let Some(store) = store
+        && let Err(error) = store.put_listing(&digest, &listing)
+    {
+        tracing::warn!(?error, "cannot keep which files a digest is of");
+    }
     if let (Some(fingerprint), Some(store)) = (&fingerprint, store)
         && let Err(error) = store.put_note(NOTES, fingerprint, digest.as_bytes())
     {
@@ -165,13 +118,14 @@ fn items(selected: &[Selected], names: Names) -> Vec<Item<'_>> {
     items
 }
 
+/// Gives what people may be told of the item; nothing of a directory that only its content counts of.
 fn add(
     hasher: &mut TreeHasher,
     tree: &Tree,
     item: &Item<'_>,
     from_client: bool,
     data: Option<&[u8; 32]>,
-) -> Result<(), FileError> {
+) -> Result<Option<Listed>, FileError> {
     let meta = item.meta;
     let kind = match meta.kind {
         // Sockets of the client arrive as empty files.
@@ -202,7 +156,33 @@ fn add(
         opaque: false,
     };
     hasher.add(&item.name, &entry, data);
-    Ok(())
+    Ok((!item.top).then(|| listed(&item.path, &entry, data)))
+}
+
+fn listed(path: &[u8], entry: &Entry<'_>, data: Option<&[u8; 32]>) -> Listed {
+    let attributes = || {
+        let mut hasher = Sha256::new();
+        for text in entry.xattrs.iter().flat_map(|(name, value)| [name, value]) {
+            hasher.update((text.len() as u64).to_le_bytes());
+            hasher.update(text);
+        }
+        hex(&hasher.finalize()[..8])
+    };
+    let path = dir::text(path);
+    Listed {
+        path: path.trim_start_matches('/').to_string(),
+        kind: char::from(entry.kind as u8),
+        mode: entry.mode,
+        uid: entry.uid,
+        gid: entry.gid,
+        size: entry.size,
+        data: match (data, entry.kind) {
+            (Some(data), _) => hex(&data[..8]),
+            (None, Kind::CharDevice | Kind::BlockDevice) => format!("{}:{}", entry.device.0, entry.device.1),
+            (None, _) => dir::text(entry.target),
+        },
+        xattrs: if entry.xattrs.is_empty() { String::new() } else { attributes() },
+    }
 }
 
 /// Digests of the data of those items that are regular files and not empty, in order.
