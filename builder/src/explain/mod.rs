@@ -92,7 +92,7 @@ pub enum Change {
     Files {
         /// Where they come from, unless that is the build context.
         from: Option<String>,
-        /// In order of path; the first [`files::SHOWN`] of them.
+        /// In order of path; the first hundred of them.
         files: Vec<FileChange>,
         /// How many there are; 0 if it is not known any more which.
         total: usize,
