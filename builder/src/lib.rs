@@ -16,6 +16,7 @@ pub mod forecast;
 pub mod history;
 pub mod image;
 pub mod inputs;
+pub mod jobs;
 pub mod pipeline;
 pub mod progress;
 #[cfg(any(test, feature = "testing"))]

@@ -319,6 +319,7 @@ impl<'a> Tools<'a> {
             cancel: self.world.cancel.clone(),
             begun_anew: Arc::default(),
             fetching: Fetching::AsNeeded,
+            jobs: self.options.jobs.unwrap_or_else(crate::jobs::default_count),
             rooted: BTreeSet::new(),
         }
     }

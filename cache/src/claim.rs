@@ -9,7 +9,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use solver::key::CacheKey;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -62,6 +62,8 @@ fn take(path: &Path, operation: FlockOperation) -> Result<Option<Claim>, FileErr
             Err(errno) => return Err(FileError::at("lock", path)(errno)),
         }
         if is_named(&file, path)? {
+            // What a holder that died has left in it.
+            file.set_len(0).map_err(FileError::at("empty", path))?;
             return Ok(Some(Claim { path: path.to_owned(), file }));
         }
     }
@@ -70,6 +72,18 @@ fn take(path: &Path, operation: FlockOperation) -> Result<Option<Claim>, FileErr
 /// Takes `key` in the folder `dir` if nobody holds it.
 pub(crate) fn try_claim(dir: &Path, key: &CacheKey) -> Result<Option<Claim>, FileError> {
     take(&dir.join(key.to_hex()), FlockOperation::NonBlockingLockExclusive)
+}
+
+/// Writes into the claim of `key`, which the caller holds, for those who wait for it.
+pub(crate) fn leave_note(dir: &Path, key: &CacheKey, note: &str) -> Result<(), FileError> {
+    let path = dir.join(key.to_hex());
+    let mut file = File::options().write(true).truncate(true).open(&path).map_err(FileError::at("open", &path))?;
+    file.write_all(note.as_bytes()).map_err(FileError::at("write", &path))
+}
+
+/// What the holder of `key` has written; `None` if there is none, or it has written nothing.
+pub(crate) fn note_of(dir: &Path, key: &CacheKey) -> Option<String> {
+    fs::read_to_string(dir.join(key.to_hex())).ok().filter(|note| !note.is_empty())
 }
 
 /// Whether somebody holds `key`.

@@ -5,6 +5,7 @@ use crate::db::snapshot_of;
 use crate::error::StoreError;
 use crate::ledger::now_ms;
 use crate::store::Store;
+use crate::tree::{Layer, SnapshotId};
 use rusqlite::{OptionalExtension, Row, params};
 use serde::de::DeserializeOwned;
 use solver::key::CacheKey;
@@ -66,11 +67,31 @@ impl RecordStore for Store {
 }
 
 impl Store {
+    /// Says to those who wait for a key that this process has claimed who runs it, such as where its output can be read.
+    pub fn leave_note(&self, key: &CacheKey, note: &str) -> Result<(), StoreError> {
+        Ok(claim::leave_note(&self.claims_dir(), key, note)?)
+    }
+
+    /// What the process that has claimed a key says, if it says something.
+    pub fn note_of(&self, key: &CacheKey) -> Option<String> {
+        claim::note_of(&self.claims_dir(), key)
+    }
+
     /// Forgets a record; says whether there was one.
     pub fn forget(&self, key: &CacheKey) -> Result<bool, StoreError> {
         self.inner.db.write("forget a record", |db| {
             db.prepare_cached("DELETE FROM records WHERE key = ?1")?.execute([&key.0[..]]).map(|rows| rows > 0)
         })
+    }
+
+    /// The layer of a snapshot as the first record that is still there has it.
+    pub fn first_layer_of(&self, snapshot: &SnapshotId) -> Result<Option<Layer>, StoreError> {
+        let output: Option<Vec<u8>> = self.inner.db.read("look for the record of a snapshot", |db| {
+            db.prepare_cached("SELECT output FROM records WHERE snapshot = ?1 ORDER BY made_ms, rowid LIMIT 1")?
+                .query_row([&snapshot.0], |row| row.get(0))
+                .optional()
+        })?;
+        Ok(output.and_then(|output| serde_json::from_slice(&output).ok()))
     }
 
     /// The newest records of steps of this name, newest first, at most `limit`: what a missed key is compared with.
@@ -143,8 +164,12 @@ mod tests {
         let mut waiting = Box::pin(theirs.claim(&key));
         assert!(waiting.as_mut().now_or_never().is_none());
         assert!(block_on(theirs.claim(&CacheKey([2; 32]))).is_ok());
+        assert_eq!(theirs.note_of(&key), None);
+        ours.leave_note(&key, "it runs").unwrap();
+        assert_eq!(theirs.note_of(&key).as_deref(), Some("it runs"));
         drop(held);
         drop(block_on(waiting).unwrap());
+        assert_eq!(theirs.note_of(&key), None);
         assert_eq!(std::fs::read_dir(dir.path().join("claims")).unwrap().count(), 0);
     }
 

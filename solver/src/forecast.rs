@@ -5,9 +5,10 @@
 
 use crate::error::Cause;
 use crate::graph::{Graph, VertexId};
-use crate::query::{Found, Query};
+use crate::query::{Found, Query, Turn};
 use crate::record::RecordStore;
 use crate::share::FreshKeys;
+use crate::slots::Slots;
 use crate::step::{Plan, Steps};
 use std::collections::{BTreeMap, HashMap};
 
@@ -35,7 +36,8 @@ pub async fn forecast<V, S: Steps, R: RecordStore>(
     records: &R,
 ) -> BTreeMap<VertexId, Forecast<S::Error, R::Error>> {
     let fresh = FreshKeys::default();
-    let query = Query { steps, records, fresh: &fresh };
+    let turn = Turn { slots: Slots::new(1), priority: &|_| 0, observer: &() };
+    let query = Query { steps, records, fresh: &fresh, turn };
     let mut outputs: HashMap<VertexId, S::Output> = HashMap::new();
     let mut forecasts = BTreeMap::new();
     // In graph order, so inputs come first.

@@ -40,6 +40,7 @@ mod query;
 pub mod record;
 mod schedule;
 mod share;
+mod slots;
 mod state;
 pub mod step;
 #[cfg(any(test, feature = "testing"))]

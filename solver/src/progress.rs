@@ -7,6 +7,10 @@ use crate::graph::VertexId;
 pub enum Event {
     /// Its inputs are known and work on it began: making its key, waiting for another process, or running.
     Started(VertexId),
+    /// It has to run, and waits until fewer others do.
+    Queued(VertexId),
+    /// It has waited, and runs.
+    Running(VertexId),
     /// It is done without having run; a record, or a run of an equal step elsewhere, had the output.
     Cached(VertexId),
     /// It is done, and ran (or had nothing to run, as a source).

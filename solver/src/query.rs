@@ -5,8 +5,10 @@
 use crate::error::Cause;
 use crate::graph::VertexId;
 use crate::key::CacheKey;
+use crate::progress::{Event, Observer};
 use crate::record::RecordStore;
 use crate::share::FreshKeys;
+use crate::slots::Slots;
 use crate::step::{Miss, Plan, Steps};
 
 /// How a vertex got its output.
@@ -23,6 +25,15 @@ pub(crate) struct Query<'a, S, R> {
     pub(crate) steps: &'a S,
     pub(crate) records: &'a R,
     pub(crate) fresh: &'a FreshKeys,
+    pub(crate) turn: Turn<'a>,
+}
+
+/// When a step that has to run may.
+pub(crate) struct Turn<'a> {
+    pub(crate) slots: Slots,
+    /// How urgent each vertex is.
+    pub(crate) priority: &'a (dyn Fn(VertexId) -> u64 + Sync),
+    pub(crate) observer: &'a dyn Observer,
 }
 
 type Answered<T, S, R> = Result<T, Cause<<S as Steps>::Error, <R as RecordStore>::Error>>;
@@ -39,7 +50,8 @@ impl<S: Steps, R: RecordStore> Query<'_, S, R> {
             Found::Output(output) => return Ok((output, How::Cached)),
             Found::Nothing(miss) => miss,
         };
-        let _claim = self.records.claim(&key).await.map_err(Cause::Store)?;
+        let claim = self.steps.wait(vertex, &key, self.records.claim(&key)).await.map_err(Cause::Step)?;
+        let _claim = claim.map_err(Cause::Store)?;
         // Whoever held the claim before may have left the record that was missing a moment ago.
         let miss = match self.recorded(vertex, inputs, &key)? {
             Found::Output(output) => return Ok((output, How::Cached)),
@@ -48,6 +60,16 @@ impl<S: Steps, R: RecordStore> Query<'_, S, R> {
             Found::Nothing(miss) => miss,
         };
         self.steps.missed(vertex, inputs, &recipe, miss).await;
+        let turn = &self.turn;
+        let mut queued = false;
+        let must_wait = || {
+            queued = true;
+            turn.observer.event(Event::Queued(vertex));
+        };
+        let _slot = turn.slots.take((turn.priority)(vertex), must_wait).await;
+        if queued {
+            turn.observer.event(Event::Running(vertex));
+        }
         let (output, mut record) = self.steps.run(vertex, inputs).await.map_err(Cause::Step)?;
         record.recipe = recipe;
         self.records.insert(&key, record).map_err(Cause::Store)?;

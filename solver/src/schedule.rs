@@ -1,19 +1,21 @@
-//! When a vertex is answered: as soon as its inputs are, as many at a time as there are.
+//! When a vertex is answered: as soon as its inputs are, as many at a time as there are. Of those that then have to run
+//! only some do at once, those on the longest path to a target first (`slots.rs`).
 //!
-//! The loop runs in one task and holds all state; what takes time happens in the futures of `query.rs`. How many
-//! steps may run at once is the business of whoever implements [`Steps`].
+//! The loop runs in one task and holds all state; what takes time happens in the futures of `query.rs`.
 
 use crate::error::SolveError;
 use crate::graph::{Graph, VertexId};
 use crate::progress::{Event, Observer};
-use crate::query::{How, Query};
+use crate::query::{How, Query, Turn};
 use crate::record::RecordStore;
 use crate::share::FreshKeys;
+use crate::slots::Slots;
 use crate::state::{States, VertexState};
 use crate::step::Steps;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::OnceLock;
 
 /// Solves for `targets`; gives their outputs in the same order.
 ///
@@ -34,7 +36,14 @@ pub async fn solve<V, S: Steps, R: RecordStore>(
     }
 
     let fresh = FreshKeys::default();
-    let query = Query { steps, records, fresh: &fresh };
+    // Needed only if something runs.
+    let lengths = OnceLock::new();
+    let priority = |vertex: VertexId| {
+        let lengths = lengths.get_or_init(|| path_lengths(&needed, &users, |vertex| steps.expected_ms(vertex)));
+        lengths.get(&vertex).copied().unwrap_or_default()
+    };
+    let turn = Turn { slots: Slots::new(steps.jobs()), priority: &priority, observer };
+    let query = Query { steps, records, fresh: &fresh, turn };
     let mut outputs: HashMap<VertexId, S::Output> = HashMap::new();
     let mut active = FuturesUnordered::new();
     let mut failure: Option<SolveError<S::Error, R::Error>> = None;
@@ -81,6 +90,26 @@ pub async fn solve<V, S: Steps, R: RecordStore>(
         Some(error) => Err(error),
         None => Ok(targets.iter().map(|target| outputs[target].clone()).collect()),
     }
+}
+
+/// Milliseconds from the beginning of each vertex to the end of the last one that waits for it. A vertex that is not known
+/// takes as long as those that are known do on average, so where none is, depth decides.
+fn path_lengths(
+    needed: &BTreeSet<VertexId>,
+    users: &BTreeMap<VertexId, Vec<VertexId>>,
+    expected_ms: impl Fn(VertexId) -> Option<u64>,
+) -> BTreeMap<VertexId, u64> {
+    let known: BTreeMap<VertexId, u64> =
+        needed.iter().filter_map(|&vertex| Some((vertex, expected_ms(vertex)?))).collect();
+    let average = known.values().sum::<u64>().checked_div(known.len() as u64).unwrap_or(1000).max(1);
+    let mut lengths: BTreeMap<VertexId, u64> = BTreeMap::new();
+    // Users come after what they use.
+    for &vertex in needed.iter().rev() {
+        let after = users.get(&vertex).into_iter().flatten().map(|user| lengths[user]).max().unwrap_or_default();
+        let own = known.get(&vertex).copied().unwrap_or(average);
+        lengths.insert(vertex, after.saturating_add(own));
+    }
+    lengths
 }
 
 /// Which needed vertices wait for a vertex.
@@ -171,6 +200,36 @@ mod tests {
         let events = seen.0.into_inner().unwrap();
         assert!(events.contains(&Event::Failed(VertexId(1))) && events.contains(&Event::Canceled(VertexId(2))));
         assert!(!events.contains(&Event::Started(VertexId(3))));
+    }
+
+    /// Order of runs of sources 0 and 1 with steps 2 (alone), 3, 4 and 5 (one after another) on them.
+    fn order(expected: &[(u32, u64)], jobs: usize) -> Vec<u32> {
+        let graph = graph(&[
+            (FakeOp::Source(1), &[]),
+            (FakeOp::Source(2), &[]),
+            (FakeOp::Add(1), &[0]),
+            (FakeOp::Add(2), &[1]),
+            (FakeOp::Add(3), &[3]),
+            (FakeOp::Add(4), &[4]),
+            (FakeOp::Add(5), &[2, 5]),
+        ]);
+        let mut steps = FakeSteps::new(&graph);
+        steps.jobs = jobs;
+        steps.expected_ms = expected.iter().map(|(vertex, ms)| (VertexId(*vertex), *ms)).collect();
+        block_on(solve(&graph, &[VertexId(6)], &steps, &MemoryRecords::default(), &())).unwrap();
+        assert!(steps.most_at_once() <= jobs);
+        steps.order().iter().map(|vertex| vertex.0).collect()
+    }
+
+    #[test]
+    fn the_longest_path_goes_first() {
+        // By depth; what waits already when a place is free goes before what becomes ready then.
+        assert_eq!(order(&[], 1), [3, 2, 4, 5, 6]);
+        assert_eq!(order(&[(2, 9000)], 1)[0], 3, "the others are taken to be as long");
+        assert_eq!(order(&[(2, 9000), (3, 10), (4, 10), (5, 10)], 1), [2, 3, 4, 5, 6]);
+        let mut two = order(&[], 2);
+        two[..2].sort_unstable();
+        assert_eq!(two, [2, 3, 4, 5, 6]);
     }
 
     proptest! {

@@ -1,7 +1,7 @@
 //! All that the solver asks of the world.
 
 use crate::graph::VertexId;
-use crate::key::KeyRecipe;
+use crate::key::{CacheKey, KeyRecipe};
 use crate::record::Record;
 use std::future::Future;
 
@@ -56,6 +56,21 @@ pub trait Steps: Send + Sync {
         recipe: &KeyRecipe,
         miss: Miss,
     ) -> impl Future<Output = ()> + Send;
+
+    /// Waits for the claim of a key, which somebody else may hold: another process that runs it, or another vertex of this
+    /// build with the same key. What is known of that run may be shown meanwhile. Fails when the build is stopped.
+    fn wait<C: Send>(
+        &self,
+        vertex: VertexId,
+        key: &CacheKey,
+        claim: impl Future<Output = C> + Send,
+    ) -> impl Future<Output = Result<C, Self::Error>> + Send;
+
+    /// How many steps may run at once.
+    fn jobs(&self) -> usize;
+
+    /// How long a step will run, in milliseconds, as far as former runs tell.
+    fn expected_ms(&self, vertex: VertexId) -> Option<u64>;
 
     /// Runs the step. Gives the output and the record of it; the solver fills in the record's recipe.
     fn run(

@@ -1,10 +1,11 @@
 //! A scripted world for tests: steps that compute on numbers, with call counts, faults and order of starts.
 
 use crate::graph::{Graph, VertexId};
-use crate::key::KeyRecipe;
+use crate::key::{CacheKey, KeyRecipe};
 use crate::record::Record;
 use crate::step::{Miss, Plan, Steps};
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -30,6 +31,13 @@ pub struct FakeSteps<'a> {
     pub ignore_cache: BTreeSet<VertexId>,
     runs: Mutex<BTreeMap<VertexId, usize>>,
     misses: Mutex<Vec<(VertexId, Miss)>>,
+    /// Steps that may run at once.
+    pub jobs: usize,
+    /// How long steps are said to take.
+    pub expected_ms: BTreeMap<VertexId, u64>,
+    order: Mutex<Vec<VertexId>>,
+    /// Now, and at most.
+    at_once: Mutex<(usize, usize)>,
     canceled: AtomicBool,
 }
 
@@ -37,12 +45,32 @@ impl<'a> FakeSteps<'a> {
     /// No vertex ignores the cache.
     pub fn new(graph: &'a Graph<FakeOp>) -> Self {
         let (ignore_cache, canceled) = (BTreeSet::new(), AtomicBool::new(false));
-        FakeSteps { graph, ignore_cache, runs: Mutex::default(), misses: Mutex::default(), canceled }
+        FakeSteps {
+            graph,
+            ignore_cache,
+            runs: Mutex::default(),
+            misses: Mutex::default(),
+            jobs: usize::MAX,
+            expected_ms: BTreeMap::new(),
+            order: Mutex::default(),
+            at_once: Mutex::default(),
+            canceled,
+        }
     }
 
     /// How often each vertex ran.
     pub fn runs(&self) -> BTreeMap<VertexId, usize> {
         self.runs.lock().expect("no holder panics").clone()
+    }
+
+    /// In which order steps began to run.
+    pub fn order(&self) -> Vec<VertexId> {
+        self.order.lock().expect("no holder panics").clone()
+    }
+
+    /// How many ran at once at most.
+    pub fn most_at_once(&self) -> usize {
+        self.at_once.lock().expect("no holder panics").1
     }
 
     /// What was not found, in order.
@@ -86,8 +114,28 @@ impl Steps for FakeSteps<'_> {
         self.misses.lock().expect("no holder panics").push((vertex, miss));
     }
 
+    async fn wait<C: Send>(
+        &self,
+        _: VertexId,
+        _: &CacheKey,
+        claim: impl Future<Output = C> + Send,
+    ) -> Result<C, &'static str> {
+        Ok(claim.await)
+    }
+
+    fn jobs(&self) -> usize {
+        self.jobs
+    }
+
+    fn expected_ms(&self, vertex: VertexId) -> Option<u64> {
+        self.expected_ms.get(&vertex).copied()
+    }
+
     async fn run(&self, vertex: VertexId, inputs: &[u64]) -> Result<(u64, Record), &'static str> {
         *self.runs.lock().expect("no holder panics").entry(vertex).or_default() += 1;
+        self.order.lock().expect("no holder panics").push(vertex);
+        let began = |at_once: &mut (usize, usize)| *at_once = (at_once.0 + 1, at_once.1.max(at_once.0 + 1));
+        began(&mut self.at_once.lock().expect("no holder panics"));
         // A real step waits for the world: let others start meanwhile, so that tests see interleavings.
         let mut yielded = false;
         futures::future::poll_fn(|context| {
@@ -99,6 +147,7 @@ impl Steps for FakeSteps<'_> {
             if done { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
         })
         .await;
+        self.at_once.lock().expect("no holder panics").0 -= 1;
         match self.graph.value(vertex) {
             FakeOp::Fail => return Err("failed as told"),
             FakeOp::Forever => return Err("canceled"),

@@ -139,6 +139,9 @@ pub struct BuildArgs {
     /// --resource cpuset-mems=
     #[arg(long, value_name = "LIST", hide = true)]
     cpuset_mems: Option<String>,
+    /// Steps that run at once (default: as many as the machine can keep busy while some of them wait)
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
     /// What separates RUN from the machine: auto takes namespaces if they can be had; chroot needs neither those nor
     /// mounts; oci and rootless are other words for namespace
     #[arg(long, value_name = "HOW", default_value = "auto")]
@@ -198,6 +201,8 @@ pub struct BuildOptions {
     pub ulimits: Vec<(String, i64, i64)>,
     pub cgroup_parent: Option<String>,
     pub limits: Limits,
+    /// Steps that run at once; `None` for the default.
+    pub jobs: Option<usize>,
     /// The store's largest size.
     pub keep_storage: Option<Space>,
     pub on_failure: OnFailure,
@@ -333,6 +338,7 @@ impl BuildArgs {
             ulimits: self.ulimits.iter().map(|text| ulimit(text)).collect::<Result<_, _>>()?,
             cgroup_parent: self.cgroup_parent.clone(),
             limits: self.limits()?,
+            jobs: self.jobs.map(usize::from),
             keep_storage: self
                 .keep_storage
                 .as_deref()

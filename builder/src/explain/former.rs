@@ -7,7 +7,7 @@ use cache::runs::Run;
 use cache::store::Store;
 use solver::key::{CacheKey, KeyRecipe};
 use solver::record::RecordStore;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Former runs of each degree of likeness that are looked into.
 const LOOKED_INTO: usize = 8;
@@ -17,6 +17,8 @@ pub struct Formers {
     /// Newest first.
     runs: Vec<Run>,
     by_key: BTreeMap<CacheKey, i64>,
+    /// Position of the newest of each name.
+    by_name: HashMap<String, usize>,
 }
 
 /// A former run.
@@ -44,12 +46,20 @@ impl Formers {
     pub fn read(store: &Store, project: &str) -> Result<Formers, StoreError> {
         let runs = store.runs(project)?;
         let by_key = runs.iter().map(|run| (run.key, run.used_ms)).collect();
-        Ok(Formers { runs, by_key })
+        // Of several of one name the last that is entered stays.
+        let by_name = runs.iter().enumerate().rev().map(|(position, run)| (run.name.clone(), position)).collect();
+        Ok(Formers { runs, by_key, by_name })
     }
 
     /// When a key was last used, milliseconds since 1970.
     pub fn used_ms(&self, key: &CacheKey) -> Option<i64> {
         self.by_key.get(key).copied()
+    }
+
+    /// How long the latest run of a step of this name took, in milliseconds.
+    pub fn expected_ms(&self, store: &Store, name: &str) -> Result<Option<u64>, StoreError> {
+        let Some(run) = self.by_name.get(name).map(|position| &self.runs[*position]) else { return Ok(None) };
+        Ok(store.lookup(&run.key)?.map(|record| record.cost_ms))
     }
 
     /// The former run that is nearest to the step `name`. `names` are those of all steps of this build; `explain` says

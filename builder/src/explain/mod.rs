@@ -207,6 +207,15 @@ impl Reasons {
         self.inner.say(vertex, why)
     }
 
+    /// How long the latest former run of a step of this name took, in milliseconds.
+    pub fn expected_ms(&self, name: &str) -> Option<u64> {
+        let expected = self.inner.formers().and_then(|formers| formers.expected_ms(&self.inner.store, name));
+        expected.unwrap_or_else(|error| {
+            tracing::warn!(?error, "cannot tell how long steps take");
+            None
+        })
+    }
+
     /// All that was said so far.
     pub fn take_said(&self) -> BTreeMap<VertexId, Why> {
         std::mem::take(&mut self.inner.said.lock().unwrap_or_else(PoisonError::into_inner))
@@ -244,6 +253,16 @@ impl Inner {
         change(&mut self.used.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
+    fn formers(&self) -> Result<&Formers, StoreError> {
+        match self.formers.get() {
+            Some(formers) => Ok(formers),
+            None => {
+                let read = Formers::read(&self.store, &self.project)?;
+                Ok(self.formers.get_or_init(|| read))
+            }
+        }
+    }
+
     fn say(&self, vertex: VertexId, why: Why) -> Why {
         self.said.lock().unwrap_or_else(PoisonError::into_inner).insert(vertex, why.clone());
         why
@@ -258,13 +277,7 @@ impl Inner {
             Miss::Lost => return Ok(because(Cause::Lost)),
             Miss::NoRecord => {}
         }
-        let formers = match self.formers.get() {
-            Some(formers) => formers,
-            None => {
-                let read = Formers::read(&self.store, &self.project)?;
-                self.formers.get_or_init(|| read)
-            }
-        };
+        let formers = self.formers()?;
         if let Some(used_ms) = formers.used_ms(&key) {
             return Ok(because(Cause::Pruned { used_ms }));
         }

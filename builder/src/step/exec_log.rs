@@ -91,7 +91,7 @@ impl StepLog {
 
 /// Decides how much is shown.
 #[derive(Default)]
-struct Limits {
+pub(super) struct Limits {
     shown: usize,
     clipped: bool,
     tail: VecDeque<u8>,
@@ -99,7 +99,7 @@ struct Limits {
 
 impl Limits {
     /// How many bytes of `data` are shown, and what is said after them.
-    fn take(&mut self, data: &[u8], elapsed: Duration) -> (usize, Option<&'static str>) {
+    pub(super) fn take(&mut self, data: &[u8], elapsed: Duration) -> (usize, Option<&'static str>) {
         let by_speed = SPEED_MAX.saturating_mul(elapsed.as_secs() as usize + 1);
         let shown = SIZE_MAX.min(by_speed).saturating_sub(self.shown).min(data.len());
         self.shown += shown;

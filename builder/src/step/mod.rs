@@ -15,6 +15,7 @@ mod exec_plan;
 mod exec_setup;
 pub mod exec_shell;
 pub mod file;
+mod follow;
 pub mod inputs;
 mod lend;
 mod mount_point;
@@ -24,7 +25,6 @@ pub(crate) mod user;
 
 use crate::cancel::Cancel;
 use crate::explain::Reasons;
-use crate::history;
 use crate::image::layers::{LayerBlobs, LayerOptions};
 use crate::progress::{Outcome, Vertex};
 use crate::sandbox::isolation::Isolation;
@@ -41,11 +41,12 @@ use cache_mount::BegunAnew;
 use file::{FileError, SourceTree};
 use frontend::op::{Exec, FileAction, FileOp, Op, Step};
 use solver::graph::{Graph, VertexId};
-use solver::key::KeyRecipe;
+use solver::key::{CacheKey, KeyRecipe};
 use solver::progress::{Event, Observer};
 use solver::record::Record;
 use solver::step::{Miss, Plan, Steps};
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -100,6 +101,8 @@ pub struct BuildSteps {
     pub rooted: BTreeSet<VertexId>,
     pub reasons: Reasons,
     pub fetching: Fetching,
+    /// How many steps may run at once.
+    pub jobs: usize,
 }
 
 /// Whether layers of images may be fetched.
@@ -204,7 +207,31 @@ impl Steps for BuildSteps {
         Ok(Some(StepOutput::Tree(Arc::new(output))))
     }
 
+    async fn wait<C: Send>(
+        &self,
+        vertex: VertexId,
+        key: &CacheKey,
+        claim: impl Future<Output = C> + Send,
+    ) -> Result<C, StepError> {
+        follow::wait(self, vertex, key, claim).await
+    }
+
+    fn jobs(&self) -> usize {
+        self.jobs
+    }
+
+    fn expected_ms(&self, vertex: VertexId) -> Option<u64> {
+        match self.graph.value(vertex).op {
+            Op::Exec(_) | Op::File(_) => self.reasons.expected_ms(&self.graph.value(vertex).name),
+            // Nothing runs for these.
+            Op::Source(_) | Op::Merge => Some(0),
+        }
+    }
+
     async fn missed(&self, vertex: VertexId, _: &[StepOutput], recipe: &KeyRecipe, miss: Miss) {
+        if self.fetching == Fetching::AsNeeded {
+            follow::say_who_runs(self, vertex, &recipe.key());
+        }
         let why = self.reasons.missed(&self.graph, vertex, recipe, miss).await;
         self.vertices[vertex.0 as usize].why(why);
     }
@@ -293,7 +320,7 @@ impl BuildSteps {
                 sources.push((position, source));
             }
         }
-        let log = self.logs.join(history::log_name(self.vertices[vertex.0 as usize].digest()));
+        let log = follow::log_of(self, vertex);
         let input = exec::ExecInput {
             log,
             lowers: lowers.clone(),
@@ -370,6 +397,11 @@ impl BuildSteps {
         }
     }
 
+    /// What a step says that has to wait for others.
+    fn queue(&self) -> String {
+        format!("waiting: --jobs lets {} run at once", self.jobs)
+    }
+
     fn check_canceled(&self) -> Result<(), StepError> {
         if self.cancel.is_canceled() { Err(StepError::Canceled) } else { Ok(()) }
     }
@@ -380,6 +412,8 @@ impl Observer for BuildSteps {
         let of = |vertex: VertexId| &self.vertices[vertex.0 as usize];
         match event {
             Event::Started(vertex) => of(vertex).start(),
+            Event::Queued(vertex) => of(vertex).status(&self.queue(), 0, 0),
+            Event::Running(vertex) => of(vertex).status_done(&self.queue(), 0, 0),
             Event::Cached(vertex) => of(vertex).end(Outcome::Cached),
             Event::Done(vertex) => {
                 self.reasons.ended(vertex);
