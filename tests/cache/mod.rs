@@ -2,6 +2,7 @@
 
 mod concurrent;
 mod explain;
+mod keys;
 mod plan;
 mod rebuild;
 mod store;

@@ -71,6 +71,10 @@ pub fn commit(
     store.snapshots().commit(draft, &snapshot)?;
     // How much a step writes is known only now.
     store.reserve(0)?;
+    // An image that is made again of the same contents is to be the same to the byte, and so as old.
+    if let Some(first) = store.first_layer_of(&snapshot)?.filter(|first| first.change == change) {
+        return Ok(first);
+    }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
     Ok(Layer { snapshot, change, created_ms: Some(now), remote: None })
 }
