@@ -30,9 +30,11 @@ fn all_of_a_steps_output_is_kept() {
     );
     let build = kiln.build(&context).ok();
     assert!(build.log().contains("output clipped"));
-    let expect: String = (1..=600_000).map(|number| format!("{number}\n")).collect::<String>() + "error\n";
+    let expect: String = (1..=600_000).map(|number| format!("{number}\n")).collect();
     for step in ["a", "a 2/2", "seq 1"] {
-        assert!(text(&kiln, &["", step]) == expect, "{step}");
+        // Two streams are read, so the one may come before the end of the other.
+        let written = text(&kiln, &["", step]);
+        assert!(written.contains("error\n") && written.replacen("error\n", "", 1) == expect, "{step}");
     }
     let all = text(&kiln, &[]);
     assert!(
