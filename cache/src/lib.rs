@@ -18,7 +18,8 @@
 //!
 //! Start with [`store`], which opens all this; [`content`], [`snapshot`] and [`records`] are its three parts, and
 //! [`layer`] goes between the first two. What all of it takes is [`usage`]; [`prune`] decides what goes, [`quota`]
-//! holds the limit, [`verify`] looks for damage.
+//! holds the limit, [`verify`] looks for damage. What former builds used is in [`runs`], which files their digests are of in
+//! [`listing`].
 //!
 //! Invariant: what is below `blobs/` and `snapshots/` is complete and never changes. It is written aside, in
 //! `ingest/`, and renamed in; a process that dies leaves nothing but its `ingest/` folder and locks that the kernel

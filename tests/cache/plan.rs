@@ -82,4 +82,10 @@ fn what_a_build_would_refuse_is_refused() {
     let finished = plan(&kiln, &Tree::dockerfile("FROM busybox\nCOPY missing /\n"), &[]);
     assert_eq!(finished.status.code(), Some(1));
     finished.says(&["missing", "Dockerfile:2"]);
+    let other = plan(&kiln, &Tree::dockerfile("FROM busybox\n"), &["--call=outline"]);
+    assert!(
+        other.status.code() == Some(1) && other.stderr.contains("leave --call and --check out"),
+        "{}",
+        other.stderr
+    );
 }

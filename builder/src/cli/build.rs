@@ -53,7 +53,8 @@ pub(super) fn run_purpose(cli: &Cli, args: &BuildArgs, purpose: Purpose<'_>, rig
     let host = crate::host_platform();
     let environment = |name: &str| std::env::var(name).ok();
     let options = args.options(&host, &environment).and_then(|options| match purpose {
-        Purpose::Build | Purpose::Foretell(_) => Ok(options),
+        Purpose::Build => Ok(options),
+        Purpose::Foretell(_) => options.for_plan(),
         Purpose::Enter(command) => options.for_shell(command),
     });
     let mut options = match options {

@@ -75,7 +75,7 @@ pub struct BuildArgs {
     /// [,ignorestatus=BOOL] [,strict=BOOL]
     #[arg(long, value_name = "METHOD")]
     call: Option<String>,
-    /// Say which steps would run and why, and run none: `kiln plan`
+    /// Say which steps would run and why; run none and write no output: `kiln plan`
     #[arg(long, conflicts_with_all = ["call", "check"])]
     pub(super) dry_run: bool,
     /// Say more about warnings
@@ -247,6 +247,8 @@ pub enum OptionError {
     Value { flag: &'static str, value: String, problem: String },
     #[error("kiln debug shell exports nothing and answers nothing; leave --{0} out")]
     NotForShell(&'static str),
+    #[error("kiln plan says what a build would do; leave --call and --check out")]
+    NotForPlan,
     #[error(
         "kiln debug shell needs a terminal: standard input, output and error must be one; give a command after -- \
          where there is none"
@@ -265,6 +267,11 @@ fn bad(flag: &'static str, value: &str, problem: impl Into<String>) -> OptionErr
 }
 
 impl BuildOptions {
+    /// For `kiln plan`: refuses other questions.
+    pub(super) fn for_plan(self) -> Result<BuildOptions, OptionError> {
+        if self.call.is_some() { Err(OptionError::NotForPlan) } else { Ok(self) }
+    }
+
     /// For `kiln debug shell`: refuses what that does not do. `command` is empty for a shell.
     pub(super) fn for_shell(self, command: &[String]) -> Result<BuildOptions, OptionError> {
         let unfit = [

@@ -23,7 +23,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 const LONG_AGO: Duration = Duration::from_secs(3600);
 
 /// What the claim of a key that runs says.
-#[derive(Serialize, Deserialize)]
+#[derive(PartialEq, Eq, Serialize, Deserialize)]
 struct Runner {
     /// Id of the build.
     build: String,
@@ -77,9 +77,12 @@ pub(super) async fn wait<C: Send>(
             () = steps.cancel.canceled() => return Err(StepError::Canceled),
             () = tokio::time::sleep(INTERVAL) => {}
         }
-        if followed.is_none() {
-            let runner = steps.store.note_of(key).and_then(|note| serde_json::from_str::<Runner>(&note).ok());
-            followed = runner.map(|runner| Followed::new(runner, &build_of(steps)));
+        let runner = steps.store.note_of(key).and_then(|note| serde_json::from_str::<Runner>(&note).ok());
+        // Somebody else may have got the key meanwhile: the one who was followed failed, or died.
+        if let Some(runner) = runner.filter(|runner| followed.as_ref().is_none_or(|known| known.runner != *runner)) {
+            if let Some(former) = followed.replace(Followed::new(runner, &build_of(steps))) {
+                shown_on.status_done(&former.what, 0, 0);
+            }
             if let Some(followed) = &followed {
                 shown_on.status(&followed.what, 0, 0);
             }
@@ -92,6 +95,7 @@ pub(super) async fn wait<C: Send>(
 
 /// A step that somebody else runs.
 struct Followed {
+    runner: Runner,
     /// One line.
     what: String,
     /// `None` for a step of this build, whose output is shown there.
@@ -102,14 +106,13 @@ struct Followed {
 
 impl Followed {
     fn new(runner: Runner, own_build: &str) -> Followed {
-        let Runner { build, log } = runner;
-        let is_own = build == own_build;
+        let is_own = runner.build == own_build;
         let what = match is_own {
             true => "waiting for the same step of another stage".to_string(),
-            false => format!("waiting for build {build}, which runs this step"),
+            false => format!("waiting for build {}, which runs this step", runner.build),
         };
-        let log = log.filter(|_| !is_own);
-        Followed { what, log, file: None, limits: Limits::default() }
+        let log = runner.log.clone().filter(|_| !is_own);
+        Followed { runner, what, log, file: None, limits: Limits::default() }
     }
 
     /// Shows what is new.
