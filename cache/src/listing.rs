@@ -6,13 +6,13 @@ use crate::error::StoreError;
 use crate::ledger::now_ms;
 use crate::store::Store;
 use rusqlite::{OptionalExtension, params};
-use serde::{Deserialize, Serialize};
+use std::fmt::Write;
 
 /// Bytes that all listings may take; the oldest go first.
 const LIMIT_BYTES: i64 = 16 << 20;
 
 /// One file of a listing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
     /// In the tree that it was taken from, without a slash at the beginning.
     pub path: String,
@@ -35,8 +35,7 @@ pub struct Listed {
 impl Store {
     /// Keeps what a digest was made of.
     pub fn put_listing(&self, digest: &str, files: &[Listed]) -> Result<(), StoreError> {
-        let text = serde_json::to_vec(files).expect("a listing is plain data");
-        let packed = zstd::bulk::compress(&text, 1).unwrap_or_default();
+        let packed = zstd::bulk::compress(encode(files).as_bytes(), 1).unwrap_or_default();
         if packed.is_empty() || packed.len() as i64 > LIMIT_BYTES / 4 {
             return Ok(());
         }
@@ -68,8 +67,35 @@ impl Store {
         })?;
         // A hundred times smaller is what listings can get at best; the limit only guards against damage.
         let unpack = |packed: Vec<u8>| zstd::bulk::decompress(&packed, packed.len().saturating_mul(200) + 4096).ok();
-        Ok(packed.and_then(unpack).and_then(|text| serde_json::from_slice(&text).ok()))
+        Ok(packed.and_then(unpack).and_then(|text| decode(&text)))
     }
+}
+
+/// Fields of each file, each ended by a zero byte: a listing of many files is read while a step waits to run.
+fn encode(files: &[Listed]) -> String {
+    let mut text = String::new();
+    for Listed { path, kind, mode, uid, gid, size, data, xattrs } in files {
+        write!(text, "{path}\0{kind}\0{mode}\0{uid}\0{gid}\0{size}\0{data}\0{xattrs}\0").expect("a String takes all");
+    }
+    text
+}
+
+fn decode(text: &[u8]) -> Option<Vec<Listed>> {
+    let mut fields = std::str::from_utf8(text).ok()?.split_terminator('\0');
+    let mut files = vec![];
+    while let Some(path) = fields.next() {
+        files.push(Listed {
+            path: path.to_string(),
+            kind: fields.next()?.chars().next()?,
+            mode: fields.next()?.parse().ok()?,
+            uid: fields.next()?.parse().ok()?,
+            gid: fields.next()?.parse().ok()?,
+            size: fields.next()?.parse().ok()?,
+            data: fields.next()?.to_string(),
+            xattrs: fields.next()?.to_string(),
+        });
+    }
+    Some(files)
 }
 
 #[cfg(test)]
@@ -94,6 +120,16 @@ mod tests {
             xattrs: String::new(),
         };
         (0..count).map(file).collect()
+    }
+
+    #[test]
+    fn odd_ones_come_back() {
+        let link = Listed { path: String::new(), kind: '2', data: "a b\nc".into(), ..listed(1, 0).remove(0) };
+        let files = vec![link.clone(), Listed { path: "é\n".into(), xattrs: "x".into(), data: String::new(), ..link }];
+        assert_eq!(decode(encode(&files).as_bytes()), Some(files));
+        for bad in [&b"a"[..], b"a\0", b"a\x000\0x\0", b"\xff"] {
+            assert_eq!(decode(bad), None);
+        }
     }
 
     #[test]
