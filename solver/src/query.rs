@@ -4,7 +4,7 @@
 
 use crate::error::Cause;
 use crate::graph::VertexId;
-use crate::key::CacheKey;
+use crate::key::{CacheKey, KeyRecipe};
 use crate::record::RecordStore;
 use crate::share::FreshKeys;
 use crate::step::{Plan, Steps};
@@ -35,12 +35,12 @@ impl<S: Steps, R: RecordStore> Query<'_, S, R> {
             Plan::Keyed(recipe) => recipe,
         };
         let key = recipe.key();
-        if let Some(output) = self.recorded(vertex, inputs, &key)? {
+        if let Some(output) = self.recorded(vertex, inputs, &recipe, &key)? {
             return Ok((output, How::Cached));
         }
         let _claim = self.records.claim(&key).await.map_err(Cause::Store)?;
         // Whoever held the claim before may have left the record that was missing a moment ago.
-        if let Some(output) = self.recorded(vertex, inputs, &key)? {
+        if let Some(output) = self.recorded(vertex, inputs, &recipe, &key)? {
             return Ok((output, How::Cached));
         }
         let (output, mut record) = self.steps.run(vertex, inputs).await.map_err(Cause::Step)?;
@@ -50,12 +50,23 @@ impl<S: Steps, R: RecordStore> Query<'_, S, R> {
         Ok((output, How::Done))
     }
 
-    fn recorded(&self, vertex: VertexId, inputs: &[S::Output], key: &CacheKey) -> Answered<Option<S::Output>, S, R> {
+    fn recorded(
+        &self,
+        vertex: VertexId,
+        inputs: &[S::Output],
+        recipe: &KeyRecipe,
+        key: &CacheKey,
+    ) -> Answered<Option<S::Output>, S, R> {
         if self.steps.ignores_cache(vertex) && !self.fresh.contains(key) {
             return Ok(None);
         }
         match self.records.lookup(key).map_err(Cause::Store)? {
-            Some(record) => self.steps.load(vertex, inputs, &record).map_err(Cause::Step),
+            Some(mut record) => {
+                if record.recipe.parts.is_empty() {
+                    record.recipe = recipe.clone();
+                }
+                self.steps.load(vertex, inputs, &record).map_err(Cause::Step)
+            }
             None => Ok(None),
         }
     }

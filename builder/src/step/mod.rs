@@ -209,6 +209,10 @@ impl Steps for BuildSteps {
         Ok((StepOutput::Tree(Arc::new(output)), record))
     }
 
+    fn lost(&self, _: &StepError) -> Vec<VertexId> {
+        vec![]
+    }
+
     fn cancel(&self) {
         self.cancel.cancel();
     }
