@@ -64,6 +64,7 @@ pub mod properties;
 pub mod prune;
 pub mod quota;
 pub mod records;
+pub mod remote;
 pub mod snapshot;
 pub mod store;
 #[cfg(test)]
