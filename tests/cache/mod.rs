@@ -2,4 +2,5 @@
 
 mod concurrent;
 mod rebuild;
+mod remote;
 mod store;
