@@ -4,6 +4,8 @@
 use crate::cli::options::BuildOptions;
 use crate::explain::{Cause, Change, Why};
 use crate::pipeline::{self, BuildError, World};
+use crate::remote_cache::RemoteCache;
+use crate::remote_cache::records::Records;
 use crate::step::{BuildSteps, Fetching, StepError};
 use frontend::diagnostic::Diagnostic;
 use frontend::op::Op;
@@ -60,11 +62,13 @@ pub enum Status {
 
 /// Says what building would do.
 pub async fn foretell(options: &BuildOptions, world: &World) -> Result<Foretold, BuildError> {
-    let mut ready = pipeline::prepare(options, world, vec![]).await?;
+    let cache = RemoteCache::open(&options.cache_from, &[], None, world)?;
+    let mut ready = pipeline::prepare(options, world, vec![], &cache).await?;
     ready.steps.fetching = Fetching::Never;
     ready.steps.exported = BTreeSet::new();
     let steps = &ready.steps;
-    let forecasts = solver::forecast::forecast(&steps.graph, &ready.targets, steps, &world.store).await;
+    let records = Records { store: &world.store, cache: &steps.cache };
+    let forecasts = solver::forecast::forecast(&steps.graph, &ready.targets, steps, &records).await;
     let mut whys = steps.reasons.take_said();
     let mut foretold = vec![];
     // Vertices whose result is certainly another one than any that is known.

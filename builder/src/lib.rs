@@ -2,7 +2,8 @@
 //!
 //! Start with [`pipeline`], the build from top to bottom. [`step`] implements what the solver asks of steps, with
 //! [`sandbox`] to run commands and [`source`] to bring trees in; [`image`] and [`export`] turn results into images and
-//! files; [`call`] answers questions in place of a build; [`explain`] says why steps run; [`registry`] talks to registries; [`progress`] and [`report`] talk to people.
+//! files; [`call`] answers questions in place of a build; [`explain`] says why steps run; [`registry`] talks to
+//! registries, [`remote_cache`] to the caches of other machines; [`progress`] and [`report`] talk to people.
 //!
 //! Invariant: nothing but `report` and `progress` writes to the terminal, and only `sandbox::syscall` is `unsafe`.
 
@@ -22,6 +23,7 @@ pub mod progress;
 #[cfg(any(test, feature = "testing"))]
 pub mod properties;
 pub mod registry;
+pub mod remote_cache;
 pub mod report;
 pub mod sandbox;
 pub mod secret;

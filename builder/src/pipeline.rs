@@ -9,6 +9,10 @@ use crate::image::layers::{LayerBlobs, LayerOptions};
 use crate::inputs::{self, Inputs};
 use crate::progress::{Outcome, Progress, Vertex, Warning};
 use crate::registry::Registry;
+use crate::remote_cache::RemoteCache;
+use crate::remote_cache::export::ExportFailure;
+use crate::remote_cache::flag::FlagError;
+use crate::remote_cache::records::Records;
 use crate::report::Phase;
 use crate::sandbox::isolation::Isolation;
 use crate::sandbox::userns::Identity;
@@ -123,6 +127,10 @@ pub enum BuildError {
     StdoutTwice,
     #[error("local and tar exporters are incompatible with image ID file")]
     NoImageForIidFile,
+    #[error(transparent)]
+    CacheFlag(#[from] FlagError),
+    #[error(transparent)]
+    CacheExport(#[from] ExportFailure),
     #[error("Canceled: context canceled")]
     Canceled,
 }
@@ -152,13 +160,52 @@ impl BuildError {
     }
 }
 
+/// How often a build is gone through again because a remote cache lost what its records promised.
+const LOSSES: usize = 20;
+
 /// Builds and exports.
 pub async fn build(options: &BuildOptions, world: &World) -> Result<Built, BuildError> {
     let exporters = open_exporters(options)?;
-    let solved = solve_images(options, world, layer_options(&exporters)).await?;
+    let layers = layer_options(&exporters);
+    let cache = RemoteCache::open(&options.cache_from, &options.cache_to, layers.first().copied(), world)?;
+    let mut losses = 0;
+    let result = loop {
+        let solved = match solve_images(options, world, layers.clone(), &cache).await {
+            Ok(solved) => solved,
+            Err(error) => break Err(error),
+        };
+        // The caches' last layers are on their way meanwhile.
+        let (exported, cached) =
+            tokio::join!(export_all(&exporters, &solved, options, world), export_cache(&cache, world));
+        if exported.is_err() && losses < LOSSES && cache.imports.has_lost() {
+            // Records whose layers cannot be had are not used again: those steps run.
+            cache.imports.take_lost();
+            losses += 1;
+            continue;
+        }
+        break exported.and_then(|response| cached.map(|()| (response, solved)));
+    };
+    cache.imports.settle(&world.store)?;
+    let (response, Solved { source, warnings, unused_args, .. }) = result?;
+    Ok(Built { response, warnings, unused_args, source, nothing_exported: exporters.is_empty() })
+}
+
+async fn export_cache(cache: &RemoteCache, world: &World) -> Result<(), BuildError> {
+    tokio::select! {
+        exported = cache.exports.finish(cache) => Ok(exported?),
+        () = world.cancel.canceled() => Err(BuildError::Canceled),
+    }
+}
+
+async fn export_all(
+    exporters: &[Box<dyn Exporter>],
+    solved: &Solved<'_>,
+    options: &BuildOptions,
+    world: &World,
+) -> Result<Response, BuildError> {
     let multi_platform = options.build_args.get("BUILDKIT_MULTI_PLATFORM").is_some_and(|on| on == "1" || on == "true");
     let mut response = Response::new();
-    for exporter in &exporters {
+    for exporter in exporters {
         let vertex = world.progress.task(&exporter.name());
         let mut blobs = solved.tools.blobs.clone();
         let mut damaged = 0;
@@ -170,6 +217,7 @@ pub async fn build(options: &BuildOptions, world: &World) -> Result<Built, Build
                 store: &world.store,
                 blobs: &blobs,
                 sources: &solved.tools.images,
+                caches: &solved.tools.cache.exports,
                 vertex: &vertex,
             };
             let exported = tokio::select! {
@@ -189,8 +237,7 @@ pub async fn build(options: &BuildOptions, world: &World) -> Result<Built, Build
         };
         response.extend(vertex.finish(exported)?);
     }
-    let Solved { source, warnings, unused_args, .. } = solved;
-    Ok(Built { response, warnings, unused_args, source, nothing_exported: exporters.is_empty() })
+    Ok(response)
 }
 
 /// A build that is done but for what becomes of its images.
@@ -208,9 +255,10 @@ pub(crate) async fn solve_images<'a>(
     options: &'a BuildOptions,
     world: &'a World,
     layer_options: Vec<LayerOptions>,
+    cache: &RemoteCache,
 ) -> Result<Solved<'a>, BuildError> {
     let Ready { targets, steps, results, tools, epoch, warnings, unused_args, source } =
-        prepare(options, world, layer_options).await?;
+        prepare(options, world, layer_options, cache).await?;
     let outputs = solve(&targets, &steps, &source, world).await?;
     let images = built_images(&results, outputs);
     Ok(Solved { images, tools, epoch, warnings, unused_args, source })
@@ -233,9 +281,14 @@ pub(crate) async fn prepare<'a>(
     options: &'a BuildOptions,
     world: &'a World,
     layer_options: Vec<LayerOptions>,
+    cache: &RemoteCache,
 ) -> Result<Ready<'a>, BuildError> {
     let named = named::resolve(&options.build_contexts, &world.host)?;
-    let tools = Tools::new(options, world, &named)?;
+    let tools = Tools::new(options, world, &named, cache)?;
+    let reading = AbortOnDrop(tokio::spawn({
+        let (cache, progress) = (cache.clone(), world.progress.clone());
+        async move { cache.read(&progress).await }
+    }));
     let inputs = inputs::load(&tools).await?;
     let request = compile_request(options, world, &inputs, &named);
     let Inputs { text, context, definition, .. } = inputs;
@@ -249,8 +302,24 @@ pub(crate) async fn prepare<'a>(
     let (rooted, exported) = (rooted_vertices(&plan), exported_vertices(&plan));
     let contexts = contexts(context, &named, &plan, &world.progress)?;
     let steps = BuildSteps { exported, contexts, layer_options, rooted, ..tools.steps(plan.graph, &targets) };
+    reading.done().await?;
     let BuildPlan { results, epoch, warnings, unused_args, .. } = plan;
     Ok(Ready { targets, steps, results, tools, epoch, warnings, unused_args, source })
+}
+
+/// A task that ends with its owner.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl AbortOnDrop {
+    async fn done(mut self) -> Result<(), tokio::task::JoinError> {
+        (&mut self.0).await
+    }
+}
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// All outputs are understood before anything is built.
@@ -275,20 +344,27 @@ pub(crate) struct Tools<'a> {
     pub remotes: Remotes,
     pub secrets: Arc<Secrets>,
     pub ssh: Arc<SshAgents>,
+    pub cache: RemoteCache,
 }
 
 impl<'a> Tools<'a> {
     /// Fails if a secret or an agent cannot be had.
-    pub fn new(options: &'a BuildOptions, world: &'a World, named: &NamedContexts) -> Result<Tools<'a>, BuildError> {
+    pub fn new(
+        options: &'a BuildOptions,
+        world: &'a World,
+        named: &NamedContexts,
+        cache: &RemoteCache,
+    ) -> Result<Tools<'a>, BuildError> {
         let mut secrets = Secrets::default();
         options.secrets.iter().try_for_each(|secret| secrets.add(secret))?;
         let mut ssh = SshAgents::default();
         options.ssh.iter().try_for_each(|agent| ssh.add(agent))?;
         let (secrets, ssh) = (Arc::new(secrets), Arc::new(ssh));
-        let images = ImageSource::new(world.registry.clone(), world.store.clone(), named.layouts.clone());
+        let (registry, store) = (world.registry.clone(), world.store.clone());
+        let images = ImageSource::with_imports(registry, store, named.layouts.clone(), cache.imports.clone());
         let blobs = LayerBlobs::new(world.store.clone());
         let remotes = Remotes::new(&world.store, secrets.clone(), ssh.clone(), &world.cancel);
-        Ok(Tools { options, world, images, blobs, remotes, secrets, ssh })
+        Ok(Tools { options, world, images, blobs, remotes, secrets, ssh, cache: cache.clone() })
     }
 
     /// Steps of a graph that has no contexts of the client and of which nothing is exported.
@@ -310,6 +386,7 @@ impl<'a> Tools<'a> {
             remotes: self.remotes.clone(),
             secrets: self.secrets.clone(),
             ssh: self.ssh.clone(),
+            cache: self.cache.clone(),
             identity: self.world.identity.clone(),
             isolation: self.world.isolation.clone(),
             limits: self.options.limits.clone(),
@@ -525,7 +602,8 @@ pub(crate) async fn solve(
     text: &Arc<SourceText>,
     world: &World,
 ) -> Result<Vec<StepOutput>, BuildError> {
-    let solved = solver::solve(&steps.graph, targets, steps, &world.store, steps).await;
+    let records = Records { store: &world.store, cache: &steps.cache };
+    let solved = solver::solve(&steps.graph, targets, steps, &records, steps).await;
     if let Err(error) = steps.reasons.remember(&steps.graph) {
         tracing::warn!(?error, "cannot note what this build used");
     }

@@ -4,6 +4,7 @@
 use crate::cli::options::BuildOptions;
 use crate::pipeline::{self, BuildError, World};
 use crate::progress::{Event, Progress};
+use crate::remote_cache::RemoteCache;
 use crate::step::exec::ExecInput;
 use crate::step::exec_shell::{self, Attached, OnFailure, ShellError};
 use cache::snapshot::overlay::Draft;
@@ -26,7 +27,8 @@ pub struct Stage {
 
 /// Builds the target, exports nothing, and makes it ready to be entered. `command` is empty for a shell.
 pub async fn build(options: &BuildOptions, command: &[String], world: &World) -> Result<Stage, BuildError> {
-    let mut solved = pipeline::solve_images(options, world, vec![]).await?;
+    let cache = RemoteCache::open(&options.cache_from, &[], None, world)?;
+    let mut solved = pipeline::solve_images(options, world, vec![], &cache).await?;
     let vertex = world.progress.task("[internal] prepare the stage");
     let image = match solved.images.len() {
         1 => solved.images.remove(0),

@@ -66,6 +66,7 @@ pub mod properties;
 pub mod prune;
 pub mod quota;
 pub mod records;
+pub mod remote;
 pub mod runs;
 pub mod snapshot;
 pub mod store;

@@ -5,6 +5,7 @@ use crate::digest::Digest;
 use crate::layer::apply::apply;
 use crate::layer::compression::decompressor;
 use crate::layer::reader::TarReader;
+use crate::remote::Index;
 use std::io::{BufReader, Read};
 
 /// Most that is read of what a compressed input decompresses to, in bytes.
@@ -44,6 +45,18 @@ pub fn digest(input: &[u8]) {
     }
 }
 
+/// The index of a remote cache: what can be read is written and read again as the same, and merging it into itself
+/// changes nothing.
+pub fn cache_index(input: &[u8]) {
+    let Ok(index) = Index::parse(input) else { return };
+    let again = Index::parse(&index.to_bytes()).expect("what was written can be read");
+    assert_eq!(again, index);
+    let mut merged = index.clone();
+    merged.merge(again);
+    assert_eq!(merged, index);
+    assert!(index.covers(&merged, 0));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,5 +74,6 @@ mod tests {
         replay("layer", layer);
         replay("compressed", compressed);
         replay("digest", digest);
+        replay("cache_index", cache_index);
     }
 }

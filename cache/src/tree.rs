@@ -29,8 +29,11 @@ pub struct RemoteLayer {
     pub descriptor: Descriptor,
     /// Digest of the uncompressed tar.
     pub diff_id: Digest,
-    /// Canonical reference of the image, or path of the layout, to fetch the blob from.
+    /// Canonical reference of the image, or path of the layout, or name of the remote cache, to fetch the blob from.
     pub origin: String,
+    /// For a step's layer in a remote cache: how kiln compressed it, as `Compression` prints it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<String>,
 }
 
 /// A file system: layers, lowest first. Empty for an empty one.

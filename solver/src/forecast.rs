@@ -76,7 +76,7 @@ async fn foretell<S: Steps, R: RecordStore>(
         Plan::Known(output) => return Ok((Forecast::Known, Some(output))),
         Plan::Keyed(recipe) => recipe,
     };
-    match query.recorded(vertex, inputs, &recipe.key())? {
+    match query.recorded(vertex, inputs, &recipe, &recipe.key())? {
         Found::Output(output) => Ok((Forecast::Cached, Some(output))),
         Found::Nothing(miss) => {
             query.steps.missed(vertex, inputs, &recipe, miss).await;

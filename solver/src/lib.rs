@@ -38,6 +38,7 @@ pub mod key;
 pub mod progress;
 mod query;
 pub mod record;
+mod redo;
 mod schedule;
 mod share;
 mod slots;

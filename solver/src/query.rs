@@ -4,7 +4,7 @@
 
 use crate::error::Cause;
 use crate::graph::VertexId;
-use crate::key::CacheKey;
+use crate::key::{CacheKey, KeyRecipe};
 use crate::progress::{Event, Observer};
 use crate::record::RecordStore;
 use crate::share::FreshKeys;
@@ -46,14 +46,14 @@ impl<S: Steps, R: RecordStore> Query<'_, S, R> {
             Plan::Keyed(recipe) => recipe,
         };
         let key = recipe.key();
-        let missed = match self.recorded(vertex, inputs, &key)? {
+        let missed = match self.recorded(vertex, inputs, &recipe, &key)? {
             Found::Output(output) => return Ok((output, How::Cached)),
             Found::Nothing(miss) => miss,
         };
         let claim = self.steps.wait(vertex, &key, self.records.claim(&key)).await.map_err(Cause::Step)?;
         let _claim = claim.map_err(Cause::Store)?;
         // Whoever held the claim before may have left the record that was missing a moment ago.
-        let miss = match self.recorded(vertex, inputs, &key)? {
+        let miss = match self.recorded(vertex, inputs, &recipe, &key)? {
             Found::Output(output) => return Ok((output, How::Cached)),
             // A record that names what is gone may be forgotten when that is found.
             Found::Nothing(_) if missed == Miss::Lost => Miss::Lost,
@@ -82,14 +82,18 @@ impl<S: Steps, R: RecordStore> Query<'_, S, R> {
         &self,
         vertex: VertexId,
         inputs: &[S::Output],
+        recipe: &KeyRecipe,
         key: &CacheKey,
     ) -> Answered<Found<S::Output>, S, R> {
         if self.steps.ignores_cache(vertex) && !self.fresh.contains(key) {
             return Ok(Found::Nothing(Miss::Ignored));
         }
-        let Some(record) = self.records.lookup(key).map_err(Cause::Store)? else {
+        let Some(mut record) = self.records.lookup(key).map_err(Cause::Store)? else {
             return Ok(Found::Nothing(Miss::NoRecord));
         };
+        if record.recipe.parts.is_empty() {
+            record.recipe = recipe.clone();
+        }
         let loaded = self.steps.load(vertex, inputs, &record).map_err(Cause::Step)?;
         Ok(loaded.map_or(Found::Nothing(Miss::Lost), Found::Output))
     }

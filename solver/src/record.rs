@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 pub struct Record {
     /// The step's name when it ran, for people; not part of the key.
     pub name: String,
-    /// What the key was made of.
+    /// What the key was made of. Stores that keep nothing but the key leave it empty: whoever looks up has it.
     pub recipe: KeyRecipe,
     /// The output, in the encoding of the [`Steps`](crate::step::Steps) that made it.
     pub output: Vec<u8>,

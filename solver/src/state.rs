@@ -33,6 +33,11 @@ impl States {
         self.states[&vertex]
     }
 
+    /// The state of a vertex, if it was added.
+    pub(crate) fn find(&self, vertex: VertexId) -> Option<VertexState> {
+        self.states.get(&vertex).copied()
+    }
+
     /// Vertices that wait for nothing.
     pub(crate) fn ready(&self) -> Vec<VertexId> {
         self.in_state(VertexState::Waiting(0))
@@ -50,7 +55,9 @@ impl States {
     pub(crate) fn set(&mut self, vertex: VertexId, to: VertexState) {
         let state = self.states.get_mut(&vertex).expect("only vertices that were added change");
         let allowed = match (*state, to) {
-            (VertexState::Waiting(n), VertexState::Waiting(m)) => m + 1 == n,
+            // One input less to wait for; or inputs that were there have been taken back.
+            (VertexState::Waiting(n), VertexState::Waiting(m)) => m + 1 == n || m > n,
+            (VertexState::Active | VertexState::Finished, VertexState::Waiting(_)) => true,
             (VertexState::Waiting(0), VertexState::Active) => true,
             (VertexState::Active, VertexState::Finished | VertexState::Stopped) => true,
             _ => false,

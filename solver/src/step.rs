@@ -79,6 +79,11 @@ pub trait Steps: Send + Sync {
         inputs: &[Self::Output],
     ) -> impl Future<Output = Result<(Self::Output, Record), Self::Error>> + Send;
 
+    /// The vertices to blame for `error`: a record promised their outputs, which turned out not to be had (a layer that
+    /// a remote cache has lost). They are answered again, and so is all that used them; empty: the error stands. To be
+    /// named once each: whoever names a vertex must not load that record again.
+    fn lost(&self, error: &Self::Error) -> Vec<VertexId>;
+
     /// Asks all that is running to fail soon; what has finished stays. Called once, when the first vertex has failed.
     fn cancel(&self);
 

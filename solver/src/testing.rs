@@ -29,6 +29,11 @@ pub struct FakeSteps<'a> {
     graph: &'a Graph<FakeOp>,
     /// Vertices with `--no-cache`.
     pub ignore_cache: BTreeSet<VertexId>,
+    /// Vertices whose recorded output is not to be had: who runs on it finds out.
+    pub hollow: BTreeSet<VertexId>,
+    /// Of those, the ones that were loaded and not named as lost yet; and the ones that were named.
+    loaded: Mutex<BTreeSet<VertexId>>,
+    lost: Mutex<BTreeSet<VertexId>>,
     runs: Mutex<BTreeMap<VertexId, usize>>,
     misses: Mutex<Vec<(VertexId, Miss)>>,
     /// Steps that may run at once.
@@ -45,9 +50,13 @@ impl<'a> FakeSteps<'a> {
     /// No vertex ignores the cache.
     pub fn new(graph: &'a Graph<FakeOp>) -> Self {
         let (ignore_cache, canceled) = (BTreeSet::new(), AtomicBool::new(false));
+        let (hollow, loaded, lost) = Default::default();
         FakeSteps {
             graph,
             ignore_cache,
+            hollow,
+            loaded,
+            lost,
             runs: Mutex::default(),
             misses: Mutex::default(),
             jobs: usize::MAX,
@@ -106,7 +115,13 @@ impl Steps for FakeSteps<'_> {
         Ok(Plan::Keyed(recipe))
     }
 
-    fn load(&self, _: VertexId, _: &[u64], record: &Record) -> Result<Option<u64>, &'static str> {
+    fn load(&self, vertex: VertexId, _: &[u64], record: &Record) -> Result<Option<u64>, &'static str> {
+        if self.hollow.contains(&vertex) {
+            if self.lost.lock().expect("no holder panics").contains(&vertex) {
+                return Ok(None);
+            }
+            self.loaded.lock().expect("no holder panics").insert(vertex);
+        }
         Ok(<[u8; 8]>::try_from(record.output.as_slice()).ok().map(u64::from_be_bytes))
     }
 
@@ -148,6 +163,10 @@ impl Steps for FakeSteps<'_> {
         })
         .await;
         self.at_once.lock().expect("no holder panics").0 -= 1;
+        let used: Vec<VertexId> = self.graph.inputs(vertex).iter().map(|edge| edge.vertex).collect();
+        if used.iter().any(|input| self.loaded.lock().expect("no holder panics").contains(input)) {
+            return Err("an input is not to be had");
+        }
         match self.graph.value(vertex) {
             FakeOp::Fail => return Err("failed as told"),
             FakeOp::Forever => return Err("canceled"),
@@ -162,6 +181,15 @@ impl Steps for FakeSteps<'_> {
             observed: vec![],
         };
         Ok((output, record))
+    }
+
+    fn lost(&self, error: &&'static str) -> Vec<VertexId> {
+        if *error != "an input is not to be had" {
+            return vec![];
+        }
+        let lost = std::mem::take(&mut *self.loaded.lock().expect("no holder panics"));
+        self.lost.lock().expect("no holder panics").extend(&lost);
+        lost.into_iter().collect()
     }
 
     fn cancel(&self) {

@@ -5,4 +5,5 @@ mod explain;
 mod keys;
 mod plan;
 mod rebuild;
+mod remote;
 mod store;

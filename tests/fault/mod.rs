@@ -2,4 +2,5 @@
 
 mod kill;
 mod registry;
+mod remote_cache;
 mod store;

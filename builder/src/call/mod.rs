@@ -14,6 +14,7 @@ use crate::cli::options::BuildOptions;
 use crate::inputs;
 use crate::pipeline::{self, BuildError, Tools, World};
 use crate::progress::chain;
+use crate::remote_cache::RemoteCache;
 use crate::report::Phase;
 use crate::source::dockerfile::DockerfileText;
 use crate::source::image::{ImageError, ImageSource};
@@ -60,7 +61,7 @@ struct Subject {
 
 async fn subject(options: &BuildOptions, world: &World) -> Result<Subject, BuildError> {
     let named = named::resolve(&options.build_contexts, &world.host)?;
-    let tools = Tools::new(options, world, &named)?;
+    let tools = Tools::new(options, world, &named, &RemoteCache::default())?;
     let inputs = inputs::load(&tools).await?;
     let request = pipeline::compile_request(options, world, &inputs, &named);
     Ok(Subject { text: inputs.text, request, sources: tools.images })

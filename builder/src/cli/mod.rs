@@ -1,6 +1,7 @@
 //! The command line: clap types and thin handlers, one file a command.
 
 pub mod build;
+pub mod cache_flags;
 pub mod call;
 pub mod csv;
 pub mod debug;

@@ -1,5 +1,6 @@
 //! `kiln build`: the flags of `docker buildx build`, read into [`BuildOptions`].
 
+use super::cache_flags::{self, CacheSpec};
 use super::call::{self, Call};
 use super::csv;
 use super::output::{self, OutputSpec};
@@ -153,6 +154,13 @@ pub struct BuildArgs {
     /// Largest size of the store after this build, such as 20GB or 60% (of the disk): `maxUsedSpace` of kiln.toml
     #[arg(long, value_name = "SPACE")]
     keep_storage: Option<String>,
+    /// Cache of other machines to look in: the name of a cache or image, or type=registry|local,…; may be given more
+    /// than once
+    #[arg(long = "cache-from", value_name = "SPEC")]
+    cache_from: Vec<String>,
+    /// Where others find what this build used: type=registry|inline|local,…[,mode=max]; may be given more than once
+    #[arg(long = "cache-to", value_name = "SPEC")]
+    cache_to: Vec<String>,
     /// Look up every tag anew (kiln always does)
     #[arg(long)]
     pull: bool,
@@ -207,6 +215,8 @@ pub struct BuildOptions {
     pub keep_storage: Option<Space>,
     pub on_failure: OnFailure,
     pub entitlements: BTreeSet<String>,
+    pub cache_from: Vec<CacheSpec>,
+    pub cache_to: Vec<CacheSpec>,
 }
 
 /// The positional argument.
@@ -255,6 +265,8 @@ pub enum OptionError {
     )]
     NoTerminal,
     #[error(transparent)]
+    Cache(#[from] cache_flags::CacheFlagError),
+    #[error(transparent)]
     OnFailure(#[from] on_failure::OnFailureError),
     #[error("tag is needed when pushing to registry")]
     PushWithoutTag,
@@ -280,6 +292,7 @@ impl BuildOptions {
             (self.iidfile.is_some(), "iidfile"),
             (self.metadata_file.is_some(), "metadata-file"),
             (self.call.is_some(), "call"),
+            (!self.cache_to.is_empty(), "cache-to"),
         ];
         if let Some((_, flag)) = unfit.into_iter().find(|(is_given, _)| *is_given) {
             return Err(OptionError::NotForShell(flag));
@@ -353,6 +366,8 @@ impl BuildArgs {
                 .transpose()?,
             on_failure: on_failure::parse(&self.on_failure)?,
             entitlements: self.entitlements()?,
+            cache_from: cache_flags::parse(&self.cache_from)?,
+            cache_to: cache_flags::parse(&self.cache_to)?,
         })
     }
 

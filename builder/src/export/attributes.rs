@@ -100,6 +100,12 @@ impl Attributes {
         }
     }
 
+    /// The compression, if something is said of it.
+    pub fn compression_if_given(&mut self) -> Result<Option<Compression>, ExportError> {
+        let is_given = ["compression", "compression-level"].into_iter().any(|key| self.values.contains_key(key));
+        if is_given { self.compression().map(Some) } else { Ok(None) }
+    }
+
     fn compression(&mut self) -> Result<Compression, ExportError> {
         let level_text = self.take("compression-level");
         let level = match level_text.as_deref().map(str::parse::<i32>) {

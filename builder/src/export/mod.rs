@@ -13,6 +13,7 @@ use crate::cli::output::OutputSpec;
 use crate::image::assemble::{AssembleError, AssembleOptions, BuiltImage};
 use crate::image::layers::{BlobError, LayerBlobs, LayerOptions};
 use crate::progress::Vertex;
+use crate::remote_cache::export::Exports;
 use crate::sandbox::SandboxError;
 use crate::source::image::{ImageError, ImageSource};
 use attributes::Attributes;
@@ -34,6 +35,8 @@ pub struct Export<'a> {
     pub store: &'a Store,
     pub blobs: &'a LayerBlobs,
     pub sources: &'a ImageSource,
+    /// Remote caches, of which one may be the image itself.
+    pub caches: &'a Exports,
     /// The export's vertex.
     pub vertex: &'a Vertex,
 }

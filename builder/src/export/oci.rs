@@ -92,8 +92,8 @@ impl Exporter for Oci {
 /// Makes the documents and reports them as statuses of the export's vertex.
 pub async fn assemble_for(image: &ImageAttributes, export: &Export<'_>) -> Result<Assembled, ExportError> {
     let options = image.assemble_options(export)?;
-    let Export { store, blobs, sources: images, vertex, .. } = *export;
-    let workshop = Workshop { store, blobs, images, vertex };
+    let Export { store, blobs, sources: images, caches, vertex, .. } = *export;
+    let workshop = Workshop { store, blobs, images, caches, vertex };
     export.vertex.status("exporting layers", 0, 0);
     let assembled = assemble(export.images, &options, workshop).await?;
     export.vertex.status_done("exporting layers", 0, 0);

@@ -4,13 +4,16 @@ use super::config::{self, LayerFacts};
 use super::layers::{BlobError, LayerBlobs, LayerOptions};
 use super::manifest::{self, Annotations, Entry};
 use crate::progress::Vertex;
+use crate::remote_cache::export::Exports;
+use crate::remote_cache::inline;
 use crate::source::image::{ImageError, ImageSource};
 use cache::digest::{Descriptor, Digest};
 use cache::layer::compression::{LayerBlob, MediaTypes};
 use cache::ledger::About;
 use cache::object::{Kind, ObjectId};
+use cache::remote::RemoteBlob;
 use cache::store::Store;
-use cache::tree::{Layer, RemoteLayer, Tree};
+use cache::tree::{Layer, RemoteLayer, SnapshotId, Tree};
 use frontend::image_config::ImageConfig;
 use frontend::platform::Platform;
 
@@ -111,6 +114,8 @@ pub struct Workshop<'a> {
     pub store: &'a Store,
     pub blobs: &'a LayerBlobs,
     pub images: &'a ImageSource,
+    /// Remote caches, of which one may be the image itself.
+    pub caches: &'a Exports,
     /// Where transfers are shown.
     pub vertex: &'a Vertex,
 }
@@ -159,7 +164,11 @@ async fn assemble_one(
         config::date(&mut planned, image.base_history_len, epoch);
     }
     let completed = config::complete(planned, &facts, image.base_history_len, options.epoch);
-    let config = put(workshop.store, manifest::config_type(options.types), &config::to_bytes(&completed))?;
+    let mut config = config::to_bytes(&completed);
+    if let Some(index) = workshop.caches.inline(&steps_layers(&image.tree, &made, options.layer)) {
+        config = inline::add(config, &index);
+    }
+    let config = put(workshop.store, manifest::config_type(options.types), &config)?;
     let layers: Vec<AssembledLayer> = made
         .into_iter()
         .map(|(blob, remote)| {
@@ -180,6 +189,20 @@ async fn assemble_one(
     Ok(AssembledImage { platform: image.platform.clone(), layers, config, manifest, created: completed.created })
 }
 
+/// The layers that steps have made, as a cache names them.
+fn steps_layers(
+    tree: &Tree,
+    made: &[(LayerBlob, Option<RemoteLayer>)],
+    options: LayerOptions,
+) -> Vec<(SnapshotId, RemoteBlob)> {
+    let how = match options.clamp {
+        None => options.compression.to_string(),
+        Some(epoch) => format!("{}@{epoch}", options.compression),
+    };
+    let pairs = tree.layers.iter().zip(made).filter(|(layer, _)| layer.created_ms.is_some());
+    pairs.map(|(layer, (blob, _))| (layer.snapshot.clone(), RemoteBlob::of(blob, how.clone()))).collect()
+}
+
 /// The blob of layer `i`, and where it can be had if it is not in the store.
 async fn layer(
     tree: &Tree,
@@ -187,9 +210,16 @@ async fn layer(
     options: &AssembleOptions,
     workshop: Workshop<'_>,
 ) -> Result<(LayerBlob, Option<RemoteLayer>), AssembleError> {
-    let Layer { remote: Some(remote), .. } = &tree.layers[i] else {
+    let Layer { remote: Some(remote), created_ms: None, .. } = &tree.layers[i] else {
         let up_to = Tree { layers: tree.layers[..=i].to_vec() };
-        if workshop.blobs.needs_below(&up_to, options.layer)? {
+        if let Some(remote) = &tree.layers[i].remote {
+            // Of a step, in a remote cache. The image's bytes must not depend on where the layer comes from.
+            if options.layer.clamp.is_none() && remote.made == Some(options.layer.compression.to_string()) {
+                let blob = LayerBlob { descriptor: remote.descriptor.clone(), diff_id: remote.diff_id.clone() };
+                return Ok((blob, Some(remote.clone())));
+            }
+            workshop.images.ensure_unpacked(&up_to, workshop.vertex).await?;
+        } else if workshop.blobs.needs_below(&up_to, options.layer)? {
             // Of a step that was cached, the base may never have been fetched, or may be gone.
             let below = Tree { layers: tree.layers[..i].to_vec() };
             workshop.images.ensure_unpacked(&below, workshop.vertex).await?;

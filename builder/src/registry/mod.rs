@@ -1,7 +1,8 @@
 //! Client of the distribution-spec: manifests, blobs, uploads, mounts. `client.rs` sends one request with everything
 //! that belongs to it (`auth.rs`, `credentials.rs`, `retry.rs`), `hosts.rs` knows where a domain's requests go, `pull.rs`
-//! and `push.rs` say what is asked for. What the answers mean as images is `source/image.rs`.
+//! and `push.rs` say what is asked for, `artefact.rs` for what is no image. What the answers mean as images is `source/image.rs`.
 
+pub mod artefact;
 pub(crate) mod auth;
 pub(crate) mod client;
 pub mod credentials;

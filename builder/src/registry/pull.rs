@@ -62,6 +62,12 @@ impl Registry {
         }
     }
 
+    /// A manifest or index by tag or digest, of the registry itself.
+    pub(super) async fn document(&self, reference: &Reference, identifier: &str) -> Result<Document, RegistryError> {
+        let endpoint = self.client.hosts.for_push(&reference.domain, &reference.path)?;
+        self.manifest_at(&endpoint, &Scopes::pull(&endpoint.repository), identifier, Effort::Retry).await
+    }
+
     /// A manifest or index by its digest.
     pub async fn manifest(&self, reference: &Reference, digest: &Digest) -> Result<Document, RegistryError> {
         let pull = self.pull(reference)?;

@@ -78,8 +78,7 @@ pub async fn push<E: std::error::Error + Send + 'static>(
     vertex: &Vertex,
 ) -> Result<Digest, PushError<E>> {
     let Some((top, children)) = image.manifests.split_last() else { return Err(PushError::Empty) };
-    let endpoint = registry.client.hosts.for_push(&to.domain, &to.path)?;
-    let pusher = Pusher { registry, scopes: Scopes::push(&endpoint.repository), endpoint, domain: &to.domain, vertex };
+    let pusher = Pusher::new(registry, to, vertex)?;
     let digest = Digest::of(&top.bytes);
     // Registries take a manifest only when they have all it names, so this one request can spare all the others.
     if pusher.manifest_at(digest.as_str()).await?.is_none() {
@@ -107,7 +106,8 @@ pub async fn push<E: std::error::Error + Send + 'static>(
     Ok(digest)
 }
 
-struct Pusher<'a> {
+/// Writes to one repository.
+pub(super) struct Pusher<'a> {
     registry: &'a Registry,
     endpoint: Endpoint,
     scopes: Scopes,
@@ -123,6 +123,18 @@ enum Mount {
     No,
 }
 
+impl<'a> Pusher<'a> {
+    /// To the repository of `to`.
+    pub(super) fn new(
+        registry: &'a Registry,
+        to: &'a Reference,
+        vertex: &'a Vertex,
+    ) -> Result<Pusher<'a>, RegistryError> {
+        let endpoint = registry.client.hosts.for_push(&to.domain, &to.path)?;
+        Ok(Pusher { registry, scopes: Scopes::push(&endpoint.repository), endpoint, domain: &to.domain, vertex })
+    }
+}
+
 impl Pusher<'_> {
     fn ask<'b>(&'b self, method: Method, target: Target<'b>, effort: Effort) -> Ask<'b> {
         let endpoint = &self.endpoint;
@@ -130,7 +142,7 @@ impl Pusher<'_> {
     }
 
     /// Digest of what the registry has under a tag or digest.
-    async fn manifest_at(&self, identifier: &str) -> Result<Option<Digest>, RegistryError> {
+    pub(super) async fn manifest_at(&self, identifier: &str) -> Result<Option<Digest>, RegistryError> {
         let path = format!("manifests/{identifier}");
         let accept = super::pull::accept();
         let ask =
@@ -149,7 +161,12 @@ impl Pusher<'_> {
         }
     }
 
-    async fn put_manifest(&self, manifest: &PushManifest, digest: &Digest, to: &str) -> Result<(), RegistryError> {
+    pub(super) async fn put_manifest(
+        &self,
+        manifest: &PushManifest,
+        digest: &Digest,
+        to: &str,
+    ) -> Result<(), RegistryError> {
         let path = format!("manifests/{to}");
         let body = Body::Document { media_type: &manifest.media_type, bytes: &manifest.bytes };
         let ask = Ask { body, ..self.ask(Method::PUT, Target::Repository(&path), Effort::Retry) };
@@ -159,7 +176,7 @@ impl Pusher<'_> {
     }
 
     /// Has a blob in the repository. A try that failed starts again with the question whether it is there.
-    async fn blob<E: std::error::Error + 'static>(
+    pub(super) async fn blob<E: std::error::Error + 'static>(
         &self,
         blob: &PushBlob,
         open: &Open<'_, E>,
@@ -213,7 +230,7 @@ impl Pusher<'_> {
         Ok(())
     }
 
-    async fn has_blob(&self, digest: &Digest) -> Result<bool, RegistryError> {
+    pub(super) async fn has_blob(&self, digest: &Digest) -> Result<bool, RegistryError> {
         let path = format!("blobs/{digest}");
         let ask = self.ask(Method::HEAD, Target::Repository(&path), Effort::Retry);
         let _permit = self.endpoint.host.documents.acquire().await;

@@ -7,6 +7,7 @@ use crate::image::select::{self, Document, DocumentError, Manifest};
 use crate::progress::Vertex;
 use crate::registry::push::{self, Opened, PushError, PushImage};
 use crate::registry::{Registry, RegistryError};
+use crate::remote_cache::import::Imports;
 use cache::digest::{BadDigest, Descriptor, Digest};
 use cache::layer::LayerError;
 use cache::tree::{Layer, RemoteLayer, SnapshotId, Tree, stack};
@@ -138,6 +139,9 @@ pub enum ImageError {
     /// A layer was made by a step, and is no longer there.
     #[error("snapshot {0} is missing from the store and no blob is known to make it from")]
     SnapshotLost(String),
+    /// A remote cache did not answer before.
+    #[error("the cache {0} does not answer")]
+    CacheDown(String),
     /// A thread that unpacked died.
     #[error("unpacking layer {0} was interrupted")]
     Interrupted(Digest),
@@ -191,6 +195,8 @@ pub struct ImageSource {
 pub(super) struct Inner {
     pub registry: Registry,
     pub store: Store,
+    /// Steps' layers that are in remote caches.
+    pub imports: Imports,
     layouts: BTreeMap<String, Layout>,
     tops: Once<ImageLocation, Descriptor>,
     infos: Once<(ImageLocation, Platform), ImageInfo>,
@@ -203,8 +209,18 @@ type Once<K, V> = Mutex<BTreeMap<K, Arc<OnceCell<Result<V, Arc<ImageError>>>>>>;
 impl ImageSource {
     /// `layouts` are the named contexts of kind `oci-layout://`, by name.
     pub fn new(registry: Registry, store: Store, layouts: BTreeMap<String, Layout>) -> ImageSource {
+        ImageSource::with_imports(registry, store, layouts, Imports::default())
+    }
+
+    /// The same, for trees with layers that are in remote caches.
+    pub fn with_imports(
+        registry: Registry,
+        store: Store,
+        layouts: BTreeMap<String, Layout>,
+        imports: Imports,
+    ) -> ImageSource {
         let (tops, infos, trees) = Default::default();
-        ImageSource { inner: Arc::new(Inner { registry, store, layouts, tops, infos, trees }) }
+        ImageSource { inner: Arc::new(Inner { registry, store, imports, layouts, tops, infos, trees }) }
     }
 
     /// Resolves a name, picks the platform's manifest, and reads its config.
@@ -342,7 +358,12 @@ impl ImageSource {
                 snapshot: SnapshotId(below.to_string()),
                 change: diff_id.hex().to_string(),
                 created_ms: None,
-                remote: Some(RemoteLayer { descriptor: descriptor.clone(), diff_id, origin: origin.clone() }),
+                remote: Some(RemoteLayer {
+                    descriptor: descriptor.clone(),
+                    diff_id,
+                    origin: origin.clone(),
+                    made: None,
+                }),
             });
         }
         Ok(Tree { layers })
@@ -430,7 +451,7 @@ async fn once<K: Ord, V: Clone>(
 }
 
 /// Runs what reads files where waiting for a disk stops no one else.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(value) => value,
         Err(error) => match error.try_into_panic() {

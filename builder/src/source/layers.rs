@@ -52,6 +52,12 @@ impl ImageSource {
         if tree.layers.iter().all(|layer| snapshots.exists(&layer.snapshot)) {
             return Ok(lowers);
         }
+        let gone: Vec<&Layer> =
+            tree.layers.iter().filter(|layer| layer.remote.is_none() && !snapshots.exists(&layer.snapshot)).collect();
+        if let Some(first) = gone.first() {
+            gone.iter().for_each(|layer| self.inner.imports.lose_snapshot(&layer.snapshot));
+            return Err(ImageError::SnapshotLost(first.snapshot.0.clone()));
+        }
         let mut below = None;
         let layers = tree.layers.iter().enumerate().map(|(index, layer)| {
             let (done, is_done) = oneshot::channel();
@@ -71,7 +77,10 @@ impl ImageSource {
     /// Has the blobs of all remote layers of the tree in the store, without unpacking them.
     pub async fn ensure_blobs(&self, tree: &Tree, vertex: &Vertex) -> Result<(), ImageError> {
         let remotes = tree.layers.iter().filter_map(|layer| layer.remote.as_ref());
-        let fetches = remotes.map(|remote| self.fetch_blob(&remote.descriptor, &remote.origin, vertex));
+        let fetches = remotes.map(|remote| async {
+            let fetched = self.fetch_blob(&remote.descriptor, &remote.origin, vertex).await;
+            fetched.map_err(|error| self.blame(&remote.descriptor, error))
+        });
         try_join_all(fetches.collect::<Vec<_>>()).await.map(drop)
     }
 
@@ -89,7 +98,20 @@ impl ImageSource {
                 Err(error) => failure = error,
             }
         }
-        Err(failure)
+        Err(self.blame(descriptor, failure))
+    }
+
+    /// Notes that a remote cache does not give what it promised, if this is one's blob: whatever needs it is made again.
+    fn blame(&self, descriptor: &Descriptor, error: ImageError) -> ImageError {
+        let is_ours = match &error {
+            // Of the store's own troubles none is the cache's.
+            ImageError::Store(error) => !matches!(error, StoreError::Mismatch { .. } | StoreError::Missing { .. }),
+            _ => false,
+        };
+        if !is_ours {
+            self.inner.imports.lose_blob(&descriptor.digest, &error);
+        }
+        error
     }
 
     /// Has one layer's snapshot. `below` tells when those below are there.
@@ -111,7 +133,7 @@ impl ImageSource {
         if store.snapshots().exists(&layer.snapshot) {
             return Ok(());
         }
-        let prepared = self.unpack(remote, vertex).await?;
+        let prepared = self.unpack(remote, vertex).await.map_err(|error| self.blame(&remote.descriptor, error))?;
         let digest = remote.descriptor.digest.clone();
         if let Some(below) = below {
             below.await.map_err(|_| ImageError::Interrupted(digest.clone()))?;
@@ -214,6 +236,7 @@ impl ImageSource {
 
     /// Opens a blob where it comes from.
     async fn open(&self, descriptor: &Descriptor, origin: &str) -> Result<Input, ImageError> {
+        self.inner.imports.check_alive(origin)?;
         if origin.starts_with('/') {
             return Ok(Input::File(oci_layout::open(Path::new(origin), &descriptor.digest)?));
         }

@@ -27,6 +27,8 @@ use crate::cancel::Cancel;
 use crate::explain::Reasons;
 use crate::image::layers::{LayerBlobs, LayerOptions};
 use crate::progress::{Outcome, Vertex};
+use crate::remote_cache::RemoteCache;
+use crate::remote_cache::export::{Makers, Part};
 use crate::sandbox::isolation::Isolation;
 use crate::sandbox::limits::Limits;
 use crate::sandbox::userns::Identity;
@@ -36,7 +38,7 @@ use crate::source::image::{ImageError, ImageSource};
 use crate::source::remote::{RemoteError, Remotes};
 use crate::ssh::SshAgents;
 use cache::store::Store;
-use cache::tree::{Layer, Tree};
+use cache::tree::{Layer, SnapshotId, Tree, stack};
 use cache_mount::BegunAnew;
 use file::{FileError, SourceTree};
 use frontend::op::{Exec, FileAction, FileOp, Op, Step};
@@ -80,6 +82,7 @@ pub struct BuildSteps {
     pub remotes: Remotes,
     pub secrets: Arc<Secrets>,
     pub ssh: Arc<SshAgents>,
+    pub cache: RemoteCache,
     /// As what kiln runs.
     pub identity: Identity,
     pub isolation: Isolation,
@@ -189,8 +192,13 @@ impl Steps for BuildSteps {
     }
 
     fn load(&self, vertex: VertexId, inputs: &[StepOutput], record: &Record) -> Result<Option<StepOutput>, StepError> {
-        let Ok(layer) = serde_json::from_slice::<Layer>(&record.output) else { return Ok(None) };
-        if !self.store.snapshots().exists(&layer.snapshot) {
+        let Ok(mut layer) = serde_json::from_slice::<Layer>(&record.output) else { return Ok(None) };
+        let base = self.base(vertex, inputs)?;
+        if layer.snapshot.0.is_empty() {
+            // Of a remote cache: it need not be here before something wants its files.
+            layer.snapshot = SnapshotId(stack(&base.content(), &layer.change).to_hex());
+            self.cache.imports.loaded(vertex, &self.graph.value(vertex).name, record, &layer);
+        } else if !self.store.snapshots().exists(&layer.snapshot) {
             // Who prunes forgets the record first.
             if self.store.forget(&record.recipe.key())? {
                 self.store.remark(format!(
@@ -200,8 +208,9 @@ impl Steps for BuildSteps {
             }
             return Ok(None);
         }
-        let output = self.base(vertex, inputs)?.with(layer);
+        let output = base.with(layer);
         self.start_blob(vertex, &output);
+        self.cache.exports.found(&record.recipe.key(), record, &output, self.part(vertex), &self.makers());
         let why = self.reasons.found(vertex, record.recipe.key(), record.cost_ms);
         self.vertices[vertex.0 as usize].why(why);
         Ok(Some(StepOutput::Tree(Arc::new(output))))
@@ -255,7 +264,15 @@ impl Steps for BuildSteps {
         };
         let output = base.with(layer);
         self.start_blob(vertex, &output);
+        self.cache.exports.made(&output, self.part(vertex), &self.makers());
         Ok((StepOutput::Tree(Arc::new(output)), record))
+    }
+
+    fn lost(&self, error: &StepError) -> Vec<VertexId> {
+        match error {
+            StepError::Image(_) => self.cache.imports.take_lost(),
+            _ => vec![],
+        }
     }
 
     fn cancel(&self) {
@@ -390,11 +407,21 @@ impl BuildSteps {
 
     /// Starts to make the layer's blob, if the result needs it, while later steps run.
     fn start_blob(&self, vertex: VertexId, output: &Tree) {
-        if self.exported.contains(&vertex) {
+        // The blob of what a remote cache has is there already.
+        let is_remote = output.layers.last().is_some_and(|layer| layer.remote.is_some());
+        if self.exported.contains(&vertex) && !is_remote {
             for options in &self.layer_options {
                 self.blobs.start(output.clone(), *options);
             }
         }
+    }
+
+    fn part(&self, vertex: VertexId) -> Part {
+        if self.exported.contains(&vertex) { Part::OfResult } else { Part::Beside }
+    }
+
+    fn makers(&self) -> Makers {
+        Makers { images: self.images.clone(), blobs: self.blobs.clone() }
     }
 
     /// What a step says that has to wait for others.

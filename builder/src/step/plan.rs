@@ -124,12 +124,18 @@ async fn selected(
     digest: impl FnOnce(&SourceTree) -> Result<String, FileError> + Send + 'static,
 ) -> Result<String, StepError> {
     let content = tree.content();
-    if let Some(digest) = steps.store.selection(&content, &selector)? {
+    let known = match steps.store.selection(&content, &selector)? {
+        None => steps.cache.imports.selection(&content, &selector),
+        known => known,
+    };
+    if let Some(digest) = known {
+        steps.cache.exports.selection(&content, &selector, &digest);
         return Ok(digest);
     }
     let source = steps.source_tree(vertex, &StepOutput::Tree(tree.clone())).await?;
     let digest = tokio::task::spawn_blocking(move || digest(&source)).await??;
     steps.store.put_selection(&content, &selector, &digest)?;
+    steps.cache.exports.selection(&content, &selector, &digest);
     Ok(digest)
 }
 
