@@ -5,6 +5,7 @@ use crate::cli::options::BuildOptions;
 use crate::pipeline::{self, BuildError, World};
 use crate::progress::{Event, Progress};
 use crate::remote_cache::RemoteCache;
+use crate::remote_cache::mounts::MountTravel;
 use crate::step::exec::ExecInput;
 use crate::step::exec_shell::{self, Attached, OnFailure, ShellError};
 use cache::snapshot::overlay::Draft;
@@ -68,6 +69,7 @@ pub async fn build(options: &BuildOptions, command: &[String], world: &World) ->
         work: draft.work().to_path_buf(),
         sources: vec![],
         cache_root: world.store.mounts_dir(),
+        travel: MountTravel::default(),
         anew: None,
         secrets: solved.tools.secrets.clone(),
         ssh: solved.tools.ssh.clone(),

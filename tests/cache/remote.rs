@@ -294,3 +294,47 @@ fn secrets_and_arguments_do_not_travel() {
     // Both layers are the same file, and so one blob.
     assert_eq!(count, 2 + 1);
 }
+
+#[test]
+fn cache_mounts_travel_if_asked_to() {
+    let dockerfile = |number: u32| {
+        Tree::dockerfile(&format!(
+            "FROM busybox\nRUN --mount=type=cache,target=/c,uid=7 ls /c > /before; echo {number} > /c/{number}; \\\n\
+             mkdir -p /c/d && ln -sf ../1 /c/d/link && chmod 640 /c/{number}\n"
+        ))
+    };
+    let place = |name: &str| format!("type=registry,ref={}", reference(name));
+    let before = |kiln: &Kiln, number: u32, flags: &[String]| {
+        let archive = kiln.out("image.tar");
+        kiln.build(&dockerfile(number)).args(flags).output("oci", &archive).ok();
+        Image::read(&archive).unwrap().text("/before")
+    };
+    let mounts = |name: &str| {
+        let body = Registry::shared().get_manifest("cache/mounts", name).unwrap().body;
+        serde_json::from_slice::<Value>(&body).unwrap()["layers"].as_array().unwrap().len()
+    };
+    let to = |name: &str| format!("--cache-to={},mounts=true,ignore-error=false", place(name));
+    let from = |name: &str| format!("--cache-from={}", place(name));
+    let one = Kiln::new();
+    assert_eq!(before(&one, 1, &[to("mounts:yes"), format!("--cache-to={}", place("mounts:no"))]), "");
+    assert_eq!((mounts("yes"), mounts("no")), (2, 1));
+    // A fresh machine begins with it, and hands on what it adds.
+    let two = Kiln::new();
+    assert_eq!(before(&two, 2, &[from("mounts:yes"), to("mounts:yes")]), "1\nd\n");
+    let three = Kiln::new();
+    assert_eq!(before(&three, 3, &[from("mounts:yes")]), "1\n2\nd\n");
+    // A machine that has contents of its own keeps them; and one may do without.
+    assert_eq!(before(&one, 4, &[from("mounts:yes")]), "1\nd\n");
+    assert_eq!(before(&Kiln::new(), 5, &[from("mounts:yes") + ",mounts=false"]), "");
+    assert_eq!(before(&Kiln::new(), 6, &[from("mounts:yes"), "--no-cache".into()]), "");
+    // What did not change is not sent again.
+    let same = Tree::dockerfile("FROM busybox\nRUN --mount=type=cache,target=/c,uid=7 ls /c/d > /f\n");
+    let body = || Registry::shared().get_manifest("cache/mounts", "yes").unwrap().body;
+    two.build(&same).args([to("mounts:yes")]).ok();
+    let sent = body();
+    two.build(&Tree::dockerfile("FROM busybox\nRUN --mount=type=cache,target=/c,uid=7 ls /c/d > /g\n"))
+        .args([to("mounts:yes")])
+        .ok();
+    let blobs = |body: &[u8]| serde_json::from_slice::<Value>(body).unwrap()["layers"].as_array().unwrap().len();
+    assert_eq!(blobs(&body()), blobs(&sent) + 1, "a step's layer, and no other mount");
+}

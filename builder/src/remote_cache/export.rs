@@ -2,7 +2,8 @@
 //! names only what has arrived, so a build that is killed leaves the cache as it was.
 
 use super::RemoteCache;
-use super::import::today;
+use super::import::{Mounts, today};
+use super::mounts;
 use super::place::{Found, Place, PlaceError, Written};
 use crate::image::layers::{BlobError, LayerBlobs, LayerOptions};
 use crate::pipeline::World;
@@ -18,7 +19,7 @@ use futures::future::join_all;
 use solver::key::CacheKey;
 use solver::record::Record;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
@@ -47,6 +48,8 @@ pub struct Target {
     pub compression: Compression,
     pub compress: Compress,
     pub on_error: OnError,
+    /// `mounts=true`.
+    pub mounts: Mounts,
 }
 
 /// Whose layers are exported. Of other steps it is only said what they came to.
@@ -119,6 +122,8 @@ struct Inner {
 struct State {
     steps: BTreeMap<CacheKey, Used>,
     selections: BTreeMap<CacheKey, String>,
+    /// Folders of cache mounts.
+    mounts: BTreeMap<CacheKey, PathBuf>,
     /// By position of the target.
     carried: HashMap<(usize, SnapshotId), Carrying>,
 }
@@ -208,6 +213,13 @@ impl Exports {
     pub fn selection(&self, content: &CacheKey, selector: &str, digest: &str) {
         if let Some(inner) = &self.0 {
             inner.state().selections.insert(selection_key(content, selector), digest.to_string());
+        }
+    }
+
+    /// Notes that a step has used a cache mount: `folder` has its `tree` and its `lock`.
+    pub fn mount(&self, key: CacheKey, folder: &Path) {
+        if let Some(inner) = &self.0 {
+            inner.state().mounts.insert(key, folder.to_path_buf());
         }
     }
 
@@ -317,7 +329,7 @@ impl Inner {
         let name = format!("exporting cache to {}", place.kind());
         let vertex = self.progress.vertex(&format!("{name} {}", place.name()), &name, vec![]);
         vertex.start();
-        let result = self.finish_on(position, place, lost, &vertex).await;
+        let result = self.finish_on(position, target, place, lost, &vertex).await;
         match (&result, target.on_error) {
             (Err(error), OnError::Warn) => {
                 vertex.warn(format!("the cache was not exported: {}", crate::progress::chain(error)));
@@ -332,6 +344,7 @@ impl Inner {
     async fn finish_on(
         &self,
         position: usize,
+        target: &Target,
         place: &Place,
         lost: &BTreeSet<Digest>,
         vertex: &Vertex,
@@ -339,13 +352,17 @@ impl Inner {
         vertex.status("preparing build cache for export", 0, 0);
         let (blobs, failure) = self.arrived(position).await;
         vertex.status_done("preparing build cache for export", 0, 0);
+        let mut known = self.known.get().and_then(|known| known.get(position)).cloned().unwrap_or_default();
+        known.drop_blobs(lost);
         let mut ours = self.index(|snapshot| blobs.get(snapshot).cloned());
+        if target.mounts == Mounts::Travel {
+            let noted = self.state().mounts.clone();
+            ours.mounts = mounts::carry(noted, &known, target, place, &self.store, vertex).await?;
+        }
         if ours.is_empty() {
             vertex.status_done("skipping cache export for empty result", 0, 0);
             return failure.map_or(Ok(()), Err);
         }
-        let mut known = self.known.get().and_then(|known| known.get(position)).cloned().unwrap_or_default();
-        known.drop_blobs(lost);
         if !known.covers(&ours, STALE_DAYS) {
             vertex.status("writing cache manifest", 0, 0);
             add(place, &mut ours, lost, vertex).await?;

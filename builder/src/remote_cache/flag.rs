@@ -1,6 +1,7 @@
 //! What `--cache-from` and `--cache-to` ask for, understood: every option is honoured or refused.
 
 use super::export::{Compress, Mode, OnError, Target};
+use super::import::{Mounts, Source};
 use super::layout::Layout;
 use super::place::Place;
 use super::registry::Repository;
@@ -29,7 +30,7 @@ pub enum FlagError {
 }
 
 /// A `--cache-from`.
-pub(super) fn source(spec: &CacheSpec, world: &World) -> Result<Place, FlagError> {
+pub(super) fn source(spec: &CacheSpec, world: &World) -> Result<Source, FlagError> {
     let mut attributes = Attributes::new(title(&spec.kind, "from"), spec.attributes.clone());
     let place = match spec.kind.as_str() {
         "registry" => registry(&mut attributes, world)?,
@@ -48,8 +49,12 @@ pub(super) fn source(spec: &CacheSpec, world: &World) -> Result<Place, FlagError
             return Err(FlagError::Unknown { direction: "importer", kind: spec.kind.clone(), known });
         }
     };
+    let mounts = match attributes.boolean("mounts")? {
+        Some(false) => Mounts::Stay,
+        _ => Mounts::Travel,
+    };
     attributes.finish()?;
-    Ok(place)
+    Ok(Source { place, mounts })
 }
 
 /// A `--cache-to`.
@@ -76,6 +81,7 @@ pub(super) fn target(spec: &CacheSpec, image: Option<LayerOptions>, world: &Worl
             compression: Compression::Gzip { level: None },
             compress: Compress::New,
             on_error: OnError::Warn,
+            mounts: Mounts::Stay,
         },
         Some(place) => {
             let mode = match attributes.take("mode").as_deref() {
@@ -103,6 +109,10 @@ pub(super) fn target(spec: &CacheSpec, image: Option<LayerOptions>, world: &Worl
                 on_error: match attributes.boolean("ignore-error")? {
                     Some(false) => OnError::Fail,
                     _ => OnError::Warn,
+                },
+                mounts: match attributes.boolean("mounts")? {
+                    Some(true) => Mounts::Travel,
+                    _ => Mounts::Stay,
                 },
             }
         }

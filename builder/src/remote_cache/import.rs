@@ -18,14 +18,29 @@ use solver::record::Record;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+/// A `--cache-from`.
+#[derive(Clone)]
+pub struct Source {
+    pub place: Place,
+    /// Whether cache mounts begin with what is there.
+    pub mounts: Mounts,
+}
+
+/// Whether cache mounts come along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mounts {
+    Travel,
+    Stay,
+}
+
 /// The records that a build may use of others. Cheap to clone; the default has none.
 #[derive(Clone, Default)]
 pub struct Imports(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    places: Vec<Place>,
-    /// In the order of `places`; set once read.
+    sources: Vec<Source>,
+    /// In the order of `sources`; set once read.
     indexes: OnceLock<Vec<Index>>,
     state: Mutex<State>,
 }
@@ -56,8 +71,8 @@ struct Loaded {
 
 impl Imports {
     /// From these places, the first that has a key first.
-    pub fn new(places: Vec<Place>) -> Imports {
-        Imports(Arc::new(Inner { places, ..Inner::default() }))
+    pub fn new(sources: Vec<Source>) -> Imports {
+        Imports(Arc::new(Inner { sources, ..Inner::default() }))
     }
 
     /// Reads all indexes. A place that has none, or cannot be read, is told and passed over.
@@ -65,7 +80,7 @@ impl Imports {
         if self.0.indexes.get().is_some() {
             return;
         }
-        let reads = self.0.places.iter().map(|place| async move {
+        let reads = self.0.sources.iter().map(|Source { place, .. }| async move {
             let vertex = progress.task(&format!("importing cache manifest from {}", place.name()));
             let index = read_one(place, &vertex).await;
             vertex.end(Outcome::Done);
@@ -81,7 +96,7 @@ impl Imports {
         }
         let indexes = self.0.indexes.get().map(Vec::as_slice).unwrap_or_default();
         let mut found: Option<(&Place, &RemoteRecord)> = None;
-        for (place, index) in self.0.places.iter().zip(indexes) {
+        for (Source { place, .. }, index) in self.0.sources.iter().zip(indexes) {
             match index.records.get(key) {
                 // One that has the layer is worth more than one that only knows what it was.
                 Some(record) if found.is_none_or(|(_, found)| found.blob.is_none() && record.blob.is_some()) => {
@@ -125,8 +140,8 @@ impl Imports {
     /// Contents of a cache mount, and where they are.
     pub fn mount(&self, key: &CacheKey) -> Option<(RemoteMount, String)> {
         let indexes = self.0.indexes.get()?;
-        let found =
-            self.0.places.iter().zip(indexes).filter_map(|(place, index)| Some((index.mounts.get(key)?, place)));
+        let sources = self.0.sources.iter().zip(indexes).filter(|(source, _)| source.mounts == Mounts::Travel);
+        let found = sources.filter_map(|(source, index)| Some((index.mounts.get(key)?, &source.place)));
         let lost = &self.state().lost_blobs;
         let usable = found.filter(|(mount, _)| !lost.contains(&mount.blob.digest));
         usable.max_by_key(|(mount, _)| mount.taken).map(|(mount, place)| (mount.clone(), place.origin()))
@@ -160,6 +175,11 @@ impl Imports {
             state.dead.insert(origin);
         }
         state.lost.extend(lost.into_iter().map(|(snapshot, _)| snapshot));
+    }
+
+    /// Notes that the contents of a cache mount cannot be had.
+    pub fn lose_mount(&self, digest: &Digest) {
+        self.state().lost_blobs.insert(digest.clone());
     }
 
     /// Notes that a snapshot is not there and no blob is known to make it from. Nothing, if no record of a remote cache

@@ -3,7 +3,8 @@
 //! `place.rs` is where a cache is kept, whatever keeps it: `registry.rs` and `layout.rs` hold it as an OCI artefact that
 //! `document.rs` tells from other documents. `import.rs` answers lookups from the indexes that were read; layers are
 //! fetched by `source/layers.rs` when a step needs their files. `export.rs` carries layers away while the build runs and
-//! writes the index at its end, `inline.rs` writes it into the image itself. `records.rs` joins all this to the store for
+//! writes the index at its end, `inline.rs` writes it into the image itself;
+//! `mounts.rs` takes cache mounts along. `records.rs` joins all this to the store for
 //! the solver. Format and guarantees: `docs/remote-cache.md`.
 //!
 //! Invariant: nothing here fails a build unless `ignore-error=false` was asked for. What a cache does not give is made.
@@ -14,6 +15,7 @@ pub mod flag;
 pub mod import;
 pub mod inline;
 pub mod layout;
+pub mod mounts;
 pub mod place;
 pub mod records;
 pub mod registry;

@@ -223,6 +223,11 @@ impl ImageSource {
         ImageSource { inner: Arc::new(Inner { registry, store, imports, layouts, tops, infos, trees }) }
     }
 
+    /// Remote caches that layers may come from.
+    pub fn imports(&self) -> &Imports {
+        &self.inner.imports
+    }
+
     /// Resolves a name, picks the platform's manifest, and reads its config.
     pub async fn info(&self, request: &ImageRequest) -> Result<ImageInfo, ImageError> {
         let key = (request.source.clone(), request.platform.clone());

@@ -4,6 +4,7 @@
 //! exclusive, by the steps that use it: the kernel frees the locks of a killed program. The time of `lock` is that of
 //! the last use. `<key>/about` says in JSON what it is.
 
+use crate::remote_cache::mounts::MountTravel;
 use crate::sandbox::SandboxError;
 use frontend::op::Sharing;
 use rustix::fs::FlockOperation;
@@ -58,16 +59,23 @@ impl CacheMount {
     }
 }
 
-/// Gets the directory of `key` under `root`, waiting where `sharing` says so. `seed` fills a new one. With `anew`, what
-/// earlier builds left in it is thrown away.
+/// Gets the directory of `key` under `root`, waiting where `sharing` says so. `seed` fills a new one, unless another machine's
+/// contents come by `travel`. With `anew`, what earlier builds left in it is thrown away.
 pub(super) async fn acquire(
     root: &Path,
     key: &CacheIdentity<'_>,
     sharing: Sharing,
     anew: Option<&BegunAnew>,
+    travel: &MountTravel,
     seed: impl Fn(&Path) -> Result<(), SandboxError>,
 ) -> Result<CacheMount, SandboxError> {
     let (folder, about) = folder_of(root, key)?;
+    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    // Before the lock: fetching takes long, and others may be waiting to use what is there.
+    let arrived = match anew.is_none() && !folder.join("0/tree").exists() {
+        true => travel.fetch(&name).await,
+        false => None,
+    };
     let mut number = 0;
     let lock = loop {
         let place = folder.join(number.to_string());
@@ -92,7 +100,13 @@ pub(super) async fn acquire(
         throw_away(&place, &tree)?;
     }
     if !tree.exists() {
-        begin(&place, &tree, key, seed)?;
+        begin(&place, &tree, key, |new| match &arrived {
+            Some(arrived) if number == 0 && arrived.unpack(new) => Ok(()),
+            _ => seed(new),
+        })?;
+    }
+    if number == 0 {
+        travel.note(&name, &place);
     }
     // Best effort: it only orders what is thrown away first.
     let _ = lock.set_modified(std::time::SystemTime::now());
@@ -189,13 +203,14 @@ mod tests {
 
     #[tokio::test]
     async fn sharing() {
-        let dir = tempfile::tempdir().unwrap();
+        let (dir, travel) = (tempfile::tempdir().unwrap(), MountTravel::default());
         let get = |sharing| {
             acquire(
                 dir.path(),
                 const { &CacheIdentity { id: "a", from: "", source: "", mode: None, uid: None, gid: None } },
                 sharing,
                 None,
+                &travel,
                 |_| Ok(()),
             )
         };
@@ -216,20 +231,20 @@ mod tests {
     async fn begins_once() {
         let dir = tempfile::tempdir().unwrap();
         let seed = |tree: &Path| fs::write(tree.join("f"), "warm").map_err(SandboxError::path("write", tree));
-        let mount = acquire(dir.path(), &key("a"), Sharing::Shared, None, seed).await.unwrap();
+        let mount = acquire(dir.path(), &key("a"), Sharing::Shared, None, &MountTravel::default(), seed).await.unwrap();
         assert_eq!(mount.tree.metadata().unwrap().mode() & 0o7777, 0o755);
         fs::write(mount.tree.join("f"), "used").unwrap();
         drop(mount);
-        let again = acquire(dir.path(), &key("a"), Sharing::Shared, None, seed).await.unwrap();
+        let again = acquire(dir.path(), &key("a"), Sharing::Shared, None, &MountTravel::default(), seed).await.unwrap();
         assert_eq!(fs::read_to_string(again.tree.join("f")).unwrap(), "used");
         let begun = BegunAnew::default();
         for expect in ["warm", "used"] {
-            let mount = acquire(dir.path(), &key("a"), Sharing::Shared, Some(&begun), seed).await.unwrap();
+            let mount = acquire(dir.path(), &key("a"), Sharing::Shared, Some(&begun), &MountTravel::default(), seed).await.unwrap();
             assert_eq!(fs::read_to_string(mount.tree.join("f")).unwrap(), expect, "thrown away once a build");
             fs::write(mount.tree.join("f"), "used").unwrap();
         }
         let moded = CacheIdentity { mode: Some(0o1777), ..key("a") };
-        let other = acquire(dir.path(), &moded, Sharing::Shared, None, |_| Ok(())).await.unwrap();
+        let other = acquire(dir.path(), &moded, Sharing::Shared, None, &MountTravel::default(), |_| Ok(())).await.unwrap();
         assert_eq!(other.tree.metadata().unwrap().mode() & 0o7777, 0o1777);
         assert!(!other.tree.join("f").exists());
     }

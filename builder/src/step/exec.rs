@@ -8,6 +8,7 @@ use super::exec_shell::OnFailure;
 use super::redact::Redactor;
 use super::user::User;
 use crate::progress::{Stream, Vertex};
+use crate::remote_cache::mounts::MountTravel;
 use crate::sandbox::isolation::Isolation;
 use crate::sandbox::limits::Limits;
 use crate::sandbox::spawn::{self, SpawnError};
@@ -37,6 +38,8 @@ pub struct ExecInput {
     pub sources: Vec<(usize, MountSource)>,
     /// Folder of all cache mounts (the store's `mounts/`).
     pub cache_root: PathBuf,
+    /// Where cache mounts come from and go to.
+    pub travel: MountTravel,
     /// Given with `--no-cache`: cache mounts begin anew.
     pub anew: Option<Arc<BegunAnew>>,
     /// `--secret`.

@@ -29,6 +29,7 @@ use crate::image::layers::{LayerBlobs, LayerOptions};
 use crate::progress::{Outcome, Vertex};
 use crate::remote_cache::RemoteCache;
 use crate::remote_cache::export::{Makers, Part};
+use crate::remote_cache::mounts::MountTravel;
 use crate::sandbox::isolation::Isolation;
 use crate::sandbox::limits::Limits;
 use crate::sandbox::userns::Identity;
@@ -345,6 +346,12 @@ impl BuildSteps {
             work: draft.work().to_path_buf(),
             sources,
             cache_root: self.store.mounts_dir(),
+            travel: MountTravel::new(
+                self.images.clone(),
+                self.cache.exports.clone(),
+                self.store.clone(),
+                self.vertices[vertex.0 as usize].clone(),
+            ),
             anew: self.graph.value(vertex).ignore_cache.then(|| self.begun_anew.clone()),
             secrets: self.secrets.clone(),
             ssh: self.ssh.clone(),
