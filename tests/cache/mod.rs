@@ -3,6 +3,7 @@
 mod concurrent;
 mod explain;
 mod keys;
+mod objects;
 mod plan;
 mod rebuild;
 mod remote;

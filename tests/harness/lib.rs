@@ -8,7 +8,7 @@ pub mod bases;
 mod dockerd;
 pub mod foreign;
 pub mod git_server;
-mod http;
+pub mod http;
 mod http_server;
 mod image;
 mod kiln;

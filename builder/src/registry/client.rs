@@ -223,7 +223,7 @@ async fn while_moving<T>(work: impl Future<Output = T>, size: u64, sent: &Atomic
 }
 
 /// The first `size` bytes of a file, read as they are sent.
-async fn file_body(path: &Path, size: u64, sent: Arc<AtomicU64>) -> Result<reqwest::Body, RegistryError> {
+pub(crate) async fn file_body(path: &Path, size: u64, sent: Arc<AtomicU64>) -> Result<reqwest::Body, RegistryError> {
     let file = tokio::fs::File::open(path)
         .await
         .map_err(|source| RegistryError::ReadBlob { path: path.to_owned(), source })?;
@@ -257,7 +257,7 @@ pub(super) async fn read_limited(mut response: Response, limit: u64) -> Result<V
 }
 
 /// The next bytes of a body, `None` at its end.
-pub(super) async fn next_chunk(response: &mut Response, url: &Url) -> Result<Option<Bytes>, RegistryError> {
+pub(crate) async fn next_chunk(response: &mut Response, url: &Url) -> Result<Option<Bytes>, RegistryError> {
     match tokio::time::timeout(STALL_TIMEOUT, response.chunk()).await {
         Ok(result) => result.map_err(|error| transport(&Method::GET, url, error)),
         Err(_) => Err(RegistryError::Stalled { method: Method::GET, url: plain(url), after: STALL_TIMEOUT }),

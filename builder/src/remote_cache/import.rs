@@ -1,6 +1,7 @@
 //! `--cache-from`: records of other machines. The indexes are read before the first step is looked up; a layer is fetched
 //! when a step needs its files, and a record whose layer then cannot be had is forgotten, so that its step runs.
 
+use super::objects::Objects;
 use super::place::{Found, Place};
 use crate::progress::{Outcome, Progress, Vertex, chain};
 use crate::source::image::ImageError;
@@ -197,6 +198,14 @@ impl Imports {
             true => Err(ImageError::CacheDown(origin.to_string())),
             false => Ok(()),
         }
+    }
+
+    /// The object store that an origin means, if it means one.
+    pub fn objects(&self, origin: &str) -> Option<Objects> {
+        self.0.sources.iter().find_map(|source| match &source.place {
+            Place::Objects(objects) if objects.name() == origin => Some(objects.clone()),
+            _ => None,
+        })
     }
 
     /// Whether something was lost that [`Imports::take_lost`] has not told yet.

@@ -1,7 +1,7 @@
 //! Remote caches (`--cache-from`, `--cache-to`): what other machines have built, and what this one hands on.
 //!
 //! `place.rs` is where a cache is kept, whatever keeps it: `registry.rs` and `layout.rs` hold it as an OCI artefact that
-//! `document.rs` tells from other documents. `import.rs` answers lookups from the indexes that were read; layers are
+//! `document.rs` tells from other documents, `objects.rs` in an object store. `import.rs` answers lookups from the indexes that were read; layers are
 //! fetched by `source/layers.rs` when a step needs their files. `export.rs` carries layers away while the build runs and
 //! writes the index at its end, `inline.rs` writes it into the image itself;
 //! `mounts.rs` takes cache mounts along. `records.rs` joins all this to the store for
@@ -9,6 +9,7 @@
 //!
 //! Invariant: nothing here fails a build unless `ignore-error=false` was asked for. What a cache does not give is made.
 
+pub mod azure;
 pub mod document;
 pub mod export;
 pub mod flag;
@@ -16,9 +17,11 @@ pub mod import;
 pub mod inline;
 pub mod layout;
 pub mod mounts;
+pub mod objects;
 pub mod place;
 pub mod records;
 pub mod registry;
+pub mod s3;
 
 use crate::cli::cache_flags::CacheSpec;
 use crate::image::layers::LayerOptions;
@@ -45,8 +48,8 @@ impl RemoteCache {
         image: Option<LayerOptions>,
         world: &World,
     ) -> Result<RemoteCache, FlagError> {
-        let sources = from.iter().map(|spec| flag::source(spec, world)).collect::<Result<Vec<_>, _>>()?;
-        let targets = to.iter().map(|spec| flag::target(spec, image, world)).collect::<Result<Vec<_>, _>>()?;
+        let sources = from.iter().map(|spec| flag::sources(spec, world)).collect::<Result<Vec<_>, _>>()?.concat();
+        let targets = to.iter().map(|spec| flag::targets(spec, image, world)).collect::<Result<Vec<_>, _>>()?.concat();
         let mut seen = BTreeSet::new();
         for target in &targets {
             let name = target.place.as_ref().map_or("inline".to_string(), |place| place.name());

@@ -4,6 +4,7 @@
 use super::document::{self, Kind};
 use super::inline::{self, Inline};
 use super::layout::Layout;
+use super::objects::Objects;
 use super::registry::Repository;
 use crate::progress::Vertex;
 use crate::registry::RegistryError;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 pub enum Place {
     Registry(Repository),
     Local(Layout),
+    Objects(Objects),
 }
 
 /// What is at a place.
@@ -67,6 +69,8 @@ pub enum PlaceError {
     Document(#[source] serde_json::Error),
     #[error("a blob cannot be had")]
     Blob(#[source] Box<ImageError>),
+    #[error("an object store has no documents: a bug of kiln")]
+    NoDocuments,
     #[error("a thread of the build died")]
     Join(#[from] tokio::task::JoinError),
 }
@@ -96,6 +100,7 @@ impl Place {
         match self {
             Place::Registry(repository) => repository.name(),
             Place::Local(layout) => layout.name(),
+            Place::Objects(objects) => objects.name(),
         }
     }
 
@@ -104,6 +109,7 @@ impl Place {
         match self {
             Place::Registry(_) => "registry",
             Place::Local(_) => "client directory",
+            Place::Objects(objects) => objects.kind(),
         }
     }
 
@@ -112,6 +118,7 @@ impl Place {
         match self {
             Place::Registry(repository) => repository.origin(),
             Place::Local(layout) => layout.origin(),
+            Place::Objects(objects) => objects.name(),
         }
     }
 
@@ -121,11 +128,15 @@ impl Place {
             // The distribution-spec has no compare-and-swap.
             Place::Registry(_) => true,
             Place::Local(_) => false,
+            Place::Objects(objects) => objects.may_overwrite(),
         }
     }
 
     /// Reads what is there.
     pub async fn read(&self, vertex: &Vertex) -> Result<Reading, PlaceError> {
+        if let Place::Objects(objects) = self {
+            return objects.read().await;
+        }
         let (descriptor, bytes) = match self.top().await? {
             Some(top) => top,
             None => return Ok(Reading { found: Found::Nothing, version: None }),
@@ -155,10 +166,10 @@ impl Place {
 
     /// Makes `index` what is there, if that is still `over`.
     pub async fn write(&self, index: &Index, over: Option<&str>, vertex: &Vertex) -> Result<Written, PlaceError> {
-        let documents = document::documents(index);
         match self {
-            Place::Registry(repository) => repository.write(index, documents, over, vertex).await,
-            Place::Local(layout) => layout.write(index, documents, over).await,
+            Place::Registry(repository) => repository.write(index, document::documents(index), over, vertex).await,
+            Place::Local(layout) => layout.write(index, document::documents(index), over).await,
+            Place::Objects(objects) => objects.write(index, over).await,
         }
     }
 
@@ -173,6 +184,7 @@ impl Place {
         match self {
             Place::Registry(repository) => repository.put(blob, origins, open, vertex).await,
             Place::Local(layout) => layout.put(blob, open).await,
+            Place::Objects(objects) => objects.put(blob, open).await,
         }
     }
 
@@ -194,6 +206,7 @@ impl Place {
         match self {
             Place::Registry(repository) => repository.top().await,
             Place::Local(layout) => layout.top().await,
+            Place::Objects(_) => Ok(None),
         }
     }
 
@@ -201,6 +214,7 @@ impl Place {
         match self {
             Place::Registry(repository) => repository.manifest(descriptor).await,
             Place::Local(layout) => layout.small(descriptor).await,
+            Place::Objects(_) => Err(PlaceError::NoDocuments),
         }
     }
 
@@ -208,6 +222,7 @@ impl Place {
         match self {
             Place::Registry(repository) => repository.small(descriptor).await,
             Place::Local(layout) => layout.small(descriptor).await,
+            Place::Objects(_) => Err(PlaceError::NoDocuments),
         }
     }
 }

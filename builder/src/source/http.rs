@@ -4,7 +4,7 @@
 //! A file is streamed into a snapshot while it is hashed. What its URL gave is remembered with the server's validators
 //! (RFC 9110 section 13), so that the next build asks whether it changed; a server without any is asked for all of it.
 
-mod client;
+pub(crate) mod client;
 mod error;
 
 pub use error::HttpError;

@@ -7,6 +7,7 @@ use super::oci_layout;
 use crate::progress::Vertex;
 use crate::registry::RegistryError;
 use crate::registry::pull::BlobReader;
+use crate::remote_cache::objects::ObjectReader;
 use bytes::{Buf, Bytes};
 use cache::content::local::BlobWriter;
 use cache::digest::{Descriptor, Digest};
@@ -237,6 +238,10 @@ impl ImageSource {
     /// Opens a blob where it comes from.
     async fn open(&self, descriptor: &Descriptor, origin: &str) -> Result<Input, ImageError> {
         self.inner.imports.check_alive(origin)?;
+        if let Some(objects) = self.inner.imports.objects(origin) {
+            let opened = Box::pin(objects.open(descriptor)).await;
+            return opened.map(|reader| Input::Object(Box::new(reader))).map_err(|error| pull_error(origin, error));
+        }
         if origin.starts_with('/') {
             return Ok(Input::File(oci_layout::open(Path::new(origin), &descriptor.digest)?));
         }
@@ -252,8 +257,30 @@ impl ImageSource {
 /// Where the bytes of a blob come from.
 enum Input {
     Network(Box<BlobReader>),
+    /// Of an object store.
+    Object(Box<ObjectReader>),
     /// Of a layout.
     File(File),
+}
+
+impl Input {
+    /// The next bytes of what comes over the network, `None` at the end.
+    async fn chunk(&mut self) -> Result<Option<Bytes>, RegistryError> {
+        match self {
+            Input::Network(reader) => reader.chunk().await,
+            Input::Object(reader) => reader.chunk().await,
+            Input::File(_) => Ok(None),
+        }
+    }
+
+    /// Bytes read so far.
+    fn offset(&self) -> u64 {
+        match self {
+            Input::Network(reader) => reader.offset(),
+            Input::Object(reader) => reader.offset(),
+            Input::File(_) => 0,
+        }
+    }
 }
 
 /// Runs `work` on a thread that may block, on the bytes of `input`, which come from this task as long as it runs.
@@ -266,7 +293,7 @@ async fn feed<T: Send + 'static>(
 ) -> Result<T, ImageError> {
     let mut reader = match input {
         Input::File(file) => return blocking(move || work(Box::new(file))).await,
-        Input::Network(reader) => reader,
+        remote => remote,
     };
     let (sender, pieces) = mpsc::channel(PIECES_AHEAD);
     let working = blocking(move || work(Box::new(Pieces { pieces, current: Bytes::new() })));

@@ -239,12 +239,15 @@ mod tests {
         assert_eq!(fs::read_to_string(again.tree.join("f")).unwrap(), "used");
         let begun = BegunAnew::default();
         for expect in ["warm", "used"] {
-            let mount = acquire(dir.path(), &key("a"), Sharing::Shared, Some(&begun), &MountTravel::default(), seed).await.unwrap();
+            let mount = acquire(dir.path(), &key("a"), Sharing::Shared, Some(&begun), &MountTravel::default(), seed)
+                .await
+                .unwrap();
             assert_eq!(fs::read_to_string(mount.tree.join("f")).unwrap(), expect, "thrown away once a build");
             fs::write(mount.tree.join("f"), "used").unwrap();
         }
         let moded = CacheIdentity { mode: Some(0o1777), ..key("a") };
-        let other = acquire(dir.path(), &moded, Sharing::Shared, None, &MountTravel::default(), |_| Ok(())).await.unwrap();
+        let other =
+            acquire(dir.path(), &moded, Sharing::Shared, None, &MountTravel::default(), |_| Ok(())).await.unwrap();
         assert_eq!(other.tree.metadata().unwrap().mode() & 0o7777, 0o1777);
         assert!(!other.tree.join("f").exists());
     }

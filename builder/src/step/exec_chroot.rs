@@ -251,7 +251,9 @@ impl Mounts {
                     let what = format!("the cache mount {id} twice in one step");
                     return Err(ExecError::Isolation { what, refused: None });
                 }
-                let cache = cache_mount::acquire(&input.cache_root, &key, sharing, input.anew.as_deref(), &input.travel, fill).await?;
+                let cache =
+                    cache_mount::acquire(&input.cache_root, &key, sharing, input.anew.as_deref(), &input.travel, fill)
+                        .await?;
                 let lent = match readonly {
                     false => self.lent.lend(target, Loan::Folder(&cache.tree)),
                     true => {

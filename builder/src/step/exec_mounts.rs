@@ -161,7 +161,8 @@ impl Mounts {
                 let from = from.map_or("", |from| from.identity.as_str());
                 let key = CacheIdentity { id, from, source: &part, mode: *mode, uid: *uid, gid: *gid };
                 let fill = |to: &Path| seed.as_ref().map_or(Ok(()), |seed| copy_tree(seed.as_fd(), to));
-                cache_mount::acquire(&input.cache_root, &key, *sharing, input.anew.as_deref(), &input.travel, fill).await?
+                cache_mount::acquire(&input.cache_root, &key, *sharing, input.anew.as_deref(), &input.travel, fill)
+                    .await?
             }
         };
         let access = if *readonly { Access::ReadOnly } else { Access::ReadWrite };

@@ -111,26 +111,35 @@ impl HttpClient {
         if let Some(client) = slot.get() {
             return Ok(client);
         }
-        let setup = |source: Box<dyn std::error::Error + Send + Sync>| {
-            HttpError::Request(RegistryError::Setup { host: host.to_string(), source })
-        };
-        let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| setup(error.into()))?
-            .with_root_certificates(system_roots().clone())
-            .with_no_client_auth();
-        let mut builder = Client::builder()
-            .user_agent(USER_AGENT)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_keepalive(Duration::from_secs(60))
-            .redirect(reqwest::redirect::Policy::limited(REDIRECTS_MAX))
-            .tls_backend_preconfigured(tls);
-        if is_local {
-            builder = builder.no_proxy();
-        }
-        let client = builder.build().map_err(|error| setup(error.into()))?;
+        let redirects = reqwest::redirect::Policy::limited(REDIRECTS_MAX);
+        let client = new_client(host, redirects, is_local).map_err(HttpError::Request)?;
         Ok(slot.get_or_init(|| client))
     }
+}
+
+/// A client with the system's certificates. Loopback requests go through no proxy.
+pub(crate) fn new_client(
+    host: &str,
+    redirects: reqwest::redirect::Policy,
+    is_local: bool,
+) -> Result<Client, RegistryError> {
+    let setup =
+        |source: Box<dyn std::error::Error + Send + Sync>| RegistryError::Setup { host: host.to_string(), source };
+    let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| setup(error.into()))?
+        .with_root_certificates(system_roots().clone())
+        .with_no_client_auth();
+    let mut builder = Client::builder()
+        .user_agent(USER_AGENT)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_keepalive(Duration::from_secs(60))
+        .redirect(redirects)
+        .tls_backend_preconfigured(tls);
+    if is_local {
+        builder = builder.no_proxy();
+    }
+    builder.build().map_err(|error| setup(error.into()))
 }
 
 /// The next bytes of a body, `None` at its end.
