@@ -1,7 +1,7 @@
 //! `--cache-from` and `--cache-to`: what one machine built, another does not. Every [`Kiln`] is a machine with a store of
 //! its own.
 
-use harness::{Finished, Image, Kiln, Registry, Tree, sha256};
+use harness::{Finished, Image, Kiln, Registry, Tree, sha256, skip};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -340,4 +340,24 @@ fn cache_mounts_travel_if_asked_to() {
         .ok();
     let blobs = |body: &[u8]| serde_json::from_slice::<Value>(body).unwrap()["layers"].as_array().unwrap().len();
     assert_eq!(blobs(&body()), blobs(&sent) + 1, "a step's layer, and no other mount");
+}
+
+#[test]
+fn by_an_ordinary_user() {
+    let users = (Kiln::as_user(), Kiln::as_user());
+    let (Ok(one), Ok(two)) = users else { skip!("{}", users.0.err().unwrap_or_default()) };
+    let context = Tree::dockerfile(
+        "FROM busybox\nRUN --mount=type=cache,target=/c ls -n /c > /before; echo 1 > /c/1; chown 5:6 /c/1\n\
+         RUN echo a > /a && chown 7:8 /a && mkdir /d && echo b > /d/b\nRUN rm -r /d && mkdir /d && cat /a > /d/c\n",
+    );
+    let flags = [from("user:cache"), to("user:cache") + ",mode=max,mounts=true"];
+    let first = one.build(&context).args(&flags).image();
+    assert_eq!(two.build(&context).args(&flags).image().manifest, first.manifest);
+    context.write("Dockerfile", "FROM busybox\nRUN --mount=type=cache,target=/c ls -n /c > /after\n");
+    let archive = two.out("image.tar");
+    assert!(!two.build(&context).args(&flags).output("oci", &archive).ok().ran().is_empty());
+    let after = Image::read(&archive).unwrap().text("/after");
+    let words: Vec<&str> = after.split_whitespace().collect();
+    assert!(words.windows(2).any(|pair| pair == ["5", "6"]), "{after}");
+    is_clean(&two);
 }

@@ -122,3 +122,26 @@ fn a_killed_export_leaves_the_cache_as_it_was() {
     assert_eq!((text.as_str(), built.ran().len()), ("first\nsecond\nthird\n", 0));
     kiln.says("debug", &["verify"]);
 }
+
+#[test]
+fn a_killed_import_leaves_nothing_bad() {
+    let registry = busybox();
+    let config = registry.kiln_toml();
+    let flags = cache(&registry);
+    let dockerfile = "FROM busybox\nRUN dd if=/dev/urandom of=/big bs=1024k count=48 && sha256sum /big > /sum\n";
+    Kiln::with_config(&config).build(&Tree::dockerfile(dockerfile)).args(&flags).ok();
+    let needs = Tree::dockerfile(&format!("{dockerfile}RUN sha256sum -c /sum && echo good > /good\n"));
+    let kiln = Kiln::with_config(&config);
+    for milliseconds in [60, 120, 180, 240, 300, 400, 500] {
+        let mut child = kiln.build(&needs).args(&flags[..1]).spawn();
+        std::thread::sleep(std::time::Duration::from_millis(milliseconds));
+        // It may have ended.
+        let _ = child.kill();
+        child.wait().unwrap();
+    }
+    let folder = kiln.out("files");
+    let built = kiln.build(&needs).args(&flags[..1]).output("local", &folder).ok();
+    assert!(!built.ran().iter().any(|name| name.contains("dd if")), "{:?}", built.ran());
+    assert_eq!(fs::read_to_string(folder.join("good")).unwrap(), "good\n");
+    kiln.says("debug", &["verify"]);
+}
