@@ -3,6 +3,7 @@
 use crate::digest::{Descriptor, Digest};
 use serde::{Deserialize, Serialize};
 use solver::key::CacheKey;
+use std::sync::Arc;
 
 /// Names a snapshot: the folder `snapshots/<id>`. Made from contents, so equal trees on equal parents share one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -36,28 +37,106 @@ pub struct RemoteLayer {
     pub made: Option<String>,
 }
 
-/// A file system: layers, lowest first. Empty for an empty one.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// A file system: layers, lowest first. Empty for an empty one. Layers are shared with the trees that this one was made
+/// of, and the content is known from the tree below: in a chain of hundreds of steps each step has such a tree.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Written")]
 pub struct Tree {
-    /// Lowest first (image-spec config.md, `rootfs.diff_ids`).
-    pub layers: Vec<Layer>,
+    layers: Vec<Arc<Layer>>,
+    content: CacheKey,
+}
+
+/// A tree in a record. Those of former versions lack the content.
+#[derive(Deserialize)]
+struct Written {
+    layers: Vec<Arc<Layer>>,
+    content: Option<CacheKey>,
+}
+
+impl From<Written> for Tree {
+    fn from(Written { layers, content }: Written) -> Tree {
+        match content {
+            Some(content) => Tree { layers, content },
+            None => layers.into_iter().collect(),
+        }
+    }
+}
+
+impl Default for Tree {
+    fn default() -> Tree {
+        Tree { layers: vec![], content: EMPTY }
+    }
+}
+
+impl FromIterator<Arc<Layer>> for Tree {
+    /// Lowest first.
+    fn from_iter<I: IntoIterator<Item = Arc<Layer>>>(layers: I) -> Tree {
+        let layers: Vec<_> = layers.into_iter().collect();
+        let content = layers.iter().fold(EMPTY, |below, layer| stack(&below, &layer.change));
+        Tree { layers, content }
+    }
+}
+
+impl FromIterator<Layer> for Tree {
+    /// Lowest first.
+    fn from_iter<I: IntoIterator<Item = Layer>>(layers: I) -> Tree {
+        layers.into_iter().map(Arc::new).collect()
+    }
 }
 
 impl Tree {
+    /// Lowest first (image-spec config.md, `rootfs.diff_ids`).
+    pub fn layers(&self) -> &[Arc<Layer>] {
+        &self.layers
+    }
+
     /// Digest of the whole content: each layer's change hashed onto the digest of those below it. All zero if empty.
     pub fn content(&self) -> CacheKey {
-        self.layers.iter().fold(CacheKey([0; 32]), |below, layer| stack(&below, &layer.change))
+        self.content
     }
 
     /// The tree with one more layer on top.
     pub fn with(&self, layer: Layer) -> Tree {
-        let mut layers = self.layers.clone();
-        layers.push(layer);
-        Tree { layers }
+        let mut layers = Vec::with_capacity(self.layers.len() + 1);
+        layers.extend(self.layers.iter().cloned());
+        let content = stack(&self.content, &layer.change);
+        layers.push(Arc::new(layer));
+        Tree { layers, content }
+    }
+
+    /// The lowest `count` layers, as a tree.
+    pub fn lowest(&self, count: usize) -> Tree {
+        self.layers[..count].iter().cloned().collect()
     }
 }
+
+/// Content of nothing.
+const EMPTY: CacheKey = CacheKey([0; 32]);
 
 /// Content id of a layer with this change on top of `below`; its hex form is the layer's [`SnapshotId`].
 pub fn stack(below: &CacheKey, change: &str) -> CacheKey {
     CacheKey::of(format!("{below}\n{change}").as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layer(change: &str) -> Layer {
+        Layer { snapshot: SnapshotId(format!("s-{change}")), change: change.into(), created_ms: None, remote: None }
+    }
+
+    #[test]
+    fn content_is_the_same_however_the_tree_came_to_be() {
+        let made = Tree::default().with(layer("a")).with(layer("b"));
+        let collected: Tree = [layer("a"), layer("b")].into_iter().collect();
+        assert_eq!(made, collected);
+        assert_eq!(made.lowest(1), Tree::from_iter([layer("a")]));
+        assert_ne!(made.content(), [layer("b"), layer("a")].into_iter().collect::<Tree>().content());
+        let mut text = serde_json::to_value(&made).unwrap();
+        assert_eq!(serde_json::from_value::<Tree>(text.clone()).unwrap(), made);
+        // As former versions wrote it.
+        text.as_object_mut().unwrap().remove("content");
+        assert_eq!(serde_json::from_value::<Tree>(text).unwrap(), made);
+    }
 }

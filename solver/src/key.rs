@@ -9,8 +9,9 @@ use sha2::{Digest as _, Sha256};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-/// 32 bytes of SHA-256 that name a computation. Printed as 64 lower-case hex digits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// 32 bytes of SHA-256 that name a computation. Printed, and kept in records, as 64 lower-case hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct CacheKey(pub [u8; 32]);
 
 impl CacheKey {
@@ -54,11 +55,29 @@ impl CacheKey {
     }
 }
 
+impl From<CacheKey> for String {
+    fn from(key: CacheKey) -> String {
+        key.to_hex()
+    }
+}
+
+impl TryFrom<String> for CacheKey {
+    type Error = &'static str;
+
+    fn try_from(hex: String) -> Result<CacheKey, &'static str> {
+        CacheKey::from_hex(&hex).ok_or("not 64 hex digits")
+    }
+}
+
 /// Two lower-case hex digits for each byte. Keys are printed some hundred times for each step of a long chain.
 pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    text
 }
 
 impl fmt::Display for CacheKey {

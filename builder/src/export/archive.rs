@@ -5,7 +5,7 @@ use super::{Export, ExportError};
 use crate::image::assemble::{Assembled, AssembledImage};
 use crate::image::manifest::{Annotations, Entry, layout_index};
 use cache::digest::Digest;
-use cache::tree::{Layer, SnapshotId, Tree};
+use cache::tree::{Layer, SnapshotId};
 use frontend::reference::Reference;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -34,16 +34,13 @@ pub fn blobs<'a>(assembled: &'a Assembled) -> BTreeMap<Digest, u64> {
 /// Fetches the layers of base images whose blobs are not in the store yet.
 pub async fn fetch_blobs(assembled: &Assembled, export: &Export<'_>) -> Result<(), ExportError> {
     let layers = assembled.images.iter().flat_map(|image| &image.layers).filter_map(|layer| layer.remote.clone());
-    let tree = Tree {
-        layers: layers
-            .map(|remote| Layer {
-                snapshot: SnapshotId(String::new()),
-                change: remote.diff_id.hex().to_string(),
-                created_ms: None,
-                remote: Some(remote),
-            })
-            .collect(),
-    };
+    let layers = layers.map(|remote| Layer {
+        snapshot: SnapshotId(String::new()),
+        change: remote.diff_id.hex().to_string(),
+        created_ms: None,
+        remote: Some(remote),
+    });
+    let tree = layers.collect();
     Ok(export.sources.ensure_blobs(&tree, export.vertex).await?)
 }
 

@@ -152,11 +152,11 @@ async fn assemble_one(
     workshop: Workshop<'_>,
 ) -> Result<AssembledImage, AssembleError> {
     // All layers at once: their blobs may still be in the making, each on its own thread.
-    let layers = (0..image.tree.layers.len()).map(|i| layer(&image.tree, i, options, workshop));
+    let layers = (0..image.tree.layers().len()).map(|i| layer(&image.tree, i, options, workshop));
     let made = futures::future::try_join_all(layers).await?;
     let facts: Vec<LayerFacts> = made
         .iter()
-        .zip(&image.tree.layers)
+        .zip(image.tree.layers())
         .map(|((blob, _), layer)| LayerFacts { diff_id: blob.diff_id.to_string(), created_ms: layer.created_ms })
         .collect();
     let mut planned = image.config.clone();
@@ -199,7 +199,7 @@ fn steps_layers(
         None => options.compression.to_string(),
         Some(epoch) => format!("{}@{epoch}", options.compression),
     };
-    let pairs = tree.layers.iter().zip(made).filter(|(layer, _)| layer.created_ms.is_some());
+    let pairs = tree.layers().iter().zip(made).filter(|(layer, _)| layer.created_ms.is_some());
     pairs.map(|(layer, (blob, _))| (layer.snapshot.clone(), RemoteBlob::of(blob, how.clone()))).collect()
 }
 
@@ -210,9 +210,9 @@ async fn layer(
     options: &AssembleOptions,
     workshop: Workshop<'_>,
 ) -> Result<(LayerBlob, Option<RemoteLayer>), AssembleError> {
-    let Layer { remote: Some(remote), created_ms: None, .. } = &tree.layers[i] else {
-        let up_to = Tree { layers: tree.layers[..=i].to_vec() };
-        if let Some(remote) = &tree.layers[i].remote {
+    let Layer { remote: Some(remote), created_ms: None, .. } = &*tree.layers()[i] else {
+        let up_to = tree.lowest(i + 1);
+        if let Some(remote) = &tree.layers()[i].remote {
             // Of a step, in a remote cache. The image's bytes must not depend on where the layer comes from.
             if options.layer.clamp.is_none() && remote.made == Some(options.layer.compression.to_string()) {
                 let blob = LayerBlob { descriptor: remote.descriptor.clone(), diff_id: remote.diff_id.clone() };
@@ -221,7 +221,7 @@ async fn layer(
             workshop.images.ensure_unpacked(&up_to, workshop.vertex).await?;
         } else if workshop.blobs.needs_below(&up_to, options.layer)? {
             // Of a step that was cached, the base may never have been fetched, or may be gone.
-            let below = Tree { layers: tree.layers[..i].to_vec() };
+            let below = tree.lowest(i);
             workshop.images.ensure_unpacked(&below, workshop.vertex).await?;
         }
         return Ok((workshop.blobs.of_top(up_to, options.layer).await?, None));
@@ -231,7 +231,7 @@ async fn layer(
     if !options.force_compression || manifest::layer_type(MediaTypes::Oci, &blob.descriptor.media_type) == wanted {
         return Ok((blob, Some(remote.clone())));
     }
-    workshop.images.ensure_blobs(&Tree { layers: vec![tree.layers[i].clone()] }, workshop.vertex).await?;
+    workshop.images.ensure_blobs(&Tree::from_iter([tree.layers()[i].clone()]), workshop.vertex).await?;
     Ok((workshop.blobs.recompressed(&blob, options.layer.compression).await?, None))
 }
 

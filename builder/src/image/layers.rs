@@ -59,7 +59,7 @@ impl LayerBlobs {
 
     /// The blob of the topmost layer of `tree`, a layer made by a step: from the store, or made now.
     pub async fn of_top(&self, tree: Tree, options: LayerOptions) -> Result<LayerBlob, BlobError> {
-        let top = tree.layers.last().expect("only trees with layers have a topmost one").snapshot.clone();
+        let top = tree.layers().last().expect("only trees with layers have a topmost one").snapshot.clone();
         let cell = self.cell(top.clone(), options);
         let store = self.store.clone();
         cell.get_or_try_init(|| async {
@@ -71,7 +71,7 @@ impl LayerBlobs {
 
     /// Whether the layers below have to be on disk to make the blob of the topmost one.
     pub fn needs_below(&self, tree: &Tree, options: LayerOptions) -> Result<bool, BlobError> {
-        let top = &tree.layers.last().expect("only trees with layers have a topmost one").snapshot;
+        let top = &tree.layers().last().expect("only trees with layers have a topmost one").snapshot;
         Ok(!lies_on_nothing(top, tree) && known(&self.store, &memo(top, options), options.compression)?.is_none())
     }
 
@@ -97,7 +97,7 @@ fn make(store: &Store, tree: &Tree, top: &SnapshotId, options: LayerOptions) -> 
     if let Some(blob) = known(store, &memo, options.compression)? {
         return Ok(blob);
     }
-    let below = Tree { layers: tree.layers[..tree.layers.len() - 1].to_vec() };
+    let below = tree.lowest(tree.layers().len() - 1);
     let view = match lies_on_nothing(top, tree) {
         true => None,
         false => Some(
@@ -161,8 +161,8 @@ fn known(store: &Store, memo: &SnapshotId, compression: Compression) -> Result<O
 /// Whether the layer was made on an empty tree: the lowest one, or one that `COPY --link` put on others later. Such a
 /// layer hides nothing, so its tar needs no look at what is below.
 fn lies_on_nothing(top: &SnapshotId, tree: &Tree) -> bool {
-    let change = &tree.layers[tree.layers.len() - 1].change;
-    tree.layers.len() == 1 || stack(&CacheKey([0; 32]), change).to_hex() == top.0
+    let change = &tree.layers()[tree.layers().len() - 1].change;
+    tree.layers().len() == 1 || stack(&CacheKey([0; 32]), change).to_hex() == top.0
 }
 
 fn threads() -> usize {

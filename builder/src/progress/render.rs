@@ -81,6 +81,9 @@ pub trait Renderer {
 /// Time between two updates; the tty redraws as often, and events in between are one rawjson message.
 const INTERVAL: Duration = Duration::from_millis(100);
 
+/// How long a burst of events is let to grow.
+const BURST: Duration = Duration::from_millis(1);
+
 /// Lines of a failed step's output that are shown at the end.
 const LOG_LINES: usize = 10;
 
@@ -187,7 +190,12 @@ fn next_batch(receiver: &Receiver<Event>) -> (Vec<Event>, bool) {
     let mut events = vec![];
     loop {
         match receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(event) => events.push(event),
+            // Events come in bursts. If we waited for the next one at once, each would have to wake us.
+            Ok(event) => {
+                events.push(event);
+                std::thread::sleep(BURST);
+                events.extend(receiver.try_iter());
+            }
             Err(RecvTimeoutError::Timeout) => return (events, false),
             Err(RecvTimeoutError::Disconnected) => return (events, true),
         }

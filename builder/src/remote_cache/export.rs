@@ -134,7 +134,7 @@ enum Carrying {
 }
 
 struct Used {
-    layer: Layer,
+    layer: Arc<Layer>,
     cost_ms: u64,
 }
 
@@ -191,13 +191,13 @@ impl Exports {
     pub fn record(&self, key: &CacheKey, record: &Record) {
         let Some(inner) = &self.0 else { return };
         if let Ok(layer) = serde_json::from_slice::<Layer>(&record.output) {
-            inner.used(key, layer, record.cost_ms);
+            inner.used(key, Arc::new(layer), record.cost_ms);
         }
     }
 
     /// Notes that a step was found under `key`: its layer is the topmost one of `tree`.
     pub fn found(&self, key: &CacheKey, record: &Record, tree: &Tree, part: Part, makers: &Makers) {
-        let (Some(inner), Some(layer)) = (&self.0, tree.layers.last()) else { return };
+        let (Some(inner), Some(layer)) = (&self.0, tree.layers().last()) else { return };
         inner.used(key, layer.clone(), record.cost_ms);
         inner.carry(tree, Some(key), part, makers);
     }
@@ -263,13 +263,13 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn used(&self, key: &CacheKey, layer: Layer, cost_ms: u64) {
+    fn used(&self, key: &CacheKey, layer: Arc<Layer>, cost_ms: u64) {
         self.state().steps.insert(*key, Used { layer, cost_ms });
     }
 
     /// Sends the topmost layer of `tree` on its way to each target that wants it, once.
     fn carry(self: &Arc<Inner>, tree: &Tree, key: Option<&CacheKey>, part: Part, makers: &Makers) {
-        let Some(layer) = tree.layers.last() else { return };
+        let Some(layer) = tree.layers().last() else { return };
         let mut state = self.state();
         for (position, target) in self.targets.iter().enumerate() {
             let Some(place) = &target.place else { continue };
@@ -405,7 +405,7 @@ async fn carry_layer(
     makers: &Makers,
 ) -> Result<RemoteBlob, CarryError> {
     let silent = inner.progress.unseen("cache export", "cache export");
-    let (layer, below) = tree.layers.split_last().expect("only trees with layers are carried");
+    let (layer, below) = tree.layers().split_last().expect("only trees with layers are carried");
     let made = compression.to_string();
     let (blob, origins) = match &layer.remote {
         Some(remote) if compress == Compress::New || remote.made.as_ref() == Some(&made) => {
@@ -422,7 +422,7 @@ async fn carry_layer(
             if remote.is_some() {
                 makers.images.ensure_unpacked(tree, &silent).await?;
             } else if makers.blobs.needs_below(tree, options)? {
-                makers.images.ensure_unpacked(&Tree { layers: below.to_vec() }, &silent).await?;
+                makers.images.ensure_unpacked(&below.iter().cloned().collect(), &silent).await?;
             }
             (RemoteBlob::of(&makers.blobs.of_top(tree.clone(), options).await?, made), vec![])
         }
@@ -432,7 +432,7 @@ async fn carry_layer(
         Box::pin(async move {
             let (content, digest) = (store.clone(), descriptor.digest.clone());
             if !blocking(move || content.content().verify(&digest)).await? {
-                images.ensure_blobs(&Tree { layers: vec![tree.clone()] }, silent).await?;
+                images.ensure_blobs(&Tree::from_iter([tree.clone()]), silent).await?;
             }
             Ok(store.content().path(&descriptor.digest))
         })

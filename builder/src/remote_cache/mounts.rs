@@ -68,7 +68,7 @@ impl MountTravel {
         };
         let change = mount.content.to_hex();
         let layer = Layer { snapshot: SnapshotId(String::new()), change, created_ms: None, remote: Some(remote) };
-        match travel.images.ensure_blobs(&Tree { layers: vec![layer] }, &travel.vertex).await {
+        match travel.images.ensure_blobs(&Tree::from_iter([layer]), &travel.vertex).await {
             Ok(()) => Some(Arrived { travel, mount }),
             Err(error) => {
                 travel.without(&mount, &error);

@@ -371,7 +371,7 @@ impl ImageSource {
                 }),
             });
         }
-        Ok(Tree { layers })
+        Ok(layers.into_iter().collect())
     }
 
     /// The config of a manifest, with as many diff_ids as the manifest has layers.

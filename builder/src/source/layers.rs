@@ -50,17 +50,17 @@ impl ImageSource {
     pub async fn ensure_unpacked(&self, tree: &Tree, vertex: &Vertex) -> Result<Vec<PathBuf>, ImageError> {
         let snapshots = self.inner.store.snapshots();
         let lowers = snapshots.lowers(tree);
-        if tree.layers.iter().all(|layer| snapshots.exists(&layer.snapshot)) {
+        if tree.layers().iter().all(|layer| snapshots.exists(&layer.snapshot)) {
             return Ok(lowers);
         }
-        let gone: Vec<&Layer> =
-            tree.layers.iter().filter(|layer| layer.remote.is_none() && !snapshots.exists(&layer.snapshot)).collect();
+        let gone: Vec<_> =
+            tree.layers().iter().filter(|layer| layer.remote.is_none() && !snapshots.exists(&layer.snapshot)).collect();
         if let Some(first) = gone.first() {
             gone.iter().for_each(|layer| self.inner.imports.lose_snapshot(&layer.snapshot));
             return Err(ImageError::SnapshotLost(first.snapshot.0.clone()));
         }
         let mut below = None;
-        let layers = tree.layers.iter().enumerate().map(|(index, layer)| {
+        let layers = tree.layers().iter().enumerate().map(|(index, layer)| {
             let (done, is_done) = oneshot::channel();
             let below = below.replace(is_done);
             let lowers = &lowers[..index];
@@ -77,7 +77,7 @@ impl ImageSource {
 
     /// Has the blobs of all remote layers of the tree in the store, without unpacking them.
     pub async fn ensure_blobs(&self, tree: &Tree, vertex: &Vertex) -> Result<(), ImageError> {
-        let remotes = tree.layers.iter().filter_map(|layer| layer.remote.as_ref());
+        let remotes = tree.layers().iter().filter_map(|layer| layer.remote.as_ref());
         let fetches = remotes.map(|remote| async {
             let fetched = self.fetch_blob(&remote.descriptor, &remote.origin, vertex).await;
             fetched.map_err(|error| self.blame(&remote.descriptor, error))

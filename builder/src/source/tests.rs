@@ -189,8 +189,8 @@ async fn layers_are_fetched_when_they_are_needed_and_once() {
     let info = source.info(&request(at.clone(), "amd64")).await.unwrap();
     assert_eq!(info.digest, text(&manifest["digest"]));
     let tree = source.tree(&at, &info.digest).await.unwrap();
-    assert_eq!(tree.layers.len(), 2);
-    assert_eq!(tree.layers[1].snapshot.0, tree.content().to_string());
+    assert_eq!(tree.layers().len(), 2);
+    assert_eq!(tree.layers()[1].snapshot.0, tree.content().to_string());
     assert_eq!(setup.count("/blobs/"), 1, "the config");
     let (other, vertex) = (setup.source(), vertex());
     let (one, two) = tokio::join!(source.ensure_unpacked(&tree, &vertex), other.ensure_unpacked(&tree, &vertex));
@@ -224,12 +224,12 @@ async fn damaged_layers_leave_nothing_behind() {
     let (source, at) = (setup.source(), setup.location("a:1"));
     let info = source.info(&request(at.clone(), "amd64")).await.unwrap();
     let tree = source.tree(&at, &info.digest).await.unwrap();
-    let digest = tree.layers[1].remote.as_ref().unwrap().descriptor.digest.clone();
+    let digest = tree.layers()[1].remote.as_ref().unwrap().descriptor.digest.clone();
     let flip = |bytes: &mut Vec<u8>| bytes[20] ^= 0x40;
     flip(setup.content.lock().unwrap().bytes.get_mut(digest.as_str()).unwrap());
     let error = source.ensure_unpacked(&tree, &vertex()).await.unwrap_err();
     assert!(matches!(error, ImageError::Store(cache::StoreError::Mismatch { .. })), "{error:?}");
-    assert!(!setup.store.snapshots().exists(&tree.layers[1].snapshot));
+    assert!(!setup.store.snapshots().exists(&tree.layers()[1].snapshot));
     assert_eq!(setup.store.content().has(&digest).unwrap(), None);
     flip(setup.content.lock().unwrap().bytes.get_mut(digest.as_str()).unwrap());
     source.ensure_unpacked(&tree, &vertex()).await.unwrap();
@@ -243,7 +243,7 @@ async fn blobs_damaged_in_the_store_are_fetched_again() {
     let info = source.info(&request(at.clone(), "amd64")).await.unwrap();
     let tree = source.tree(&at, &info.digest).await.unwrap();
     source.ensure_blobs(&tree, &vertex()).await.unwrap();
-    let path = setup.store.content().path(&tree.layers[0].remote.as_ref().unwrap().descriptor.digest);
+    let path = setup.store.content().path(&tree.layers()[0].remote.as_ref().unwrap().descriptor.digest);
     std::fs::remove_file(&path).unwrap();
     std::fs::write(&path, gzip(&tar(&[("evil", "")]))).unwrap();
     let lowers = source.ensure_unpacked(&tree, &vertex()).await.unwrap();

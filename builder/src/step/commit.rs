@@ -65,7 +65,7 @@ pub fn commit(
     }
     let change = change_digest(draft.upper(), &|_| None)?;
     let snapshot = SnapshotId(stack(&base.content(), &change).to_hex());
-    if let Some(below) = base.layers.last() {
+    if let Some(below) = base.layers().last() {
         draft.lies_on(&below.snapshot);
     }
     store.snapshots().commit(draft, &snapshot)?;

@@ -25,7 +25,7 @@ impl BuildSteps {
     pub async fn source_tree(&self, vertex: VertexId, input: &StepOutput) -> Result<SourceTree, StepError> {
         match input {
             StepOutput::Client(context) => Ok(SourceTree::Client(context.clone())),
-            StepOutput::Tree(tree) if tree.layers.is_empty() => Ok(SourceTree::Empty),
+            StepOutput::Tree(tree) if tree.layers().is_empty() => Ok(SourceTree::Empty),
             StepOutput::Tree(tree) => Ok(SourceTree::Layers(self.fetched(tree, vertex).await?)),
         }
     }

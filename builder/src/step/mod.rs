@@ -393,8 +393,8 @@ impl BuildSteps {
 
     /// As [`BuildSteps::unpacked`], shown on a given vertex.
     async fn fetched(&self, tree: &Tree, shown_on: VertexId) -> Result<Vec<PathBuf>, StepError> {
-        let is_there = |layer: &Layer| self.store.snapshots().exists(&layer.snapshot);
-        if self.fetching == Fetching::Never && !tree.layers.iter().all(is_there) {
+        let is_there = |layer: &Arc<Layer>| self.store.snapshots().exists(&layer.snapshot);
+        if self.fetching == Fetching::Never && !tree.layers().iter().all(is_there) {
             return Err(StepError::NotFetched);
         }
         Ok(self.images.ensure_unpacked(tree, &self.vertices[shown_on.0 as usize]).await?)
@@ -415,7 +415,7 @@ impl BuildSteps {
     /// Starts to make the layer's blob, if the result needs it, while later steps run.
     fn start_blob(&self, vertex: VertexId, output: &Tree) {
         // The blob of what a remote cache has is there already.
-        let is_remote = output.layers.last().is_some_and(|layer| layer.remote.is_some());
+        let is_remote = output.layers().last().is_some_and(|layer| layer.remote.is_some());
         if self.exported.contains(&vertex) && !is_remote {
             for options in &self.layer_options {
                 self.blobs.start(output.clone(), *options);

@@ -41,11 +41,11 @@ async fn source_output(steps: &BuildSteps, vertex: VertexId, source: &Source) ->
             let context = steps.contexts.get(name).expect("the pipeline opens every context that a plan names");
             let context = match context {
                 Context::Directory(context) => context,
-                Context::Layer(layer) => return Ok(StepOutput::Tree(Arc::new(Tree { layers: vec![layer.clone()] }))),
+                Context::Layer(layer) => return Ok(StepOutput::Tree(Arc::new(Tree::from_iter([layer.clone()])))),
             };
             if steps.rooted.contains(&vertex) {
                 let layer = steps.client_layer(context.clone(), "/").await?;
-                return Ok(StepOutput::Tree(Arc::new(Tree { layers: vec![layer] })));
+                return Ok(StepOutput::Tree(Arc::new(Tree::from_iter([layer]))));
             }
             return Ok(StepOutput::Client(context.clone()));
         }
@@ -58,7 +58,7 @@ async fn source_output(steps: &BuildSteps, vertex: VertexId, source: &Source) ->
         Source::Git(_) | Source::Http { .. } => {
             let vertex = &steps.vertices[vertex.0 as usize];
             let fetched = steps.remotes.fetch(source, vertex).await.map_err(StepError::remote)?;
-            Tree { layers: fetched.map(|fetched| fetched.layer).into_iter().collect() }
+            fetched.map(|fetched| fetched.layer).into_iter().collect()
         }
     };
     Ok(StepOutput::Tree(Arc::new(tree)))
@@ -66,14 +66,14 @@ async fn source_output(steps: &BuildSteps, vertex: VertexId, source: &Source) ->
 
 /// All layers of all inputs, first input lowest.
 fn merge(inputs: &[StepOutput]) -> Result<StepOutput, StepError> {
-    let mut merged = Tree::default();
+    let mut layers = vec![];
     for input in inputs {
         match input {
-            StepOutput::Tree(tree) => merged.layers.extend(tree.layers.iter().cloned()),
+            StepOutput::Tree(tree) => layers.extend(tree.layers().iter().cloned()),
             StepOutput::Client(context) => return Err(StepError::ClientRoot(context.path().display().to_string())),
         }
     }
-    Ok(StepOutput::Tree(Arc::new(merged)))
+    Ok(StepOutput::Tree(Arc::new(layers.into_iter().collect())))
 }
 
 async fn file_inputs(

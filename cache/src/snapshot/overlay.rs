@@ -90,7 +90,7 @@ impl Snapshots {
 
     /// The folders to stack, lowest first; whether they exist or not.
     pub fn lowers(&self, tree: &Tree) -> Vec<PathBuf> {
-        tree.layers.iter().map(|layer| self.path(&layer.snapshot)).collect()
+        tree.layers().iter().map(|layer| self.path(&layer.snapshot)).collect()
     }
 
     /// Removes a snapshot; success if there was none. Its name is free at once, its files are deleted later.
