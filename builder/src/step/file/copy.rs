@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -231,7 +231,9 @@ impl Copier<'_> {
         if size == 0 {
             return Ok(());
         }
-        if !self.no_reflink.load(Ordering::Relaxed) {
+        // Sharing the blocks of a small file takes longer than copying it, and what is shared is read from the disk when
+        // the layer is hashed, since it is not in the page cache.
+        if size > SMALL_BYTES && !self.no_reflink.load(Ordering::Relaxed) {
             match rustix::fs::ioctl_ficlone(output, input) {
                 Ok(()) => return Ok(()),
                 Err(_) => self.no_reflink.store(true, Ordering::Relaxed),
@@ -240,12 +242,16 @@ impl Copier<'_> {
         if size > SMALL_BYTES && copy_range(input, output)? {
             return Ok(());
         }
-        buffer.resize(SMALL_BYTES as usize, 0);
-        let mut output = File::from(output.try_clone()?);
+        // One byte more than a small file has shows its end without another read.
+        buffer.resize(SMALL_BYTES as usize + 1, 0);
         loop {
-            match input.read(buffer)? {
-                0 => return Ok(()),
-                length => output.write_all(&buffer[..length])?,
+            let length = input.read(buffer)?;
+            let mut rest = &buffer[..length];
+            while !rest.is_empty() {
+                rest = &rest[rustix::io::retry_on_intr(|| rustix::io::write(output, rest))?..];
+            }
+            if length == 0 || (size <= SMALL_BYTES && length as u64 == size) {
+                return Ok(());
             }
         }
     }
