@@ -1,6 +1,6 @@
 //! What is damaged in the store, and a store whose users are killed at any moment.
 
-use harness::{Image, Kiln, Tree};
+use harness::{Image, Kiln, Registry, Tree};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -93,7 +93,7 @@ fn a_missing_snapshot_and_a_damaged_database_are_misses() {
     kiln.says("debug", &["verify"]);
 }
 
-/// Kills builds and prunes at any moment. `KILN_KILLS` says how many.
+/// Kills builds, prunes, and exports to and imports from a remote cache at any moment. `KILN_KILLS` says how many.
 #[test]
 fn killed_at_any_moment() {
     let kills: u64 = std::env::var("KILN_KILLS").map_or(60, |text| text.parse().expect("KILN_KILLS is a number"));
@@ -107,6 +107,8 @@ fn killed_at_any_moment() {
         })
         .collect();
     kiln.build(&contexts[0]).ok();
+    let place = format!("type=registry,ref={}/kills/app:cache", Registry::shared().host);
+    let cache = [format!("--cache-from={place}"), format!("--cache-to={place},mode=max")];
     // Of a fixed sequence, so that a failure can be had again.
     let mut random = 7u64;
     let mut next = |below: u64| {
@@ -116,15 +118,16 @@ fn killed_at_any_moment() {
     for _ in 0..kills {
         let mut children = vec![];
         for _ in 0..2 {
-            children.push(match next(3) {
+            children.push(match next(4) {
                 0 => {
                     let mut command = kiln.command("prune");
                     command.args(["--force", "--all", "--keep-storage", &next(4_000_000).to_string()]);
                     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
                 }
-                _ => {
-                    let context = &contexts[next(4) as usize];
-                    kiln.build(context).output("oci", &kiln.out(&format!("{}.tar", next(4)))).spawn()
+                kind => {
+                    let build = kiln.build(&contexts[next(4) as usize]);
+                    let flags = if kind == 1 { &cache[..] } else { &[] };
+                    build.args(flags).output("oci", &kiln.out(&format!("{}.tar", next(4)))).spawn()
                 }
             });
         }
@@ -139,5 +142,12 @@ fn killed_at_any_moment() {
         assert_eq!(kiln.image(context).text("/c"), format!("{number}{number}"));
     }
     kiln.says("prune", &["--force", "--all"]);
+    kiln.says("debug", &["verify"]);
+    // What was exported in between is good as well, however far each got.
+    for (number, context) in contexts.iter().enumerate() {
+        let folder = kiln.out(&format!("imported-{number}"));
+        kiln.build(context).args(&cache[..1]).output("local", &folder).ok();
+        assert_eq!(fs::read_to_string(folder.join("c")).unwrap(), format!("{number}{number}"));
+    }
     kiln.says("debug", &["verify"]);
 }
