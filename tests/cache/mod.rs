@@ -7,4 +7,5 @@ mod objects;
 mod plan;
 mod rebuild;
 mod remote;
+mod remote_gha;
 mod store;

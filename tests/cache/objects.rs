@@ -113,7 +113,7 @@ fn context(number: usize) -> Tree {
 }
 
 /// What every store has to do, by the flags that name one.
-fn check(place: &str) {
+pub fn check(place: &str) {
     let from = format!("--cache-from={place}");
     let to = format!("--cache-to={place},mode=max,mounts=true,ignore-error=false");
     let image = |kiln: &Kiln, flags: &[&String]| {

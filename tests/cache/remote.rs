@@ -264,7 +264,9 @@ fn what_cannot_be_honoured_is_refused() {
     check("--cache-to=type=registry,ref=a/b,moed=max", "unknown attribute moed");
     check("--cache-to=type=registry,ref=a/b,mode=most", "min or max");
     check("--cache-to=type=nowhere", "unknown cache exporter: \"nowhere\"");
-    check("--cache-to=type=gha", "unknown cache exporter: \"gha\"");
+    check("--cache-to=type=gha,ghtoken=secret", "leave it out");
+    check("--cache-from=type=gha,version=3", "it must be 1 or 2");
+    check("--cache-from=type=gha,token=t,url_v2=nowhere", "must be a URL");
     check("--cache-to=type=s3,bucket=b,region=r,access_key_id=a,secret_access_key=s,touch_refresh=1h", "touch_refresh");
     check("--cache-from=type=azblob,account_name=a", "secret_access_key is required");
     check("--cache-from=type=nowhere", "unknown cache importer: \"nowhere\"");

@@ -4,6 +4,7 @@
 //! Invariant: nothing here links kiln's crates. Results are read with independent code, so that a mistake made on
 //! both sides of the same function cannot cancel out.
 
+mod actions_cache;
 pub mod bases;
 mod dockerd;
 pub mod foreign;
@@ -17,6 +18,7 @@ mod terminal;
 mod tree;
 mod user;
 
+pub use actions_cache::ActionsCache;
 pub use dockerd::Dockerd;
 pub use git_server::{GitServer, Repo};
 pub use http_server::{Answer, Asked, HttpServer};

@@ -9,7 +9,7 @@ pub mod du;
 pub mod exit;
 pub mod explain;
 pub mod failure;
-mod filter;
+pub mod filter;
 pub mod history;
 pub mod logs;
 mod object;

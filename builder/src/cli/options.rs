@@ -154,11 +154,11 @@ pub struct BuildArgs {
     /// Largest size of the store after this build, such as 20GB or 60% (of the disk): `maxUsedSpace` of kiln.toml
     #[arg(long, value_name = "SPACE")]
     keep_storage: Option<String>,
-    /// Cache of other machines to look in: the name of a cache or image, or type=registry|local|s3|azblob,…; may be given more
-    /// than once
+    /// Cache of other machines to look in: the name of a cache or image, or type=registry|local|s3|azblob|gha,…; may be given
+    /// more than once
     #[arg(long = "cache-from", value_name = "SPEC")]
     cache_from: Vec<String>,
-    /// Where others find what this build used: type=registry|inline|local|s3|azblob,… with mode=max for
+    /// Where others find what this build used: type=registry|inline|local|s3|azblob|gha,… with mode=max for
     /// all steps, mounts=true for cache mounts; may be given more than once
     #[arg(long = "cache-to", value_name = "SPEC")]
     cache_to: Vec<String>,

@@ -11,11 +11,13 @@ use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
 use reqwest::{Method, Response, StatusCode, Url};
 use std::future::Future;
+use std::io::SeekFrom;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 /// Longest without a byte.
 pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -175,7 +177,7 @@ impl Client {
             }
             Body::File { path, size, sent } => {
                 sent.store(0, Ordering::Relaxed);
-                let body = file_body(path, *size, (*sent).clone()).await?;
+                let body = file_body(path, 0..*size, (*sent).clone()).await?;
                 request =
                     request.header(CONTENT_TYPE, "application/octet-stream").header(CONTENT_LENGTH, *size).body(body);
                 Some((*size, *sent))
@@ -222,17 +224,24 @@ async fn while_moving<T>(work: impl Future<Output = T>, size: u64, sent: &Atomic
     }
 }
 
-/// The first `size` bytes of a file, read as they are sent.
-pub(crate) async fn file_body(path: &Path, size: u64, sent: Arc<AtomicU64>) -> Result<reqwest::Body, RegistryError> {
-    let file = tokio::fs::File::open(path)
-        .await
-        .map_err(|source| RegistryError::ReadBlob { path: path.to_owned(), source })?;
-    let stream = futures::stream::try_unfold((file.take(size), sent), |(mut file, sent)| async move {
-        let mut chunk = bytes::BytesMut::with_capacity(UPLOAD_CHUNK);
-        let read = file.read_buf(&mut chunk).await?;
-        sent.fetch_add(read as u64, Ordering::Relaxed);
-        Ok::<_, std::io::Error>((read > 0).then(|| (chunk.freeze(), (file, sent))))
-    });
+/// These bytes of a file, read as they are sent.
+pub(crate) async fn file_body(
+    path: &Path,
+    range: Range<u64>,
+    sent: Arc<AtomicU64>,
+) -> Result<reqwest::Body, RegistryError> {
+    let failed = |source| RegistryError::ReadBlob { path: path.to_owned(), source };
+    let mut file = tokio::fs::File::open(path).await.map_err(failed)?;
+    if range.start > 0 {
+        file.seek(SeekFrom::Start(range.start)).await.map_err(failed)?;
+    }
+    let stream =
+        futures::stream::try_unfold((file.take(range.end - range.start), sent), |(mut file, sent)| async move {
+            let mut chunk = bytes::BytesMut::with_capacity(UPLOAD_CHUNK);
+            let read = file.read_buf(&mut chunk).await?;
+            sent.fetch_add(read as u64, Ordering::Relaxed);
+            Ok::<_, std::io::Error>((read > 0).then(|| (chunk.freeze(), (file, sent))))
+        });
     Ok(reqwest::Body::wrap_stream(stream))
 }
 

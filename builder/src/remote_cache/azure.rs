@@ -6,7 +6,7 @@ use base64::prelude::BASE64_STANDARD;
 use std::time::SystemTime;
 
 /// Of the service's interface.
-const VERSION: &str = "2021-08-06";
+pub(super) const VERSION: &str = "2021-08-06";
 
 /// A container, and who asks.
 #[derive(Clone)]

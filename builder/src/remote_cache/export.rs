@@ -272,7 +272,7 @@ impl Inner {
         let Some(layer) = tree.layers().last() else { return };
         let mut state = self.state();
         for (position, target) in self.targets.iter().enumerate() {
-            let Some(place) = &target.place else { continue };
+            let Some(place) = target.place.as_ref().filter(|place| place.is_known()) else { continue };
             let is_wanted = target.mode == Mode::Max || part == Part::OfResult;
             let id = (position, layer.snapshot.clone());
             // What was made here counts, even if a cache promised the same: it may have broken its promise.

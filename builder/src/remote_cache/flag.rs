@@ -2,6 +2,8 @@
 
 use super::azure::Azure;
 use super::export::{Compress, Mode, OnError, Target};
+use super::gha::{Gha, Unknown};
+use super::gha_service::{Service, Version};
 use super::import::{Mounts, Source};
 use super::layout::Layout;
 use super::objects::{Bucket, Objects};
@@ -9,6 +11,7 @@ use super::place::Place;
 use super::registry::Repository;
 use super::s3::S3;
 use crate::cli::cache_flags::CacheSpec;
+use crate::cli::{csv, filter};
 use crate::export::ExportError;
 use crate::export::attributes::Attributes;
 use crate::image::layers::LayerOptions;
@@ -21,9 +24,18 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use cache::layer::compression::Compression;
 use frontend::reference::{Reference, ReferenceError};
+use reqwest::Url;
+use reqwest::header::HeaderValue;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Semaphore;
+
+/// As for BuildKit.
+const GHA_TIMEOUT: Duration = Duration::from_secs(600);
+/// GitHub counts requests by the minute.
+const GHA_POLICY: RetryPolicy =
+    RetryPolicy { attempts: 6, base: Duration::from_millis(500), longest: Duration::from_secs(120) };
 
 /// A flag that cannot be honoured.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +61,7 @@ pub(super) fn sources(spec: &CacheSpec, world: &World) -> Result<Vec<Source>, Fl
         "registry" => vec![registry(&mut attributes, world)?],
         "s3" => s3(&mut attributes)?,
         "azblob" => azblob(&mut attributes)?,
+        "gha" => vec![gha(&mut attributes)?],
         "local" => {
             let path = attributes.take("src").ok_or_else(|| attributes.missing("src"))?;
             let tag = attributes.take("tag").unwrap_or_else(|| "latest".into());
@@ -60,7 +73,7 @@ pub(super) fn sources(spec: &CacheSpec, world: &World) -> Result<Vec<Source>, Fl
             return Err(attributes.bad("type", "inline", problem).into());
         }
         _ => {
-            let known = "registry, local, s3, azblob";
+            let known = "registry, local, s3, azblob, gha";
             return Err(FlagError::Unknown { direction: "importer", kind: spec.kind.clone(), known });
         }
     };
@@ -90,6 +103,7 @@ pub(super) fn targets(spec: &CacheSpec, image: Option<LayerOptions>, world: &Wor
         "registry" => vec![registry(&mut attributes, world)?],
         "s3" => s3(&mut attributes)?,
         "azblob" => azblob(&mut attributes)?,
+        "gha" => vec![gha(&mut attributes)?],
         "local" => {
             let path = attributes.take("dest").ok_or_else(|| attributes.missing("dest"))?;
             let tag = attributes.take("tag").unwrap_or_else(|| "latest".into());
@@ -97,7 +111,7 @@ pub(super) fn targets(spec: &CacheSpec, image: Option<LayerOptions>, world: &Wor
             vec![Place::Local(Layout { path: absolute(path)?, tag, reset })]
         }
         _ => {
-            let known = "registry, inline, local, s3, azblob";
+            let known = "registry, inline, local, s3, azblob, gha";
             return Err(FlagError::Unknown { direction: "exporter", kind: spec.kind.clone(), known });
         }
     };
@@ -198,6 +212,66 @@ fn azblob(attributes: &mut Attributes) -> Result<Vec<Place>, FlagError> {
     objects(attributes, Bucket::Azure(Arc::new(azure)), 3)
 }
 
+fn gha(attributes: &mut Attributes) -> Result<Place, FlagError> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    for key in ["repository", "ghtoken"] {
+        if attributes.take(key).is_some() {
+            let problem = "kiln asks the cache service itself what is there, and not GitHub's API; leave it out";
+            return Err(attributes.bad(key, "***", problem).into());
+        }
+    }
+    let mut given = |key: &str| attributes.take(key).filter(|text| !text.is_empty());
+    let scope = given("scope").unwrap_or_else(|| "buildkit".into());
+    let (url_v1, url_v2, token) = (given("url"), given("url_v2"), given("token"));
+    let (said, timeout) = (given("version"), given("timeout"));
+    let is_v2 = variable("ACTIONS_CACHE_SERVICE_V2").is_some_and(|text| csv::boolean(&text) == Some(true));
+    let version = match said.as_deref() {
+        Some("1") => Version::V1,
+        Some("2") => Version::V2,
+        Some(other) => return Err(attributes.bad("version", other, "it must be 1 or 2").into()),
+        None if is_v2 => Version::V2,
+        None if url_v2.is_some() && url_v1.is_none() => Version::V2,
+        None if url_v1.is_some() || variable("ACTIONS_CACHE_URL").is_some() => Version::V1,
+        None => Version::V2,
+    };
+    let timeout = match timeout.as_deref() {
+        None => GHA_TIMEOUT,
+        Some(text) => match filter::duration(text) {
+            Some(timeout) if !timeout.is_zero() => timeout,
+            _ => return Err(attributes.bad("timeout", text, "it must be a duration, such as 10m").into()),
+        },
+    };
+    let (key, url, url_variable) = match version {
+        Version::V1 => {
+            let variables = || variable("ACTIONS_CACHE_URL").or_else(|| variable("ACTIONS_RESULTS_URL"));
+            ("url", url_v1.or_else(variables), "ACTIONS_CACHE_URL")
+        }
+        Version::V2 => ("url_v2", url_v2.or_else(|| variable("ACTIONS_RESULTS_URL")), "ACTIONS_RESULTS_URL"),
+    };
+    let (base, token) = match (url, token.or_else(|| variable("ACTIONS_RUNTIME_TOKEN"))) {
+        (Some(url), Some(token)) => (url, token),
+        (url, token) => {
+            let missing = [("ACTIONS_RUNTIME_TOKEN", token.is_none()), (url_variable, url.is_none())];
+            let variables = missing.into_iter().filter(|(_, is_missing)| *is_missing).map(|(name, _)| name).collect();
+            return Ok(Place::Gha(Gha::new(scope, Err(Unknown { variables }), timeout)));
+        }
+    };
+    let url = Url::parse(&format!("{}/", base.trim_end_matches('/'))).ok();
+    let Some(url) = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) else {
+        return Err(attributes.bad(key, &base, "it must be a URL that begins with https:// or http://").into());
+    };
+    let mut authorization = HeaderValue::from_str(&format!("Bearer {token}"))
+        .map_err(|_| attributes.bad("token", "***", "it has a character that no token has"))?;
+    authorization.set_sensitive(true);
+    let host = url.host_str().unwrap_or_default().to_string();
+    let is_local = is_loopback(&host) || host == "[::1]";
+    // Contents may be given from elsewhere. The token does not go along to another host.
+    let redirects = reqwest::redirect::Policy::limited(5);
+    let client = new_client(&host, redirects, is_local).map_err(FlagError::Client)?;
+    let service = Service::new(version, url, authorization, client, GHA_POLICY);
+    Ok(Place::Gha(Gha::new(scope, Ok(service), timeout)))
+}
+
 /// One place for each name, with what all object stores have in common.
 fn objects(attributes: &mut Attributes, bucket: Bucket, attempts: usize) -> Result<Vec<Place>, FlagError> {
     let mut prefix = |key: &str, default: &str| attributes.take(key).unwrap_or_else(|| default.to_string());
@@ -246,9 +320,11 @@ fn title(kind: &str, direction: &str) -> &'static str {
         ("local", "from") => "--cache-from type=local",
         ("s3", "from") => "--cache-from type=s3",
         ("azblob", "from") => "--cache-from type=azblob",
+        ("gha", "from") => "--cache-from type=gha",
         (_, "from") => "--cache-from",
         ("s3", _) => "--cache-to type=s3",
         ("azblob", _) => "--cache-to type=azblob",
+        ("gha", _) => "--cache-to type=gha",
         ("registry", _) => "--cache-to type=registry",
         ("local", _) => "--cache-to type=local",
         ("inline", _) => "--cache-to type=inline",

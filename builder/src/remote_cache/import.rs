@@ -1,7 +1,6 @@
 //! `--cache-from`: records of other machines. The indexes are read before the first step is looked up; a layer is fetched
 //! when a step needs its files, and a record whose layer then cannot be had is forgotten, so that its step runs.
 
-use super::objects::Objects;
 use super::place::{Found, Place};
 use crate::progress::{Outcome, Progress, Vertex, chain};
 use crate::source::image::ImageError;
@@ -200,12 +199,13 @@ impl Imports {
         }
     }
 
-    /// The object store that an origin means, if it means one.
-    pub fn objects(&self, origin: &str) -> Option<Objects> {
-        self.0.sources.iter().find_map(|source| match &source.place {
-            Place::Objects(objects) if objects.name() == origin => Some(objects.clone()),
-            _ => None,
-        })
+    /// The place that an origin means, if only the place itself can fetch from there.
+    pub fn place(&self, origin: &str) -> Option<Place> {
+        let fetches_itself = |place: &&Place| match place {
+            Place::Objects(_) | Place::Gha(_) => place.origin() == origin,
+            Place::Registry(_) | Place::Local(_) => false,
+        };
+        self.0.sources.iter().map(|source| &source.place).find(fetches_itself).cloned()
     }
 
     /// Whether something was lost that [`Imports::take_lost`] has not told yet.

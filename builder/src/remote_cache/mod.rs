@@ -1,7 +1,7 @@
 //! Remote caches (`--cache-from`, `--cache-to`): what other machines have built, and what this one hands on.
 //!
 //! `place.rs` is where a cache is kept, whatever keeps it: `registry.rs` and `layout.rs` hold it as an OCI artefact that
-//! `document.rs` tells from other documents, `objects.rs` in an object store. `import.rs` answers lookups from the indexes that were read; layers are
+//! `document.rs` tells from other documents, `objects.rs` in an object store, `gha.rs` in the cache service of GitHub Actions. `import.rs` answers lookups from the indexes that were read; layers are
 //! fetched by `source/layers.rs` when a step needs their files. `export.rs` carries layers away while the build runs and
 //! writes the index at its end, `inline.rs` writes it into the image itself;
 //! `mounts.rs` takes cache mounts along. `records.rs` joins all this to the store for
@@ -13,6 +13,8 @@ pub mod azure;
 pub mod document;
 pub mod export;
 pub mod flag;
+pub mod gha;
+pub mod gha_service;
 pub mod import;
 pub mod inline;
 pub mod layout;

@@ -24,7 +24,7 @@ use tokio::sync::Semaphore;
 /// Questions for blobs at once.
 const QUESTIONS: usize = 16;
 /// Longest index, in bytes.
-const INDEX_LIMIT: u64 = 64 << 20;
+pub(super) const INDEX_LIMIT: u64 = 64 << 20;
 
 /// An index and its blobs.
 #[derive(Clone)]
@@ -86,17 +86,11 @@ impl Objects {
     }
 
     pub(super) async fn read(&self) -> Result<Reading, PlaceError> {
-        let Some(mut answer) = self.get(&self.index).await? else {
+        let Some(answer) = self.get(&self.index).await? else {
             return Ok(Reading { found: Found::Nothing, version: None });
         };
         let version = answer.headers().get(ETAG).and_then(|tag| tag.to_str().ok()).map(str::to_string);
-        let (url, mut bytes) = (answer.url().clone(), vec![]);
-        while let Some(chunk) = next_chunk(&mut answer, &url).await? {
-            if bytes.len() as u64 + chunk.len() as u64 > INDEX_LIMIT {
-                return Err(RegistryError::TooLarge { url: plain(&url), limit: INDEX_LIMIT }.into());
-            }
-            bytes.extend_from_slice(&chunk);
-        }
+        let bytes = ObjectReader::new(answer).all(INDEX_LIMIT).await?;
         Ok(Reading { found: Found::Cache(Index::parse(&bytes)?), version })
     }
 
@@ -138,7 +132,7 @@ impl Objects {
     /// Opens a blob.
     pub(crate) async fn open(&self, blob: &Descriptor) -> Result<ObjectReader, RegistryError> {
         let answer = self.send(Method::GET, &self.key(&blob.digest), None, Body::Empty).await?;
-        Ok(ObjectReader { url: answer.url().clone(), answer, offset: 0 })
+        Ok(ObjectReader::new(answer))
     }
 
     async fn missing(&self, index: &Index) -> Result<BTreeSet<Digest>, PlaceError> {
@@ -243,7 +237,7 @@ impl Objects {
             Body::Empty => request,
             Body::Bytes(bytes) => request.body(bytes.clone()),
             Body::File(path, blob) => {
-                let body = file_body(path, blob.size, Arc::new(AtomicU64::new(0))).await.map_err(once)?;
+                let body = file_body(path, 0..blob.size, Arc::new(AtomicU64::new(0))).await.map_err(once)?;
                 request.header(CONTENT_LENGTH, blob.size).body(body)
             }
         };
@@ -306,6 +300,22 @@ pub struct ObjectReader {
 }
 
 impl ObjectReader {
+    pub(super) fn new(answer: Response) -> ObjectReader {
+        ObjectReader { url: answer.url().clone(), answer, offset: 0 }
+    }
+
+    /// All bytes, at most `limit`.
+    pub(super) async fn all(mut self, limit: u64) -> Result<Vec<u8>, RegistryError> {
+        let mut bytes = vec![];
+        while let Some(chunk) = self.chunk().await? {
+            if self.offset > limit {
+                return Err(RegistryError::TooLarge { url: plain(&self.url), limit });
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes)
+    }
+
     /// The next bytes, `None` at the end.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, RegistryError> {
         let chunk = next_chunk(&mut self.answer, &self.url).await?;
@@ -320,7 +330,7 @@ impl ObjectReader {
 }
 
 /// What an error says: `Code: Message` of S3 and Azure.
-fn xml_message(text: &str) -> Option<String> {
+pub(super) fn xml_message(text: &str) -> Option<String> {
     let element = |name: &str| {
         let (_, rest) = text.split_once(&format!("<{name}>"))?;
         rest.split_once(&format!("</{name}>")).map(|(inner, _)| inner.lines().next().unwrap_or_default())

@@ -2,9 +2,10 @@
 //! from what else may be under the same name here; see `document.rs`.
 
 use super::document::{self, Kind};
+use super::gha::{Gha, Unknown};
 use super::inline::{self, Inline};
 use super::layout::Layout;
-use super::objects::Objects;
+use super::objects::{ObjectReader, Objects};
 use super::registry::Repository;
 use crate::progress::Vertex;
 use crate::registry::RegistryError;
@@ -15,6 +16,7 @@ use futures::future::BoxFuture;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// A place that holds a cache.
 #[derive(Clone)]
@@ -22,6 +24,7 @@ pub enum Place {
     Registry(Repository),
     Local(Layout),
     Objects(Objects),
+    Gha(Gha),
 }
 
 /// What is at a place.
@@ -69,8 +72,12 @@ pub enum PlaceError {
     Document(#[source] serde_json::Error),
     #[error("a blob cannot be had")]
     Blob(#[source] Box<ImageError>),
-    #[error("an object store has no documents: a bug of kiln")]
+    #[error("a store of objects has no documents: a bug of kiln")]
     NoDocuments,
+    #[error(transparent)]
+    Gha(Unknown),
+    #[error("not done within {} s, which is the `timeout`", after.as_secs())]
+    TimedOut { after: Duration },
     #[error("a thread of the build died")]
     Join(#[from] tokio::task::JoinError),
 }
@@ -101,6 +108,7 @@ impl Place {
             Place::Registry(repository) => repository.name(),
             Place::Local(layout) => layout.name(),
             Place::Objects(objects) => objects.name(),
+            Place::Gha(gha) => gha.name(),
         }
     }
 
@@ -110,6 +118,7 @@ impl Place {
             Place::Registry(_) => "registry",
             Place::Local(_) => "client directory",
             Place::Objects(objects) => objects.kind(),
+            Place::Gha(_) => "GitHub Actions Cache",
         }
     }
 
@@ -119,6 +128,24 @@ impl Place {
             Place::Registry(repository) => repository.origin(),
             Place::Local(layout) => layout.origin(),
             Place::Objects(objects) => objects.name(),
+            Place::Gha(gha) => gha.origin(),
+        }
+    }
+
+    /// Whether it is known where it is. If not, reading and writing say what is missing.
+    pub fn is_known(&self) -> bool {
+        match self {
+            Place::Registry(_) | Place::Local(_) | Place::Objects(_) => true,
+            Place::Gha(gha) => gha.is_known(),
+        }
+    }
+
+    /// Opens a blob of a place whose blobs only it can fetch.
+    pub(crate) async fn open(&self, blob: &Descriptor) -> Result<ObjectReader, RegistryError> {
+        match self {
+            Place::Objects(objects) => objects.open(blob).await,
+            Place::Gha(gha) => gha.open(blob).await,
+            Place::Registry(_) | Place::Local(_) => Err(RegistryError::BadHost(self.origin())),
         }
     }
 
@@ -129,13 +156,16 @@ impl Place {
             Place::Registry(_) => true,
             Place::Local(_) => false,
             Place::Objects(objects) => objects.may_overwrite(),
+            Place::Gha(gha) => gha.may_overwrite(),
         }
     }
 
     /// Reads what is there.
     pub async fn read(&self, vertex: &Vertex) -> Result<Reading, PlaceError> {
-        if let Place::Objects(objects) = self {
-            return objects.read().await;
+        match self {
+            Place::Objects(objects) => return objects.read().await,
+            Place::Gha(gha) => return gha.read().await,
+            Place::Registry(_) | Place::Local(_) => {}
         }
         let (descriptor, bytes) = match self.top().await? {
             Some(top) => top,
@@ -170,6 +200,7 @@ impl Place {
             Place::Registry(repository) => repository.write(index, document::documents(index), over, vertex).await,
             Place::Local(layout) => layout.write(index, document::documents(index), over).await,
             Place::Objects(objects) => objects.write(index, over).await,
+            Place::Gha(gha) => gha.write(index, over).await,
         }
     }
 
@@ -185,6 +216,7 @@ impl Place {
             Place::Registry(repository) => repository.put(blob, origins, open, vertex).await,
             Place::Local(layout) => layout.put(blob, open).await,
             Place::Objects(objects) => objects.put(blob, open).await,
+            Place::Gha(gha) => gha.put(blob, open).await,
         }
     }
 
@@ -206,7 +238,7 @@ impl Place {
         match self {
             Place::Registry(repository) => repository.top().await,
             Place::Local(layout) => layout.top().await,
-            Place::Objects(_) => Ok(None),
+            Place::Objects(_) | Place::Gha(_) => Ok(None),
         }
     }
 
@@ -214,7 +246,7 @@ impl Place {
         match self {
             Place::Registry(repository) => repository.manifest(descriptor).await,
             Place::Local(layout) => layout.small(descriptor).await,
-            Place::Objects(_) => Err(PlaceError::NoDocuments),
+            Place::Objects(_) | Place::Gha(_) => Err(PlaceError::NoDocuments),
         }
     }
 
@@ -222,7 +254,7 @@ impl Place {
         match self {
             Place::Registry(repository) => repository.small(descriptor).await,
             Place::Local(layout) => layout.small(descriptor).await,
-            Place::Objects(_) => Err(PlaceError::NoDocuments),
+            Place::Objects(_) | Place::Gha(_) => Err(PlaceError::NoDocuments),
         }
     }
 }

@@ -238,8 +238,8 @@ impl ImageSource {
     /// Opens a blob where it comes from.
     async fn open(&self, descriptor: &Descriptor, origin: &str) -> Result<Input, ImageError> {
         self.inner.imports.check_alive(origin)?;
-        if let Some(objects) = self.inner.imports.objects(origin) {
-            let opened = Box::pin(objects.open(descriptor)).await;
+        if let Some(place) = self.inner.imports.place(origin) {
+            let opened = Box::pin(place.open(descriptor)).await;
             return opened.map(|reader| Input::Object(Box::new(reader))).map_err(|error| pull_error(origin, error));
         }
         if origin.starts_with('/') {
@@ -257,7 +257,7 @@ impl ImageSource {
 /// Where the bytes of a blob come from.
 enum Input {
     Network(Box<BlobReader>),
-    /// Of an object store.
+    /// Of an object store, or the like.
     Object(Box<ObjectReader>),
     /// Of a layout.
     File(File),
