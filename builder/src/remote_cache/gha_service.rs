@@ -333,7 +333,9 @@ impl Service {
         let asked = retry_after(answer.headers());
         let body = ObjectReader::new(answer).all(ANSWER_LIMIT).await.unwrap_or_default();
         let message = message(&String::from_utf8_lossy(&body)).map(|text| self.without_token(&text));
-        let (method, url, login) = (method.clone(), plain(url), Login::default());
+        // For the advice that follows 401 and 403.
+        let login = Login { user: Some("the token".into()), problems: vec![] };
+        let (method, url) = (method.clone(), plain(url));
         Err((RegistryError::Status { method, url, status, message, login }, asked))
     }
 
