@@ -145,7 +145,7 @@ fn act(options: &BuildOptions, purpose: Purpose<'_>, world: World) -> Result<Res
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start threads")?;
     let result = runtime.block_on(async {
         let world = world;
-        tokio::spawn(cancel_on_signals(world.cancel.clone()));
+        cancel_on_signals(world.cancel.clone());
         match (&options.call, purpose) {
             (Some(call), _) => call::answer(call, options, &world).await.map(Outcome::Answered),
             (None, Purpose::Build) => pipeline::build(options, &world).await.map(Outcome::Built),
@@ -298,22 +298,25 @@ fn write_aside(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The first signal stops the build and lets it clean up, the third ends the program at once.
-async fn cancel_on_signals(cancel: Cancel) {
+/// The first signal stops the build and lets it clean up, the third ends the program at once. Signals are caught from
+/// when this returns, before anything is begun that has to be cleaned up. In a tokio runtime.
+fn cancel_on_signals(cancel: Cancel) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
         return;
     };
-    for count in 1.. {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+    tokio::spawn(async move {
+        for count in 1.. {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            cancel.cancel();
+            if count == 3 {
+                crate::terminal::restore();
+                std::process::exit(i32::from(exit::FAILURE));
+            }
         }
-        cancel.cancel();
-        if count == 3 {
-            crate::terminal::restore();
-            std::process::exit(i32::from(exit::FAILURE));
-        }
-    }
+    });
 }
