@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-/// 32 bytes of SHA-256 that name a computation. Printed, and kept in records, as 64 lower-case hex digits.
+/// 32 bytes of SHA-256 that name a computation. Printed, and written wherever it is kept, as 64 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct CacheKey(pub [u8; 32]);
@@ -65,7 +65,7 @@ impl TryFrom<String> for CacheKey {
     type Error = &'static str;
 
     fn try_from(hex: String) -> Result<CacheKey, &'static str> {
-        CacheKey::from_hex(&hex).ok_or("not 64 hex digits")
+        CacheKey::from_hex(&hex).ok_or("a key has 64 hex digits")
     }
 }
 

@@ -4,6 +4,7 @@
 //! then answered anew, mostly from the record that it has just made.
 
 use crate::graph::{Graph, VertexId};
+use crate::schedule::distinct_inputs;
 use crate::state::{States, VertexState};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,30 +37,28 @@ pub(crate) fn take_back<V>(
     }
     let outputs: BTreeSet<VertexId> =
         touched.iter().copied().filter(|vertex| states.of(*vertex) == VertexState::Finished).collect();
+    for &vertex in &outputs {
+        states.set(vertex, VertexState::Waiting(0));
+    }
     let mut ready = vec![];
     for &vertex in &touched {
-        let inputs = graph.inputs(vertex).iter().map(|edge| edge.vertex).collect::<BTreeSet<_>>();
-        let is_missing = |input: &&VertexId| outputs.contains(input) || states.of(**input) != VertexState::Finished;
-        let waits = inputs.iter().filter(is_missing).count();
         match states.of(vertex) {
-            VertexState::Active if vertex != failed => {
-                stale.insert(vertex);
-            }
-            VertexState::Active | VertexState::Finished => {
-                states.set(vertex, VertexState::Waiting(waits));
-                if waits == 0 {
-                    ready.push(vertex);
-                }
-            }
-            VertexState::Waiting(before) if before < waits => states.set(vertex, VertexState::Waiting(waits)),
-            VertexState::Waiting(_) | VertexState::Stopped => {}
+            VertexState::Active if vertex != failed => drop(stale.insert(vertex)),
+            VertexState::Stopped => {}
+            _ => wait_again(graph, vertex, states, &mut ready),
         }
     }
     TakenBack { outputs, ready }
 }
 
-/// How many of a vertex's inputs are not there.
-pub(crate) fn missing_inputs<V>(graph: &Graph<V>, vertex: VertexId, states: &States) -> usize {
-    let inputs: BTreeSet<VertexId> = graph.inputs(vertex).iter().map(|edge| edge.vertex).collect();
-    inputs.into_iter().filter(|input| states.of(*input) != VertexState::Finished).count()
+/// Has a vertex wait for those of its inputs that are not there; it is `ready` if all are.
+pub(crate) fn wait_again<V>(graph: &Graph<V>, vertex: VertexId, states: &mut States, ready: &mut Vec<VertexId>) {
+    let inputs = distinct_inputs(graph, vertex).into_iter();
+    let waits = inputs.filter(|input| states.of(*input) != VertexState::Finished).count();
+    if states.of(vertex) != VertexState::Waiting(waits) {
+        states.set(vertex, VertexState::Waiting(waits));
+    }
+    if waits == 0 {
+        ready.push(vertex);
+    }
 }

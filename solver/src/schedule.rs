@@ -66,11 +66,7 @@ pub async fn solve<V, S: Steps, R: RecordStore>(
         let Some((vertex, answer)) = active.next().await else { break };
         if stale.remove(&vertex) && failure.is_none() {
             // It is started again when its inputs are there, and until then shown as what it is: at work.
-            let waits = redo::missing_inputs(graph, vertex, &states);
-            states.set(vertex, VertexState::Waiting(waits));
-            if waits == 0 {
-                ready.push(vertex);
-            }
+            redo::wait_again(graph, vertex, &mut states, &mut ready);
             continue;
         }
         if let (Err(Cause::Step(error)), None) = (&answer, &failure) {
@@ -90,13 +86,8 @@ pub async fn solve<V, S: Steps, R: RecordStore>(
                     How::Cached => Event::Cached(vertex),
                 });
                 outputs.insert(vertex, output);
-                for &user in users.get(&vertex).into_iter().flatten() {
-                    let VertexState::Waiting(inputs) = states.of(user) else { continue };
-                    states.set(user, VertexState::Waiting(inputs - 1));
-                    if inputs == 1 && failure.is_none() {
-                        ready.push(user);
-                    }
-                }
+                let waiting = users.get(&vertex).map(Vec::as_slice).unwrap_or_default();
+                ready.extend(one_less(waiting, &mut states).filter(|_| failure.is_none()));
             }
             Err(cause) => {
                 states.set(vertex, VertexState::Stopped);
@@ -110,10 +101,16 @@ pub async fn solve<V, S: Steps, R: RecordStore>(
             }
         }
     }
-    match failure {
-        Some(error) => Err(error),
-        None => Ok(targets.iter().map(|target| outputs[target].clone()).collect()),
-    }
+    failure.map_or_else(|| Ok(targets.iter().map(|target| outputs[target].clone()).collect()), Err)
+}
+
+/// Those who wait have one input less to wait for. Gives those that have all of them.
+fn one_less<'a>(waiting: &'a [VertexId], states: &'a mut States) -> impl Iterator<Item = VertexId> + 'a {
+    waiting.iter().copied().filter(|&user| {
+        let VertexState::Waiting(inputs) = states.of(user) else { return false };
+        states.set(user, VertexState::Waiting(inputs - 1));
+        inputs == 1
+    })
 }
 
 /// Milliseconds from the beginning of each vertex to the end of the last one that waits for it. A vertex that is not known
@@ -148,7 +145,7 @@ fn users_of<V>(graph: &Graph<V>, needed: &BTreeSet<VertexId>) -> BTreeMap<Vertex
 }
 
 /// A vertex may use another's output twice, and waits for it once.
-fn distinct_inputs<V>(graph: &Graph<V>, vertex: VertexId) -> BTreeSet<VertexId> {
+pub(crate) fn distinct_inputs<V>(graph: &Graph<V>, vertex: VertexId) -> BTreeSet<VertexId> {
     graph.inputs(vertex).iter().map(|edge| edge.vertex).collect()
 }
 
