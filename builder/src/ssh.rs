@@ -46,6 +46,13 @@ pub enum SshError {
     NotFound(String),
 }
 
+impl SshError {
+    /// No agent `id`. BuildKit names the default one by nothing.
+    pub fn not_found(id: &str) -> SshError {
+        SshError::NotFound(if id == "default" { String::new() } else { id.to_string() })
+    }
+}
+
 /// The agents that the client offers: sockets, by id.
 #[derive(Clone, Debug, Default)]
 pub struct SshAgents {

@@ -63,7 +63,9 @@ fn take(path: &Path, operation: FlockOperation) -> Result<Option<Claim>, FileErr
         }
         if is_named(&file, path)? {
             // What a holder that died has left in it.
-            file.set_len(0).map_err(FileError::at("empty", path))?;
+            if file.metadata().map_err(FileError::at("look at", path))?.len() > 0 {
+                file.set_len(0).map_err(FileError::at("empty", path))?;
+            }
             return Ok(Some(Claim { path: path.to_owned(), file }));
         }
     }

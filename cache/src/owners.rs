@@ -76,13 +76,12 @@ impl Owners {
         Ok(any.then_some(Owners { layers }))
     }
 
-    /// The owner of `name` in `dir`, at `path` from the root, where the disk has `stat`.
-    pub fn of(&self, dir: BorrowedFd<'_>, name: &CStr, path: &[u8], stat: &Stat) -> Result<Pair, Errno> {
-        let disk = (stat.st_uid, stat.st_gid);
+    /// The owner of `name` in `dir`, at `path` from the root, which is of that kind and on the disk belongs to `disk`.
+    pub fn of(&self, dir: BorrowedFd<'_>, name: &CStr, path: &[u8], kind: FileType, disk: Pair) -> Result<Pair, Errno> {
         if disk != (0, 0) {
             return Ok(disk);
         }
-        match walk::file_type(stat) {
+        match kind {
             FileType::RegularFile | FileType::Directory => {
                 let mut value = [0u8; 32];
                 match rustix::fs::lgetxattr(walk::proc_path(dir, name), OWNER, &mut value[..]) {
@@ -110,7 +109,7 @@ impl Owners {
     }
 }
 
-/// As [`Owners::of`], where there may be none to read.
+/// As [`Owners::of`], where there may be none to read and the disk has `stat`.
 pub(crate) fn of(
     owners: Option<&Owners>,
     dir: BorrowedFd<'_>,
@@ -118,7 +117,14 @@ pub(crate) fn of(
     path: &[u8],
     stat: &Stat,
 ) -> Result<Pair, Errno> {
-    owners.map_or(Ok((stat.st_uid, stat.st_gid)), |owners| owners.of(dir, name, path, stat))
+    let disk = (stat.st_uid, stat.st_gid);
+    owners.map_or(Ok(disk), |owners| owners.of(dir, name, path, walk::file_type(stat), disk))
+}
+
+/// Whether this says that the kernel gives nobody such an owner here: the user namespace has no such id, or a capability
+/// is missing.
+pub fn is_refusal(errno: Errno) -> bool {
+    matches!(errno, Errno::INVAL | Errno::PERM)
 }
 
 /// Gives files of a draft their owners.
@@ -164,27 +170,18 @@ impl OwnerNotes {
                 let State::Kept(list, known) = &mut *state else { return Ok(()) };
                 // What was noted of what was there before is true no more.
                 if plain {
-                    return match rustix::fs::lremovexattr(walk::proc_path(dir, name), OWNER) {
-                        Err(Errno::NODATA | Errno::NOTSUP) => Ok(()),
-                        result => result,
-                    };
+                    return unless_absent(rustix::fs::lremovexattr(walk::proc_path(dir, name), OWNER));
                 }
                 match known.contains_key(path) {
                     true => note(list, known, path, owner),
                     false => Ok(()),
                 }
             }
-            Err(Errno::INVAL | Errno::PERM) => {
+            Err(refusal) if is_refusal(refusal) => {
                 let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
                 self.keep(&mut state)?;
                 if plain {
-                    let value = format!("{}:{}", owner.0, owner.1);
-                    return rustix::fs::lsetxattr(
-                        walk::proc_path(dir, name),
-                        OWNER,
-                        value.as_bytes(),
-                        XattrFlags::empty(),
-                    );
+                    return note_on(dir, name, owner);
                 }
                 let State::Kept(list, known) = &mut *state else { return Ok(()) };
                 note(list, known, path, owner)
@@ -202,16 +199,12 @@ impl OwnerNotes {
                 if let State::Unneeded = *state {
                     return Ok(());
                 }
-                match rustix::fs::fremovexattr(file, OWNER) {
-                    Err(Errno::NODATA | Errno::NOTSUP) => Ok(()),
-                    result => result,
-                }
+                unless_absent(rustix::fs::fremovexattr(file, OWNER))
             }
-            Err(Errno::INVAL | Errno::PERM) => {
+            Err(refusal) if is_refusal(refusal) => {
                 let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
                 self.keep(&mut state)?;
-                let value = format!("{}:{}", owner.0, owner.1);
-                rustix::fs::fsetxattr(file, OWNER, value.as_bytes(), XattrFlags::empty())
+                rustix::fs::fsetxattr(file, OWNER, text(owner).as_bytes(), XattrFlags::empty())
             }
             Err(errno) => Err(errno),
         }
@@ -255,10 +248,7 @@ impl OwnerNotes {
 pub fn set_through_mount(dir: BorrowedFd<'_>, name: &CStr, owner: Pair) -> Result<(), Errno> {
     let (uid, gid) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
     match rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW) {
-        Err(Errno::INVAL | Errno::PERM) => {
-            let value = format!("{}:{}", owner.0, owner.1);
-            rustix::fs::lsetxattr(walk::proc_path(dir, name), OWNER, value.as_bytes(), XattrFlags::empty())
-        }
+        Err(refusal) if is_refusal(refusal) => note_on(dir, name, owner),
         result => result,
     }
 }
@@ -296,6 +286,23 @@ pub fn give_new_files(upper: &Path, below: Option<BorrowedFd<'_>>, owner: Pair) 
     Ok(())
 }
 
+fn text(owner: Pair) -> String {
+    format!("{}:{}", owner.0, owner.1)
+}
+
+/// Notes an owner on a file or directory.
+fn note_on(dir: BorrowedFd<'_>, name: &CStr, owner: Pair) -> Result<(), Errno> {
+    rustix::fs::lsetxattr(walk::proc_path(dir, name), OWNER, text(owner).as_bytes(), XattrFlags::empty())
+}
+
+/// Success if there was no note to remove.
+fn unless_absent(removed: Result<(), Errno>) -> Result<(), Errno> {
+    match removed {
+        Err(Errno::NODATA | Errno::NOTSUP) => Ok(()),
+        result => result,
+    }
+}
+
 fn open_list(path: &Path) -> Result<File, FileError> {
     File::options().create(true).append(true).open(path).map_err(FileError::at("write", path))
 }
@@ -305,7 +312,7 @@ fn errno_of(error: &FileError) -> Errno {
 }
 
 fn note(list: &mut File, known: &mut HashMap<Vec<u8>, Pair>, path: &[u8], owner: Pair) -> Result<(), Errno> {
-    let line = [format!("{}:{}:", owner.0, owner.1).as_bytes(), path, b"\0"].concat();
+    let line = [text(owner).as_bytes(), b":", path, b"\0"].concat();
     list.write_all(&line).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
     known.insert(path.to_vec(), owner);
     Ok(())

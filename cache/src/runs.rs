@@ -53,6 +53,15 @@ impl Store {
         })
     }
 
+    /// How long the run of a key took, in milliseconds, if there is a record of it.
+    pub fn cost_ms(&self, key: &CacheKey) -> Result<Option<u64>, StoreError> {
+        self.inner.db.read("look up how long a step took", |db| {
+            db.prepare_cached("SELECT cost_ms FROM records WHERE key = ?1")?
+                .query_row([&key.0[..]], |row| Ok(row.get::<_, i64>(0)?.max(0) as u64))
+                .optional()
+        })
+    }
+
     /// The name of the step that made a snapshot, if a record still says so.
     pub fn maker_of(&self, snapshot: &SnapshotId) -> Result<Option<String>, StoreError> {
         self.inner.db.read("look up who made a snapshot", |db| {

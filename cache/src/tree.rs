@@ -3,7 +3,7 @@
 use crate::digest::{Descriptor, Digest};
 use serde::{Deserialize, Serialize};
 use solver::key::CacheKey;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Names a snapshot: the folder `snapshots/<id>`. Made from contents, so equal trees on equal parents share one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -39,41 +39,23 @@ pub struct RemoteLayer {
 
 /// A file system: layers, lowest first. Empty for an empty one. Layers are shared with the trees that this one was made
 /// of, and the content is known from the tree below: in a chain of hundreds of steps each step has such a tree.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(from = "Written")]
+#[derive(Clone, Debug, Default)]
 pub struct Tree {
     layers: Vec<Arc<Layer>>,
-    content: CacheKey,
+    /// Once it was asked for.
+    content: OnceLock<CacheKey>,
 }
 
-/// A tree in a record. Those of former versions lack the content.
-#[derive(Deserialize)]
-struct Written {
-    layers: Vec<Arc<Layer>>,
-    content: Option<CacheKey>,
-}
-
-impl From<Written> for Tree {
-    fn from(Written { layers, content }: Written) -> Tree {
-        match content {
-            Some(content) => Tree { layers, content },
-            None => layers.into_iter().collect(),
-        }
-    }
-}
-
-impl Default for Tree {
-    fn default() -> Tree {
-        Tree { layers: vec![], content: EMPTY }
+impl PartialEq for Tree {
+    fn eq(&self, other: &Tree) -> bool {
+        self.layers == other.layers
     }
 }
 
 impl FromIterator<Arc<Layer>> for Tree {
     /// Lowest first.
     fn from_iter<I: IntoIterator<Item = Arc<Layer>>>(layers: I) -> Tree {
-        let layers: Vec<_> = layers.into_iter().collect();
-        let content = layers.iter().fold(EMPTY, |below, layer| stack(&below, &layer.change));
-        Tree { layers, content }
+        Tree { layers: layers.into_iter().collect(), content: OnceLock::new() }
     }
 }
 
@@ -92,14 +74,15 @@ impl Tree {
 
     /// Digest of the whole content: each layer's change hashed onto the digest of those below it. All zero if empty.
     pub fn content(&self) -> CacheKey {
-        self.content
+        let of_layers = || self.layers.iter().fold(CacheKey([0; 32]), |below, layer| stack(&below, &layer.change));
+        *self.content.get_or_init(of_layers)
     }
 
     /// The tree with one more layer on top.
     pub fn with(&self, layer: Layer) -> Tree {
         let mut layers = Vec::with_capacity(self.layers.len() + 1);
         layers.extend(self.layers.iter().cloned());
-        let content = stack(&self.content, &layer.change);
+        let content = stack(&self.content(), &layer.change).into();
         layers.push(Arc::new(layer));
         Tree { layers, content }
     }
@@ -109,9 +92,6 @@ impl Tree {
         self.layers[..count].iter().cloned().collect()
     }
 }
-
-/// Content of nothing.
-const EMPTY: CacheKey = CacheKey([0; 32]);
 
 /// Content id of a layer with this change on top of `below`; its hex form is the layer's [`SnapshotId`].
 pub fn stack(below: &CacheKey, change: &str) -> CacheKey {
@@ -132,11 +112,8 @@ mod tests {
         let collected: Tree = [layer("a"), layer("b")].into_iter().collect();
         assert_eq!(made, collected);
         assert_eq!(made.lowest(1), Tree::from_iter([layer("a")]));
+        assert_eq!(made.content(), collected.content());
         assert_ne!(made.content(), [layer("b"), layer("a")].into_iter().collect::<Tree>().content());
-        let mut text = serde_json::to_value(&made).unwrap();
-        assert_eq!(serde_json::from_value::<Tree>(text.clone()).unwrap(), made);
-        // As former versions wrote it.
-        text.as_object_mut().unwrap().remove("content");
-        assert_eq!(serde_json::from_value::<Tree>(text).unwrap(), made);
+        assert_eq!(Tree::default().content(), CacheKey([0; 32]));
     }
 }

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 pub(crate) const OPAQUE: &str = "user.overlay.opaque";
 
 /// overlayfs' mark of an empty file that is a whiteout (Linux 6.7), for where devices 0:0 are refused: on an overlay.
-pub const WHITEOUT: &str = "user.overlay.whiteout";
+const WHITEOUT: &str = "user.overlay.whiteout";
 
 /// Name of the xattr with a file's capabilities.
 pub(crate) const CAPABILITY: &[u8] = b"security.capability";
@@ -81,8 +81,7 @@ impl Walk {
             }
             let mut stat = stat(self.dir(), &name).map_err(|errno| self.error("look at", errno))?;
             if let Some(owners) = &self.owners {
-                (stat.st_uid, stat.st_gid) = owners
-                    .of(self.dir(), &name, &self.path, &stat)
+                (stat.st_uid, stat.st_gid) = crate::owners::of(Some(owners), self.dir(), &name, &self.path, &stat)
                     .map_err(|errno| self.error("read the owner of", errno))?;
             }
             return Ok(Some(Found { name, stat: Some(stat) }));
@@ -169,16 +168,17 @@ pub(crate) fn open_below_if_any(root: BorrowedFd<'_>, path: &[u8]) -> rustix::io
 /// The entry's own status, not that of what it links to. A whiteout is a device 0:0, whatever it is on the disk.
 pub(crate) fn stat(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<Stat> {
     let mut stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
-    if may_be_whiteout(&stat) && rustix::fs::lgetxattr(proc_path(dir, name), WHITEOUT, &mut [0u8; 8][..]).is_ok() {
+    if is_marked_whiteout(dir, name, &stat) {
         stat.st_mode = FileType::CharacterDevice.as_raw_mode();
         stat.st_rdev = 0;
     }
     Ok(stat)
 }
 
-/// Whether a file is one of those that the mark of a whiteout is looked for on.
-pub fn may_be_whiteout(stat: &Stat) -> bool {
-    file_type(stat) == FileType::RegularFile && stat.st_size == 0 && stat.st_mode & 0o7777 == 0
+/// Whether a file, by its name or path below `dir`, is an empty one with the mark of a whiteout.
+pub fn is_marked_whiteout(dir: BorrowedFd<'_>, path: &CStr, stat: &Stat) -> bool {
+    let may_be = file_type(stat) == FileType::RegularFile && stat.st_size == 0 && stat.st_mode & 0o7777 == 0;
+    may_be && rustix::fs::lgetxattr(proc_path(dir, path), WHITEOUT, &mut [0u8; 8][..]).is_ok()
 }
 
 /// Makes a whiteout, in the form that the file system takes.

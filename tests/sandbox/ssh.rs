@@ -80,4 +80,6 @@ fn a_required_agent_that_is_missing_stops_the_build() {
         "Dockerfile:2",
         "--ssh deploy=SOCKET",
     ]);
+    let context = Tree::dockerfile("FROM busybox\nRUN --mount=type=ssh,required true\n");
+    Kiln::new().build(&context).fails().says(&["no SSH key \"\" forwarded from the client", "--ssh default;"]);
 }

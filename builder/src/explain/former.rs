@@ -58,8 +58,7 @@ impl Formers {
 
     /// How long the latest run of a step of this name took, in milliseconds.
     pub fn expected_ms(&self, store: &Store, name: &str) -> Result<Option<u64>, StoreError> {
-        let Some(run) = self.by_name.get(name).map(|position| &self.runs[*position]) else { return Ok(None) };
-        Ok(store.lookup(&run.key)?.map(|record| record.cost_ms))
+        self.by_name.get(name).map_or(Ok(None), |position| store.cost_ms(&self.runs[*position].key))
     }
 
     /// The former run that is nearest to the step `name`. `names` are those of all steps of this build; `explain` says

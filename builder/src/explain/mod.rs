@@ -190,18 +190,12 @@ impl Reasons {
         self.inner.used(|used| used.insert(vertex, Used { key, ran: true, ended: false }));
         let asked = asked(graph, vertex, recipe.clone(), miss);
         let inner = self.inner.clone();
-        let found = tokio::task::spawn_blocking(move || inner.why(&asked)).await;
-        let unknown = Why::because(key, Cause::NeverBuilt);
-        let why = match found {
+        let why = match tokio::task::spawn_blocking(move || inner.why(&asked)).await {
             Ok(Ok(why)) => why,
             // Nobody builds in order to be told why.
-            Ok(Err(error)) => {
-                tracing::warn!(?error, "cannot tell why a step runs");
-                unknown
-            }
-            Err(error) => {
-                tracing::warn!(?error, "cannot tell why a step runs");
-                unknown
+            failed => {
+                tracing::warn!(?failed, "cannot tell why a step runs");
+                Why::because(key, Cause::NeverBuilt)
             }
         };
         self.inner.say(vertex, why)

@@ -2,6 +2,7 @@
 
 use super::SandboxError;
 use super::rootfs::{self, Access};
+use cache::owners::is_refusal;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
@@ -112,8 +113,8 @@ pub(crate) fn own(fs: &OwnedFd, name: &str, mode: u32, owner: (u32, u32)) -> Res
         let (uid, gid) = (rustix::fs::Uid::from_raw(owner.0), rustix::fs::Gid::from_raw(owner.1));
         match rustix::fs::chownat(fs, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW) {
             // With one id all that runs has it, and may read the file whoever it was meant for.
-            Ok(()) | Err(Errno::INVAL | Errno::PERM) => {}
-            Err(errno) => return Err(SandboxError::path("set the owner of", name)(errno)),
+            Err(errno) if !is_refusal(errno) => return Err(SandboxError::path("set the owner of", name)(errno)),
+            _ => {}
         }
     }
     rustix::fs::chmodat(fs, name, Mode::from_raw_mode(mode & 0o7777), AtFlags::empty())

@@ -65,6 +65,12 @@ pub enum SandboxError {
     Threads,
 }
 
+impl From<cache::FileError> for SandboxError {
+    fn from(cache::FileError { verb, path, source }: cache::FileError) -> SandboxError {
+        SandboxError::Path { verb, path, source }
+    }
+}
+
 impl SandboxError {
     /// For `map_err`.
     pub(crate) fn path<E: Into<io::Error>>(

@@ -36,6 +36,26 @@ pub(crate) enum First {
     Init,
 }
 
+/// What can be limited, by docker's names for it (docker run, `--ulimit`).
+pub(crate) const RESOURCES: [(&str, Resource); 16] = [
+    ("as", Resource::As),
+    ("core", Resource::Core),
+    ("cpu", Resource::Cpu),
+    ("data", Resource::Data),
+    ("fsize", Resource::Fsize),
+    ("locks", Resource::Locks),
+    ("memlock", Resource::Memlock),
+    ("msgqueue", Resource::Msgqueue),
+    ("nice", Resource::Nice),
+    ("nofile", Resource::Nofile),
+    ("nproc", Resource::Nproc),
+    ("rss", Resource::Rss),
+    ("rtprio", Resource::Rtprio),
+    ("rttime", Resource::Rttime),
+    ("sigpending", Resource::Sigpending),
+    ("stack", Resource::Stack),
+];
+
 /// One thing to do. Paths are in the root, which `Pivot` makes the child's own.
 #[derive(Debug)]
 pub(crate) enum Operation {

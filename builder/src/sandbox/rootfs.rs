@@ -49,6 +49,11 @@ pub fn work_folder(parent: &Path) -> Result<PathBuf, SandboxError> {
     }
 }
 
+/// What `lowers` (lowest first) show together, to be read; `None` for none.
+pub fn view(lowers: &[PathBuf]) -> Result<Option<OwnedFd>, SandboxError> {
+    if lowers.is_empty() { Ok(None) } else { overlay(lowers, None).map(Some) }
+}
+
 /// Views of stacks for a program that may not mount; each is made once.
 static MERGED: OnceLock<Merged> = OnceLock::new();
 
@@ -79,11 +84,7 @@ impl Merged {
         }
         let path = self.folder.join(format!("view-{}", views.len()));
         std::fs::create_dir(&path).map_err(SandboxError::path("create", &path))?;
-        cache::snapshot::native::merge(lowers, &path, How::Link, &[]).map_err(|error| SandboxError::Path {
-            verb: error.verb,
-            path: error.path,
-            source: error.source,
-        })?;
+        cache::snapshot::native::merge(lowers, &path, How::Link, &[])?;
         views.insert(lowers.to_vec(), path.clone());
         open(&path)
     }

@@ -5,12 +5,12 @@
 //! `Answer` out. If the program ends, or wants the step to end, the supervisor gets SIGTERM.
 
 use super::child;
-use super::plan::{First, Operation, Plan};
+use super::plan::{First, Operation, Plan, RESOURCES};
 use super::spawn::Exit;
 use super::{SandboxError, capability, seccomp, syscall};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions};
+use rustix::process::{Pid, Rlimit, Signal, WaitOptions};
 use rustix::thread::{CapabilitySet, Gid, Uid};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -239,8 +239,8 @@ fn plan(request: &Request) -> Result<Plan, Errno> {
     let mut operations =
         vec![Operation::Session, Operation::Chroot(0), Operation::Folder(text(request.cwd.as_os_str().as_bytes())?)];
     for (number, soft, hard) in &request.limits {
-        let resource = resource(*number).ok_or(Errno::INVAL)?;
-        operations.push(Operation::Limit(resource, Rlimit { current: *soft, maximum: *hard }));
+        let (_, resource) = RESOURCES.iter().find(|(_, known)| *known as u32 == *number).ok_or(Errno::INVAL)?;
+        operations.push(Operation::Limit(*resource, Rlimit { current: *soft, maximum: *hard }));
     }
     operations.extend([Operation::Umask(0o022), Operation::Streams([1, 2, 3])]);
     let own = rustix::thread::capabilities(None)?;
@@ -262,28 +262,6 @@ fn plan(request: &Request) -> Result<Plan, Errno> {
     let programs = request.programs.iter().map(|path| text(path.as_os_str().as_bytes())).collect::<Result<_, _>>()?;
     let command = syscall::Command::new(programs, strings(&request.args)?, strings(&request.env)?);
     Ok(Plan { namespaces: 0, operations, fds, command, first: First::Command })
-}
-
-fn resource(number: u32) -> Option<Resource> {
-    const ALL: [Resource; 16] = [
-        Resource::Cpu,
-        Resource::Fsize,
-        Resource::Data,
-        Resource::Stack,
-        Resource::Core,
-        Resource::Rss,
-        Resource::Nproc,
-        Resource::Nofile,
-        Resource::Memlock,
-        Resource::As,
-        Resource::Locks,
-        Resource::Sigpending,
-        Resource::Msgqueue,
-        Resource::Nice,
-        Resource::Rtprio,
-        Resource::Rttime,
-    ];
-    ALL.into_iter().find(|resource| *resource as u32 == number)
 }
 
 /// Kills all that is left below this process, until there is nothing: orphans come to it, since it is their reaper.

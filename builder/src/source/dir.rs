@@ -137,11 +137,7 @@ pub fn list(root: BorrowedFd<'_>, path: &[u8]) -> Result<Vec<Entry>, Errno> {
 
 /// Whether a file is a whiteout by its mark.
 fn is_marked(dir: BorrowedFd<'_>, path: &[u8], stat: &Stat) -> bool {
-    let has_mark = || {
-        let path = CString::new(path).map(|path| walk::proc_path(dir, &path));
-        path.is_ok_and(|path| rustix::fs::lgetxattr(path, walk::WHITEOUT, &mut [0u8; 8][..]).is_ok())
-    };
-    walk::may_be_whiteout(stat) && has_mark()
+    CString::new(path).is_ok_and(|path| walk::is_marked_whiteout(dir, &path, stat))
 }
 
 /// `dir/name`; `name` alone in the root.

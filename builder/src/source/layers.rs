@@ -417,13 +417,8 @@ fn finish(
     }
     if deferred != Deferred::default() {
         let failed = |source| ImageError::Unpack { digest: digest.clone(), source };
-        let lower = match lowers {
-            [] => None,
-            lowers => {
-                let mounted = crate::sandbox::rootfs::overlay(lowers, None);
-                Some(mounted.map_err(|source| ImageError::Mount { digest: digest.clone(), source })?)
-            }
-        };
+        let lower = crate::sandbox::rootfs::view(lowers)
+            .map_err(|source| ImageError::Mount { digest: digest.clone(), source })?;
         let lower = lower.as_ref().map(AsFd::as_fd);
         let owners = Owners::read(lowers).map_err(StoreError::from)?;
         finish_deferred(draft.upper(), &deferred, lower, owners.as_ref()).map_err(failed)?;

@@ -6,10 +6,12 @@
 
 use crate::remote_cache::mounts::MountTravel;
 use crate::sandbox::SandboxError;
+use cache::owners::is_refusal;
 use frontend::op::Sharing;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
+use solver::key::hex;
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -116,8 +118,7 @@ pub(super) async fn acquire(
 /// Where the directories of a cache are, and what is said about it.
 fn folder_of(root: &Path, key: &CacheIdentity<'_>) -> Result<(PathBuf, Vec<u8>), SandboxError> {
     let about = serde_json::to_vec(key).map_err(SandboxError::path("describe the cache mount at", root))?;
-    let name: String = Sha256::digest(&about).iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok((root.join(name), about))
+    Ok((root.join(hex(&Sha256::digest(&about))), about))
 }
 
 /// Moves the directory aside first: a step of another build may be using it, and goes on doing so.
@@ -173,7 +174,7 @@ fn begin(
     if key.uid.is_some() || key.gid.is_some() {
         match std::os::unix::fs::chown(&new, key.uid.or(Some(0)), key.gid.or(Some(0))) {
             // With one id all that runs has it, and may write whoever the cache was meant for.
-            Err(refused) if matches!(Errno::from_io_error(&refused), Some(Errno::INVAL | Errno::PERM)) => {}
+            Err(refused) if Errno::from_io_error(&refused).is_some_and(is_refusal) => {}
             result => result.map_err(error("set the owner of"))?,
         }
     }

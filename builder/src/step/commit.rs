@@ -34,10 +34,7 @@ pub enum CommitError {
 
 /// Gives what a step made to `owner`, as whom it would have run if this machine had the id.
 pub fn give_new_files(draft: &Draft, lowers: &[PathBuf], owner: (u32, u32)) -> Result<(), CommitError> {
-    let view = match lowers {
-        [] => None,
-        lowers => Some(rootfs::overlay(lowers, None)?),
-    };
+    let view = rootfs::view(lowers)?;
     OwnerNotes::mark(draft.upper())?;
     Ok(cache::owners::give_new_files(draft.upper(), view.as_ref().map(|view| view.as_fd()), owner)?)
 }
@@ -52,10 +49,7 @@ pub fn commit(
     writer: Writer,
 ) -> Result<Layer, CommitError> {
     if writer == Writer::Overlay {
-        let view = match lowers {
-            [] => None,
-            lowers => Some(rootfs::overlay(lowers, None)?),
-        };
+        let view = rootfs::view(lowers)?;
         let owners = Owners::read(lowers)?;
         if owners.is_some() {
             // What was copied up or renamed brought its owner along.

@@ -2,8 +2,8 @@
 
 use super::mount_point;
 use crate::sandbox::SandboxError;
+use cache::owners::is_refusal;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Timespec, Timestamps};
-use rustix::io::Errno;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -54,8 +54,8 @@ fn copy_entry(from: BorrowedFd<'_>, name: &Path, to: &Path) -> Result<(), Sandbo
     let (uid, gid) = (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
     match rustix::fs::chownat(CWD, to, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW) {
         // An owner that cannot be had here: what a cache begins with is in no layer.
-        Ok(()) | Err(Errno::INVAL | Errno::PERM) => {}
-        Err(errno) => return Err(error("set the owner of")(errno)),
+        Err(errno) if !is_refusal(errno) => return Err(error("set the owner of")(errno)),
+        _ => {}
     }
     if kind != FileType::Symlink {
         rustix::fs::chmod(to, mode).map_err(error("set the mode of"))?;

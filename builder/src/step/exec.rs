@@ -200,7 +200,7 @@ impl ExecError {
 }
 
 fn ssh_help(id: &str) -> String {
-    let flag = if id == "default" { "--ssh default".to_string() } else { format!("--ssh {id}=SOCKET") };
+    let flag = if id.is_empty() { "--ssh default".to_string() } else { format!("--ssh {id}=SOCKET") };
     format!("forward an agent with {flag}; `ssh-add -l` shows what keys the agent of SSH_AUTH_SOCK has")
 }
 
@@ -250,12 +250,7 @@ async fn run_to_end(
             return Err(failed(exec, input, 1, false, false));
         }
     };
-    let secrets = secret_values(exec, &input.secrets)?;
-    let file = LogFile::new(input.log.clone());
-    let mut logs = [Stream::Stdout, Stream::Stderr].map(|stream| {
-        let redactor = Redactor::new(secrets.iter().map(Vec::as_slice));
-        StepLog::new(vertex.clone(), stream, redactor, file.clone())
-    });
+    let mut logs = logs(exec, input, vertex)?;
     let [out_log, err_log] = &mut logs;
     // All that could write there is in the pid namespace, so the pipes end when the process does.
     let (exit, (), crashed) = tokio::join!(
@@ -269,11 +264,16 @@ async fn run_to_end(
     let usage = setup.cgroup.usage();
     if code != 0 {
         logs.iter_mut().for_each(StepLog::failed);
-        // The exit code alone does not tell: often it is that of a program that waited for the one that crashed.
-        let crashed_emulated = emulator::is_foreign(&exec.platform) && (crashed || code == 139);
+        let crashed_emulated = crashed_emulated(exec, crashed, code);
         return Err(failed(exec, input, code, usage.out_of_memory, crashed_emulated));
     }
     Ok(ExecOutcome { cpu_time_us: usage.cpu_time_us, memory_peak_bytes: usage.memory_peak_bytes, owner: setup.owner })
+}
+
+/// Whether a program crashed in the emulator; `said` is whether the output says so. The exit code alone does not tell:
+/// often it is that of a program that waited for the one that crashed.
+pub(super) fn crashed_emulated(exec: &Exec, said: bool, code: i32) -> bool {
+    emulator::is_foreign(&exec.platform) && (said || code == 139)
 }
 
 pub(super) fn failed(
@@ -313,8 +313,18 @@ pub(super) fn as_only_user(user: User, input: &ExecInput, vertex: &Vertex) -> (U
     (User { uid: 0, gid: 0, groups: vec![0], home: user.home }, Some(owner))
 }
 
+/// Where output and error go.
+pub(super) fn logs(exec: &Exec, input: &ExecInput, vertex: &Vertex) -> Result<[StepLog; 2], SecretError> {
+    let secrets = secret_values(exec, &input.secrets)?;
+    let file = LogFile::new(input.log.clone());
+    Ok([Stream::Stdout, Stream::Stderr].map(|stream| {
+        let redactor = Redactor::new(secrets.iter().map(Vec::as_slice));
+        StepLog::new(vertex.clone(), stream, redactor, file.clone())
+    }))
+}
+
 /// What the step must not show.
-pub(super) fn secret_values(exec: &Exec, secrets: &Secrets) -> Result<Vec<Vec<u8>>, SecretError> {
+fn secret_values(exec: &Exec, secrets: &Secrets) -> Result<Vec<Vec<u8>>, SecretError> {
     let mounted = exec.mounts.iter().filter_map(|mount| match &mount.kind {
         MountKind::Secret { id, .. } => Some(id),
         MountKind::Bind { .. } | MountKind::Cache { .. } | MountKind::Tmpfs { .. } | MountKind::Ssh { .. } => None,

@@ -2,20 +2,19 @@
 //! (`lend.rs`); what it changed is then found by comparing (`cache::snapshot::native`). There is no `/proc`, and the
 //! network, users and processes are those that the program has itself.
 
-use super::cache_mount::{self, CacheIdentity, CacheMount};
-use super::copy_tree::copy_tree;
-use super::exec::{self, ExecError, ExecInput, ExecOutcome, MountSource};
-use super::exec_log::{LogFile, StepLog};
+use super::cache_mount::{CacheIdentity, CacheMount};
+use super::exec::{self, ExecError, ExecInput, ExecOutcome};
+use super::exec_log::StepLog;
+use super::exec_mounts::{self, Beginning};
 use super::exec_plan;
 use super::exec_setup;
 use super::lend::{self, Lent, Loan};
 use super::mount_point;
-use super::redact::Redactor;
 use super::user::User;
 use crate::progress::{Stream, Vertex};
 use crate::sandbox::supervise::{self, Answer, Request};
 use crate::sandbox::{SandboxError, devices, emulator, isolation, rootfs};
-use crate::ssh::AgentProxy;
+use crate::ssh::{AgentProxy, SshError};
 use cache::snapshot::native::{self, How, Manifest};
 use frontend::op::{Exec, Mount, MountKind, Network, Security, Sharing};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
@@ -59,10 +58,7 @@ pub(super) async fn run(
     let caches = exec.mounts.iter().any(|mount| matches!(mount.kind, MountKind::Cache { .. }));
     let (lowers, upper) = (input.lowers.clone(), input.upper.clone());
     tokio::task::spawn_blocking(move || {
-        let view = match &lowers[..] {
-            [] => None,
-            lowers => Some(rootfs::overlay(lowers, None)?),
-        };
+        let view = rootfs::view(&lowers)?;
         let below = view.as_ref().map(AsFd::as_fd);
         native::take_changes(&root, below, &manifest, &upper, &exec_plan::OWN_MOUNTS, &elsewhere)?;
         if caches {
@@ -224,46 +220,14 @@ impl Mounts {
         vertex: &Vertex,
     ) -> Result<(), ExecError> {
         let target = Path::new(&mount.target);
-        let from = input.sources.iter().find(|(at, _)| *at == position).map(|(_, source)| source);
         match &mount.kind {
             MountKind::Bind { source, .. } => {
-                let (tree, path) = find(from, source)?;
-                self.lent.lend(target, Loan::Copy { tree: tree.as_fd(), path: &path })
+                let (lowers, source) = exec_mounts::source_of(position, source, input);
+                let tree = rootfs::overlay(lowers, None)?;
+                let found = exec_mounts::find(&tree, source)?;
+                self.lent.lend(target, Loan::Copy { tree: tree.as_fd(), path: &found.path })
             }
-            MountKind::Cache { id, sharing, source, mode, uid, gid, readonly, .. } => {
-                let lowers = from.map_or(&[][..], |from| &from.lowers);
-                let (part, seed) = match lowers {
-                    [] => (PathBuf::new(), None),
-                    _ => {
-                        let (tree, path) = find(from, source)?;
-                        let seed = mount_point::open(tree.as_fd(), &path, OFlags::RDONLY | OFlags::DIRECTORY)
-                            .map_err(SandboxError::path("open", source))?;
-                        (path, Some(seed))
-                    }
-                };
-                let part = part.to_string_lossy();
-                let from = from.map_or("", |from| from.identity.as_str());
-                let key = CacheIdentity { id, from, source: &part, mode: *mode, uid: *uid, gid: *gid };
-                // It is moved, so it is in one place at a time.
-                let sharing = if *sharing == Sharing::Private { Sharing::Private } else { Sharing::Locked };
-                let fill = |to: &Path| seed.as_ref().map_or(Ok(()), |seed| copy_tree(seed.as_fd(), to));
-                if sharing == Sharing::Locked && self.caches.iter().any(|cache| cache.is_of(&input.cache_root, &key)) {
-                    let what = format!("the cache mount {id} twice in one step");
-                    return Err(ExecError::Isolation { what, refused: None });
-                }
-                let cache =
-                    cache_mount::acquire(&input.cache_root, &key, sharing, input.anew.as_deref(), &input.travel, fill)
-                        .await?;
-                let lent = match readonly {
-                    false => self.lent.lend(target, Loan::Folder(&cache.tree)),
-                    true => {
-                        let tree = open_folder(&cache.tree)?;
-                        self.lent.lend(target, Loan::Copy { tree: tree.as_fd(), path: Path::new("") })
-                    }
-                };
-                self.caches.push(cache);
-                lent
-            }
+            MountKind::Cache { .. } => self.lend_cache(position, mount, input).await,
             MountKind::Tmpfs { size_bytes } => {
                 if size_bytes.is_some() {
                     vertex.warn_once("the size of a tmpfs is not limited with --isolation=chroot");
@@ -274,7 +238,11 @@ impl Mounts {
                 let Some(content) = input.secrets.get_for(id, *required)? else { return Ok(()) };
                 self.lent.lend(target, Loan::File { content: &content, mode: *mode, owner: (*uid, *gid) })
             }
-            MountKind::Ssh { id, required, mode, uid, gid } => {
+            MountKind::Ssh { id, required, .. } if !input.ssh.contains(id) => match required {
+                true => Err(SshError::not_found(id).into()),
+                false => Ok(()),
+            },
+            MountKind::Ssh { id, mode, uid, gid, .. } => {
                 let mut proxy = None;
                 let mut make = |path: &Path| -> Result<(), ExecError> {
                     // A socket's path is short.
@@ -284,13 +252,6 @@ impl Mounts {
                     proxy = input.ssh.listen(id, &short)?;
                     lend::own(path, *mode, (*uid, *gid))
                 };
-                if !input.ssh.contains(id) {
-                    let id = if id == "default" { "" } else { id };
-                    return match required {
-                        true => Err(crate::ssh::SshError::NotFound(id.to_string()).into()),
-                        false => Ok(()),
-                    };
-                }
                 self.lent.lend(target, Loan::Made(&mut make))?;
                 self.proxies.extend(proxy);
                 self.ssh_auth_sock.get_or_insert_with(|| mount.target.clone());
@@ -299,24 +260,37 @@ impl Mounts {
         }
     }
 
+    async fn lend_cache(&mut self, position: usize, mount: &Mount, input: &ExecInput) -> Result<(), ExecError> {
+        let MountKind::Cache { id, sharing, source, mode, uid, gid, readonly, .. } = &mount.kind else {
+            return Ok(());
+        };
+        let beginning = Beginning::find(position, source, input)?;
+        let key = CacheIdentity { mode: *mode, uid: *uid, gid: *gid, ..beginning.key(id) };
+        // It is moved, so it is in one place at a time.
+        let sharing = if *sharing == Sharing::Private { Sharing::Private } else { Sharing::Locked };
+        if sharing == Sharing::Locked && self.caches.iter().any(|cache| cache.is_of(&input.cache_root, &key)) {
+            let what = format!("the cache mount {id} twice in one step");
+            return Err(ExecError::Isolation { what, refused: None });
+        }
+        let cache = beginning.acquire(&key, sharing, input).await?;
+        let target = Path::new(&mount.target);
+        let lent = match readonly {
+            false => self.lent.lend(target, Loan::Folder(&cache.tree)),
+            true => {
+                let tree = open_folder(&cache.tree)?;
+                self.lent.lend(target, Loan::Copy { tree: tree.as_fd(), path: Path::new("") })
+            }
+        };
+        self.caches.push(cache);
+        lent
+    }
+
     fn take_back(self) -> Result<std::collections::HashSet<(u64, u64)>, ExecError> {
         // Caches stay locked until they are home.
         let Mounts { lent, caches, proxies, .. } = self;
         let elsewhere = lent.take_back();
         drop((caches, proxies));
         elsewhere
-    }
-}
-
-/// A tree and the path in it that a mount shows.
-fn find(from: Option<&MountSource>, written: &str) -> Result<(OwnedFd, PathBuf), ExecError> {
-    let lowers = from.map_or(&[][..], |from| &from.lowers);
-    let written = from.and_then(|from| from.part.as_deref()).unwrap_or(written);
-    let tree = rootfs::overlay(lowers, None)?;
-    let found = mount_point::resolve(tree.as_fd(), Path::new(written))?;
-    match found.kind {
-        Some(_) => Ok((tree, found.path)),
-        None => Err(ExecError::MountSource { path: written.to_string() }),
     }
 }
 
@@ -339,13 +313,9 @@ async fn execute(
     let cgroup = exec_setup::make_cgroup(exec, input, vertex);
     let [stdout, stderr] = streams(&root.join("dev"))?;
     let program = exec.args.first().map_or("", String::as_str);
-    let limit = |(name, soft, hard): &(String, i64, i64)| {
-        let resource = exec_plan::resource(name).ok_or_else(|| SandboxError::Setup {
-            operation: format!("set the limit {name}"),
-            help: Some("there is no such limit"),
-            source: std::io::ErrorKind::InvalidInput.into(),
-        })?;
-        Ok((resource as u32, u64::try_from(*soft).ok(), u64::try_from(*hard).ok()))
+    let limit = |ulimit: &(String, i64, i64)| {
+        let (resource, limit) = exec_plan::limit(ulimit)?;
+        Ok((resource as u32, limit.current, limit.maximum))
     };
     let request = Request {
         root: root.to_path_buf(),
@@ -360,12 +330,7 @@ async fn execute(
         limits: exec.ulimits.iter().map(limit).collect::<Result<_, SandboxError>>()?,
     };
     let mut process = supervise::start(request, stdout.1, stderr.1).await?;
-    let secrets = exec::secret_values(exec, &input.secrets)?;
-    let file = LogFile::new(input.log.clone());
-    let mut logs = [Stream::Stdout, Stream::Stderr].map(|stream| {
-        let redactor = Redactor::new(secrets.iter().map(Vec::as_slice));
-        StepLog::new(vertex.clone(), stream, redactor, file.clone())
-    });
+    let mut logs = exec::logs(exec, input, vertex)?;
     let [out_log, err_log] = &mut logs;
     // The supervisor ends what else could write there before it answers.
     let (answer, _, crashed) =
@@ -388,7 +353,7 @@ async fn execute(
         logs.iter_mut().for_each(StepLog::failed);
     }
     let (cpu_time_us, memory_peak_bytes) = (usage.cpu_time_us, usage.memory_peak_bytes);
-    let crashed_emulated = emulator::is_foreign(&exec.platform) && (crashed || code == 139);
+    let crashed_emulated = exec::crashed_emulated(exec, crashed, code);
     Ok(Ended { code, out_of_memory: usage.out_of_memory, crashed_emulated, cpu_time_us, memory_peak_bytes })
 }
 

@@ -7,8 +7,8 @@ use super::mount_point::{self, Resolved};
 use crate::sandbox::devices::{own, write_file};
 use crate::sandbox::rootfs::{self, Access};
 use crate::sandbox::{SandboxError, syscall};
-use crate::ssh::AgentProxy;
-use frontend::op::{Exec, Mount, MountKind};
+use crate::ssh::{AgentProxy, SshError};
+use frontend::op::{Exec, Mount, MountKind, Sharing};
 use rustix::fs::{FileType, OFlags};
 use rustix::mount::MountAttrFlags;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -119,10 +119,7 @@ impl Mounts {
                 let path = PathBuf::from(format!("/proc/self/fd/{}/{name}", self.files.as_raw_fd()));
                 match input.ssh.listen(id, &path)? {
                     Some(proxy) => self.proxies.push(proxy),
-                    None if *required => {
-                        let id = if id == "default" { "" } else { id };
-                        return Err(crate::ssh::SshError::NotFound(id.to_string()).into());
-                    }
+                    None if *required => return Err(SshError::not_found(id).into()),
                     None => return Ok(None),
                 }
                 own(&self.files, &name, *mode, (*uid, *gid))?;
@@ -146,29 +143,57 @@ impl Mounts {
         let mount = match former {
             Some(mount) => mount,
             None => {
-                let from = input.sources.iter().find(|(at, _)| *at == position).map(|(_, source)| source);
-                let (lowers, source) = source_of(position, source, input);
-                let (part, seed) = match lowers {
-                    [] => (String::new(), None),
-                    lowers => {
-                        let root = rootfs::overlay(lowers, None)?;
-                        let found = find(&root, source)?;
-                        let part = mount_point::open(root.as_fd(), &found.path, OFlags::RDONLY | OFlags::DIRECTORY)
-                            .map_err(SandboxError::path("open", source))?;
-                        (found.path.to_string_lossy().into_owned(), Some(part))
-                    }
-                };
-                let from = from.map_or("", |from| from.identity.as_str());
-                let key = CacheIdentity { id, from, source: &part, mode: *mode, uid: *uid, gid: *gid };
-                let fill = |to: &Path| seed.as_ref().map_or(Ok(()), |seed| copy_tree(seed.as_fd(), to));
-                cache_mount::acquire(&input.cache_root, &key, *sharing, input.anew.as_deref(), &input.travel, fill)
-                    .await?
+                let beginning = Beginning::find(position, source, input)?;
+                let key = CacheIdentity { mode: *mode, uid: *uid, gid: *gid, ..beginning.key(id) };
+                beginning.acquire(&key, *sharing, input).await?
             }
         };
         let access = if *readonly { Access::ReadOnly } else { Access::ReadWrite };
         let fd = rootfs::bind(&mount.tree, access)?;
         self.caches.push((position, mount));
         Ok(fd)
+    }
+}
+
+/// What a cache mount begins with.
+pub(super) struct Beginning {
+    /// Identity of the tree that it is of; empty for none.
+    from: String,
+    /// Part of that tree.
+    part: String,
+    tree: Option<OwnedFd>,
+}
+
+impl Beginning {
+    /// Of the mount at that position; `written` is the part that it names.
+    pub(super) fn find(position: usize, written: &str, input: &ExecInput) -> Result<Beginning, ExecError> {
+        let from = input.sources.iter().find(|(at, _)| *at == position);
+        let from = from.map_or(String::new(), |(_, source)| source.identity.clone());
+        let (lowers, written) = source_of(position, written, input);
+        if lowers.is_empty() {
+            return Ok(Beginning { from, part: String::new(), tree: None });
+        }
+        let root = rootfs::overlay(lowers, None)?;
+        let found = find(&root, written)?;
+        let tree = mount_point::open(root.as_fd(), &found.path, OFlags::RDONLY | OFlags::DIRECTORY)
+            .map_err(SandboxError::path("open", written))?;
+        Ok(Beginning { from, part: found.path.to_string_lossy().into_owned(), tree: Some(tree) })
+    }
+
+    /// Of the cache `id` that begins so, with nothing said of its root's mode and owner.
+    pub(super) fn key<'a>(&'a self, id: &'a str) -> CacheIdentity<'a> {
+        CacheIdentity { id, from: &self.from, source: &self.part, mode: None, uid: None, gid: None }
+    }
+
+    /// Gets the cache.
+    pub(super) async fn acquire(
+        &self,
+        key: &CacheIdentity<'_>,
+        sharing: Sharing,
+        input: &ExecInput,
+    ) -> Result<CacheMount, SandboxError> {
+        let fill = |to: &Path| self.tree.as_ref().map_or(Ok(()), |tree| copy_tree(tree.as_fd(), to));
+        cache_mount::acquire(&input.cache_root, key, sharing, input.anew.as_deref(), &input.travel, fill).await
     }
 }
 
@@ -180,7 +205,7 @@ fn refill(former: &OwnedFd, fs: &OwnedFd) -> Result<(), SandboxError> {
 }
 
 /// Folders of what the mount at that position shows, and the part of it; `written` where nothing else is known.
-fn source_of<'a>(position: usize, written: &'a str, input: &'a ExecInput) -> (&'a [PathBuf], &'a str) {
+pub(super) fn source_of<'a>(position: usize, written: &'a str, input: &'a ExecInput) -> (&'a [PathBuf], &'a str) {
     let source = input.sources.iter().find(|(at, _)| *at == position);
     source.map_or((&[], written), |(_, source)| (&source.lowers, source.part.as_deref().unwrap_or(written)))
 }
@@ -209,7 +234,7 @@ fn bind(lowers: &[PathBuf], source: &str, readonly: bool, scratch: &Path) -> Res
 }
 
 /// Where `source` is in a tree.
-fn find(tree: &OwnedFd, source: &str) -> Result<Resolved, ExecError> {
+pub(super) fn find(tree: &OwnedFd, source: &str) -> Result<Resolved, ExecError> {
     let found = mount_point::resolve(tree.as_fd(), Path::new(source))?;
     match found.kind {
         Some(_) => Ok(found),

@@ -4,7 +4,7 @@ use super::exec_mounts::{Content, Mounts, Prepared};
 use super::mount_point::{self, Resolved};
 use super::user::User;
 use crate::sandbox::devices::Devices;
-use crate::sandbox::plan::{First, MountPoint, Operation, Otherwise, Plan, Slot};
+use crate::sandbox::plan::{First, MountPoint, Operation, Otherwise, Plan, RESOURCES, Slot};
 use crate::sandbox::rootfs::{self, Access};
 use crate::sandbox::syscall::Command;
 use crate::sandbox::{SandboxError, capability, emulator, seccomp};
@@ -269,14 +269,9 @@ impl Builder {
         // What is missing now is missing in a mount; in the root it has been made.
         self.push(Operation::Folders(prefixes(Path::new(&exec.cwd))?));
         self.push(Operation::Folder(c_string(exec.cwd.as_bytes())?));
-        for (name, soft, hard) in &exec.ulimits {
-            let limit = |value: i64| u64::try_from(value).ok();
-            let resource = resource(name).ok_or_else(|| SandboxError::Setup {
-                operation: format!("set the limit {name}"),
-                help: Some("there is no such limit"),
-                source: io::ErrorKind::InvalidInput.into(),
-            })?;
-            self.push(Operation::Limit(resource, Rlimit { current: limit(*soft), maximum: limit(*hard) }));
+        for ulimit in &exec.ulimits {
+            let (resource, limit) = limit(ulimit)?;
+            self.push(Operation::Limit(resource, limit));
         }
         self.push(Operation::Umask(0o022));
         let streams = streams.map(|fd| self.slot(fd));
@@ -349,27 +344,16 @@ pub(super) fn programs(program: &str, env: &[String]) -> Vec<PathBuf> {
     folders.map(|folder| Path::new(folder).join(program)).collect()
 }
 
-/// `--ulimit` names (docker run, `--ulimit`).
-pub(super) fn resource(name: &str) -> Option<Resource> {
-    Some(match name {
-        "as" => Resource::As,
-        "core" => Resource::Core,
-        "cpu" => Resource::Cpu,
-        "data" => Resource::Data,
-        "fsize" => Resource::Fsize,
-        "locks" => Resource::Locks,
-        "memlock" => Resource::Memlock,
-        "msgqueue" => Resource::Msgqueue,
-        "nice" => Resource::Nice,
-        "nofile" => Resource::Nofile,
-        "nproc" => Resource::Nproc,
-        "rss" => Resource::Rss,
-        "rtprio" => Resource::Rtprio,
-        "rttime" => Resource::Rttime,
-        "sigpending" => Resource::Sigpending,
-        "stack" => Resource::Stack,
-        _ => return None,
-    })
+/// A `--ulimit`: name, soft and hard limit; a negative one is none.
+pub(super) fn limit((name, soft, hard): &(String, i64, i64)) -> Result<(Resource, Rlimit), SandboxError> {
+    let found = RESOURCES.iter().find(|(known, _)| known == name);
+    let (_, resource) = found.ok_or_else(|| SandboxError::Setup {
+        operation: format!("set the limit {name}"),
+        help: Some("there is no such limit"),
+        source: io::ErrorKind::InvalidInput.into(),
+    })?;
+    let limit = |value: i64| u64::try_from(value).ok();
+    Ok((*resource, Rlimit { current: limit(*soft), maximum: limit(*hard) }))
 }
 
 fn clone_fd(fd: &OwnedFd) -> Result<OwnedFd, SandboxError> {

@@ -5,6 +5,7 @@ use super::exec::ExecError;
 use super::mount_point;
 use crate::sandbox::SandboxError;
 use crate::source::dir;
+use cache::owners::is_refusal;
 use cache::snapshot::native;
 use cache::walk;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Timestamps};
@@ -196,9 +197,10 @@ fn place(full: &Path, loan: Loan<'_>) -> Result<(), ExecError> {
 
 /// Sets owner and mode; an owner that cannot be had is one that nobody here has.
 pub(super) fn own(path: &Path, mode: u32, owner: (u32, u32)) -> Result<(), ExecError> {
-    let refused = |error: &std::io::Error| matches!(Errno::from_io_error(error), Some(Errno::PERM | Errno::INVAL));
     match std::os::unix::fs::lchown(path, Some(owner.0), Some(owner.1)) {
-        Err(error) if !refused(&error) => return Err(SandboxError::path("set the owner of", path)(error).into()),
+        Err(error) if !Errno::from_io_error(&error).is_some_and(is_refusal) => {
+            return Err(SandboxError::path("set the owner of", path)(error).into());
+        }
         _ => {}
     }
     let mode = fs::Permissions::from_mode(mode & 0o7777);

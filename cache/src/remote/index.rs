@@ -34,7 +34,6 @@ pub struct RemoteRecord {
     /// When its layer was made, in milliseconds since 1970. Of several records of a key the first counts.
     pub created: i64,
     /// Content of what it changed (`Layer::change`), 64 hex digits.
-    #[serde(with = "hex")]
     pub change: CacheKey,
     /// How long it ran, in milliseconds.
     pub cost: u64,
@@ -76,7 +75,6 @@ pub struct RemoteMount {
     /// When it was taken, in milliseconds since 1970. The last one counts.
     pub taken: i64,
     /// Digest of its contents.
-    #[serde(with = "hex")]
     pub content: CacheKey,
     /// As a layer.
     pub blob: RemoteBlob,
@@ -119,20 +117,17 @@ pub fn selection_key(content: &CacheKey, selector: &str) -> CacheKey {
 struct Wire {
     version: u32,
     #[serde(default)]
-    records: Vec<(Hex, RemoteRecord)>,
+    records: Vec<(CacheKey, RemoteRecord)>,
     #[serde(default)]
-    selections: Vec<(Hex, Selection)>,
+    selections: Vec<(CacheKey, Selection)>,
     #[serde(default)]
-    mounts: Vec<(Hex, RemoteMount)>,
+    mounts: Vec<(CacheKey, RemoteMount)>,
 }
 
 #[derive(Deserialize)]
 struct WireVersion {
     version: u32,
 }
-
-#[derive(Serialize, Deserialize)]
-struct Hex(#[serde(with = "hex")] CacheKey);
 
 impl Index {
     /// Reads an index.
@@ -147,9 +142,9 @@ impl Index {
         let wire: Wire = serde_json::from_slice(bytes)?;
         let mut index = Index::default();
         // What a faulty writer wrote twice is merged as if two had written it.
-        wire.records.into_iter().for_each(|(key, record)| index.add_record(key.0, record));
-        wire.selections.into_iter().for_each(|(key, selection)| index.add_selection(key.0, selection));
-        wire.mounts.into_iter().for_each(|(key, mount)| index.add_mount(key.0, mount));
+        wire.records.into_iter().for_each(|(key, record)| index.add_record(key, record));
+        wire.selections.into_iter().for_each(|(key, selection)| index.add_selection(key, selection));
+        wire.mounts.into_iter().for_each(|(key, mount)| index.add_mount(key, mount));
         Ok(index)
     }
 
@@ -157,9 +152,9 @@ impl Index {
     pub fn to_bytes(&self) -> Vec<u8> {
         let wire = Wire {
             version: VERSION,
-            records: self.records.iter().map(|(key, record)| (Hex(*key), record.clone())).collect(),
-            selections: self.selections.iter().map(|(key, selection)| (Hex(*key), selection.clone())).collect(),
-            mounts: self.mounts.iter().map(|(key, mount)| (Hex(*key), mount.clone())).collect(),
+            records: self.records.iter().map(|(key, record)| (*key, record.clone())).collect(),
+            selections: self.selections.iter().map(|(key, selection)| (*key, selection.clone())).collect(),
+            mounts: self.mounts.iter().map(|(key, mount)| (*key, mount.clone())).collect(),
         };
         serde_json::to_vec(&wire).expect("an index is plain data")
     }
@@ -266,22 +261,6 @@ fn keep_youngest<V>(map: &mut BTreeMap<CacheKey, V>, most: usize, used: impl Fn(
     ages.sort_unstable_by(|a, b| b.cmp(a));
     let kept: BTreeSet<CacheKey> = ages[..most].iter().map(|(_, key)| *key).collect();
     map.retain(|key, _| kept.contains(key));
-}
-
-/// Keys as hex digits.
-mod hex {
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serializer};
-    use solver::key::CacheKey;
-
-    pub(super) fn serialize<S: Serializer>(key: &CacheKey, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&key.to_hex())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<CacheKey, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        CacheKey::from_hex(&text).ok_or_else(|| D::Error::custom("a key has 64 hex digits"))
-    }
 }
 
 #[cfg(test)]

@@ -60,8 +60,7 @@ impl Dest {
     pub fn open(upper: &Path, base: &[PathBuf]) -> Result<Dest, FileError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = rustix::fs::open(upper, flags, Mode::empty()).map_err(FileError::at("open", upper))?;
-        let notes = OwnerNotes::open(upper).map_err(|error| FileError::at(error.verb, error.path)(error.source))?;
-        Ok(Dest { upper: opened, base: View::open(base)?, notes, opaque: HashSet::new() })
+        Ok(Dest { upper: opened, base: View::open(base)?, notes: OwnerNotes::open(upper)?, opaque: HashSet::new() })
     }
 
     /// The upper dir.

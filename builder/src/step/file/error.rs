@@ -129,6 +129,12 @@ pub struct Missing {
     pub clamped: bool,
 }
 
+impl From<cache::FileError> for FileError {
+    fn from(cache::FileError { verb, path, source }: cache::FileError) -> FileError {
+        FileError::Io { verb, path, source }
+    }
+}
+
 impl FileError {
     /// For `map_err`: `.map_err(FileError::at("open", path))`.
     pub fn at<E: Into<io::Error>>(verb: &'static str, path: impl AsRef<Path>) -> impl FnOnce(E) -> FileError {

@@ -31,8 +31,7 @@ impl View {
             many => rootfs::overlay(many, None)
                 .map_err(|error| FileError::View { layers: many.len(), source: Box::new(error) })?,
         };
-        let read = |error: cache::FileError| FileError::Io { verb: error.verb, path: error.path, source: error.source };
-        Ok(Some(View { root, owners: Owners::read(lowers).map_err(read)? }))
+        Ok(Some(View { root, owners: Owners::read(lowers)? }))
     }
 
     /// The root.
@@ -43,15 +42,8 @@ impl View {
     /// Gives what was found at `path` the owner that it has in the image.
     pub fn own(&self, path: &[u8], mut meta: Meta) -> Result<Meta, Errno> {
         let Some(owners) = &self.owners else { return Ok(meta) };
-        let mut stat = match (meta.uid, meta.gid) {
-            // A stat is what the store knows; only its kind and owner count.
-            (0, 0) => rustix::fs::fstat(&self.root)?,
-            _ => return Ok(meta),
-        };
-        stat.st_mode = meta.kind.as_raw_mode();
-        (stat.st_uid, stat.st_gid) = (0, 0);
         let name = CString::new(if path.is_empty() { b"." } else { path }).map_err(|_| Errno::INVAL)?;
-        (meta.uid, meta.gid) = owners.of(self.root.as_fd(), &name, path, &stat)?;
+        (meta.uid, meta.gid) = owners.of(self.root.as_fd(), &name, path, meta.kind, (meta.uid, meta.gid))?;
         Ok(meta)
     }
 
