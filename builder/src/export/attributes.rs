@@ -11,14 +11,14 @@ use std::collections::BTreeMap;
 
 /// Attributes that have not been taken yet.
 pub struct Attributes {
-    exporter: &'static str,
+    exporter: String,
     values: BTreeMap<String, String>,
 }
 
 impl Attributes {
     /// Of an exporter of that type.
-    pub fn new(exporter: &'static str, values: BTreeMap<String, String>) -> Attributes {
-        Attributes { exporter, values }
+    pub fn new(exporter: impl Into<String>, values: BTreeMap<String, String>) -> Attributes {
+        Attributes { exporter: exporter.into(), values }
     }
 
     /// The value of a key.
@@ -41,7 +41,7 @@ impl Attributes {
     /// An error about a value.
     pub fn bad(&self, key: impl Into<String>, value: &str, problem: impl Into<String>) -> ExportError {
         ExportError::Attribute {
-            exporter: self.exporter,
+            exporter: self.exporter.clone(),
             key: key.into(),
             value: value.into(),
             problem: problem.into(),
@@ -50,7 +50,7 @@ impl Attributes {
 
     /// An error about a missing value.
     pub fn missing(&self, key: &'static str) -> ExportError {
-        ExportError::Missing { exporter: self.exporter, key }
+        ExportError::Missing { exporter: self.exporter.clone(), key }
     }
 
     /// Fails if something was not taken: it would be ignored otherwise.

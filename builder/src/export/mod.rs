@@ -105,11 +105,11 @@ pub enum ExportError {
     #[error("exporter \"{name}\" could not be found; kiln has {known}, registry")]
     UnknownType { name: String, known: String },
     #[error("{exporter} exporter: invalid value \"{value}\" for {key}: {problem}")]
-    Attribute { exporter: &'static str, key: String, value: String, problem: String },
+    Attribute { exporter: String, key: String, value: String, problem: String },
     #[error("{exporter} exporter: unknown attribute {key}")]
-    UnknownAttribute { exporter: &'static str, key: String },
+    UnknownAttribute { exporter: String, key: String },
     #[error("{exporter} exporter: {key} is required")]
-    Missing { exporter: &'static str, key: &'static str },
+    Missing { exporter: String, key: &'static str },
     #[error("docker exporter does not support exporting manifest lists, use the oci exporter instead")]
     DockerIndex,
     #[error("destination {} is a folder, and a file is needed", .0.display())]

@@ -174,23 +174,17 @@ impl Tokens {
         login: &Login,
         request: impl Fn(&Client) -> RequestBuilder,
     ) -> Result<(String, Duration), RegistryError> {
-        let mut failed = 0;
-        loop {
-            let (error, asked) = match request(host.client()).timeout(TOKEN_TIMEOUT).send().await {
-                Err(error) => (transport(&Method::GET, realm, error), None),
-                Ok(answer) => {
-                    let (status, asked) = (answer.status(), retry_after(answer.headers()));
-                    match answer.bytes().await {
-                        Err(error) => (transport(&Method::GET, realm, error), None),
-                        Ok(body) if status.is_success() => return read_token(&body, realm),
-                        Ok(body) => (refused(realm, status, &body, login), asked),
-                    }
-                }
-            };
-            failed += 1;
-            let Some(wait) = self.policy.wait(failed, &error, asked) else { return Err(error) };
-            tokio::time::sleep(wait).await;
-        }
+        let attempt = || async {
+            let answer = request(host.client()).timeout(TOKEN_TIMEOUT).send().await;
+            let answer = answer.map_err(|error| (transport(&Method::GET, realm, error), None))?;
+            let (status, asked) = (answer.status(), retry_after(answer.headers()));
+            let body = answer.bytes().await.map_err(|error| (transport(&Method::GET, realm, error), None))?;
+            match status.is_success() {
+                true => read_token(&body, realm).map_err(|error| (error, None)),
+                false => Err((refused(realm, status, &body, login), asked)),
+            }
+        };
+        self.policy.retry(attempt).await
     }
 }
 

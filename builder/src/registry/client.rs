@@ -5,11 +5,11 @@ use super::auth::{Authorization, Scopes, Tokens};
 use super::credentials::Credentials;
 use super::error::{Login, RegistryError, message, plain, transport};
 use super::hosts::{Endpoint, Hosts};
-use super::retry::{RetryPolicy, retry_after};
+use super::retry::{Failure, RetryPolicy, retry_after};
 use crate::config::Config;
 use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
-use reqwest::{Method, Response, StatusCode, Url};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use std::future::Future;
 use std::io::SeekFrom;
 use std::ops::Range;
@@ -77,9 +77,6 @@ pub(super) enum Body<'a> {
     },
 }
 
-/// A failure and the answer's `Retry-After`.
-type Failure = (RegistryError, Option<Duration>);
-
 impl Client {
     pub fn new(config: &Config, credentials: Credentials, policy: RetryPolicy) -> Client {
         Client { hosts: Hosts::new(config), policy, tokens: Tokens::new(credentials, policy) }
@@ -87,18 +84,11 @@ impl Client {
 
     /// Gives the answer if it is a success, and else an error.
     pub async fn send(&self, ask: &Ask<'_>) -> Result<Response, RegistryError> {
-        let mut failed = 0;
-        loop {
-            let (error, asked) = match self.attempt(ask).await {
-                Ok(response) => return Ok(response),
-                Err(failure) => failure,
-            };
-            failed += 1;
-            let wait = self.policy.wait(failed, &error, asked).filter(|_| ask.effort == Effort::Retry);
-            let Some(wait) = wait else { return Err(error) };
-            tracing::debug!(%error, ?wait, "registry request will be sent again");
-            tokio::time::sleep(wait).await;
-        }
+        let policy = match ask.effort {
+            Effort::Retry => self.policy,
+            Effort::Once => RetryPolicy { attempts: 1, ..self.policy },
+        };
+        policy.retry(|| self.attempt(ask)).await
     }
 
     /// Once, but for what logging in and falling back to plain HTTP take.
@@ -186,10 +176,7 @@ impl Client {
         let failed = |error| transport(&ask.method, url, error);
         let stalled = |after| RegistryError::Stalled { method: ask.method.clone(), url: plain(url), after };
         match progress {
-            None => match tokio::time::timeout(STALL_TIMEOUT, request.send()).await {
-                Ok(result) => result.map_err(failed),
-                Err(_) => Err(stalled(STALL_TIMEOUT)),
-            },
+            None => sent_within(STALL_TIMEOUT, request, &ask.method, url).await,
             Some((size, sent)) => match while_moving(request.send(), size, sent).await {
                 Ok(result) => result.map_err(failed),
                 Err(after) => Err(stalled(after)),
@@ -245,15 +232,37 @@ pub(crate) async fn file_body(
     Ok(reqwest::Body::wrap_stream(stream))
 }
 
+/// Sends a request, and gives its answer if that begins to come in time.
+pub(crate) async fn sent_within(
+    limit: Duration,
+    request: RequestBuilder,
+    method: &Method,
+    url: &Url,
+) -> Result<Response, RegistryError> {
+    match tokio::time::timeout(limit, request.send()).await {
+        Ok(answer) => answer.map_err(|error| transport(method, url, error)),
+        Err(_) => Err(RegistryError::Stalled { method: method.clone(), url: plain(url), after: limit }),
+    }
+}
+
 async fn failure(ask: &Ask<'_>, response: Response, login: Login) -> Failure {
+    failure_of(&ask.method, response, login, message).await
+}
+
+/// What an answer that is no success says; `message` reads its body.
+pub(crate) async fn failure_of(
+    method: &Method,
+    response: Response,
+    login: Login,
+    message: impl FnOnce(&[u8]) -> Option<String>,
+) -> Failure {
     let (status, url, asked) = (response.status(), plain(response.url()), retry_after(response.headers()));
     let body = read_limited(response, ERROR_BODY_LIMIT).await.unwrap_or_default();
-    let error = RegistryError::Status { method: ask.method.clone(), url, status, message: message(&body), login };
-    (error, asked)
+    (RegistryError::Status { method: method.clone(), url, status, message: message(&body), login }, asked)
 }
 
 /// Reads a body of at most `limit` bytes.
-pub(super) async fn read_limited(mut response: Response, limit: u64) -> Result<Vec<u8>, RegistryError> {
+pub(crate) async fn read_limited(mut response: Response, limit: u64) -> Result<Vec<u8>, RegistryError> {
     let url = response.url().clone();
     let mut body = Vec::new();
     while let Some(chunk) = next_chunk(&mut response, &url).await? {

@@ -22,7 +22,28 @@ impl Default for RetryPolicy {
     }
 }
 
+/// Why a request failed, and the answer's `Retry-After`.
+pub type Failure = (RegistryError, Option<Duration>);
+
 impl RetryPolicy {
+    /// Makes a request until it succeeds or cannot.
+    pub async fn retry<T, F: Future<Output = Result<T, Failure>>>(
+        &self,
+        request: impl Fn() -> F,
+    ) -> Result<T, RegistryError> {
+        let mut failed = 0;
+        loop {
+            let (error, asked) = match request().await {
+                Ok(done) => return Ok(done),
+                Err(failure) => failure,
+            };
+            failed += 1;
+            let Some(wait) = self.wait(failed, &error, asked) else { return Err(error) };
+            tracing::debug!(%error, ?wait, "the request will be sent again");
+            tokio::time::sleep(wait).await;
+        }
+    }
+
     /// How long to wait before the next request, `failed` having failed; `None`: give up. `asked` is the answer's
     /// `Retry-After`.
     pub fn wait(&self, failed: u32, error: &RegistryError, asked: Option<Duration>) -> Option<Duration> {

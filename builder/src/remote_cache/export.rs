@@ -465,8 +465,8 @@ async fn add(place: &Place, ours: &mut Index, lost: &BTreeSet<Digest>, vertex: &
         }
         let began = Instant::now();
         match place.write(&merged, reading.version.as_deref(), vertex).await? {
-            Written::Done(_) if !place.may_overwrite() => return Ok(()),
-            Written::Done(_) => {
+            Written::Done if !place.may_overwrite() => return Ok(()),
+            Written::Done => {
                 let pause = SETTLE.max(began.elapsed() * 2).min(SETTLE_LIMIT);
                 tokio::time::sleep(pause.mul_f64(1.0 + fastrand::f64() / 2.0)).await;
             }

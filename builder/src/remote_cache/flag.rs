@@ -56,7 +56,7 @@ pub enum FlagError {
 
 /// A `--cache-from`: several, if it names several.
 pub(super) fn sources(spec: &CacheSpec, world: &World) -> Result<Vec<Source>, FlagError> {
-    let mut attributes = Attributes::new(title(&spec.kind, "from"), spec.attributes.clone());
+    let mut attributes = Attributes::new(format!("--cache-from type={}", spec.kind), spec.attributes.clone());
     let places = match spec.kind.as_str() {
         "registry" => vec![registry(&mut attributes, world)?],
         "s3" => s3(&mut attributes)?,
@@ -87,7 +87,7 @@ pub(super) fn sources(spec: &CacheSpec, world: &World) -> Result<Vec<Source>, Fl
 
 /// A `--cache-to`: several, if it names several.
 pub(super) fn targets(spec: &CacheSpec, image: Option<LayerOptions>, world: &World) -> Result<Vec<Target>, FlagError> {
-    let mut attributes = Attributes::new(title(&spec.kind, "to"), spec.attributes.clone());
+    let mut attributes = Attributes::new(format!("--cache-to type={}", spec.kind), spec.attributes.clone());
     let places = match spec.kind.as_str() {
         "inline" => {
             attributes.finish()?;
@@ -264,7 +264,7 @@ fn gha(attributes: &mut Attributes) -> Result<Place, FlagError> {
         .map_err(|_| attributes.bad("token", "***", "it has a character that no token has"))?;
     authorization.set_sensitive(true);
     let host = url.host_str().unwrap_or_default().to_string();
-    let is_local = is_loopback(&host) || host == "[::1]";
+    let is_local = is_loopback(&host);
     // Contents may be given from elsewhere. The token does not go along to another host.
     let redirects = reqwest::redirect::Policy::limited(5);
     let client = new_client(&host, redirects, is_local).map_err(FlagError::Client)?;
@@ -280,7 +280,7 @@ fn objects(attributes: &mut Attributes, bucket: Bucket, attempts: usize) -> Resu
     let names = prefix("name", "buildkit");
     let uploads = Arc::new(Semaphore::new(number(attributes, "upload_parallelism", 4)?.max(1)));
     let host = bucket.host();
-    let is_local = is_loopback(&host) || host == "[::1]";
+    let is_local = is_loopback(&host);
     let client = new_client(&host, reqwest::redirect::Policy::none(), is_local).map_err(FlagError::Client)?;
     let policy = RetryPolicy { attempts: attempts.max(1) as u32, ..RetryPolicy::default() };
     let names = names.split(';').map(str::trim).filter(|name| !name.is_empty());
@@ -311,25 +311,6 @@ fn registry(attributes: &mut Attributes, world: &World) -> Result<Place, FlagErr
         return Err(attributes.bad("registry.insecure", "true", problem).into());
     }
     Ok(Place::Registry(Repository::new(world.registry.clone(), reference)))
-}
-
-/// For errors.
-fn title(kind: &str, direction: &str) -> &'static str {
-    match (kind, direction) {
-        ("registry", "from") => "--cache-from type=registry",
-        ("local", "from") => "--cache-from type=local",
-        ("s3", "from") => "--cache-from type=s3",
-        ("azblob", "from") => "--cache-from type=azblob",
-        ("gha", "from") => "--cache-from type=gha",
-        (_, "from") => "--cache-from",
-        ("s3", _) => "--cache-to type=s3",
-        ("azblob", _) => "--cache-to type=azblob",
-        ("gha", _) => "--cache-to type=gha",
-        ("registry", _) => "--cache-to type=registry",
-        ("local", _) => "--cache-to type=local",
-        ("inline", _) => "--cache-to type=inline",
-        _ => "--cache-to",
-    }
 }
 
 fn absolute(path: String) -> Result<PathBuf, FlagError> {

@@ -114,13 +114,7 @@ impl Gha {
     /// whoever needs it, and made again.
     pub(super) async fn write(&self, index: &Index, over: Option<&str>) -> Result<Written, PlaceError> {
         let last: u64 = over.and_then(|number| number.parse().ok()).unwrap_or_default();
-        let bytes = index.to_bytes();
-        let descriptor = Descriptor {
-            media_type: cache::remote::index::MEDIA_TYPE.into(),
-            digest: Digest::of(&bytes),
-            size: bytes.len() as u64,
-        };
-        let content = Content::Bytes(bytes.into());
+        let content = Content::Bytes(index.to_bytes().into());
         let (service, prefix) = (self.service()?, index_prefix(&self.0.scope));
         let save = |number: u64| {
             let (key, content) = (format!("{prefix}{number}"), content.clone());
@@ -128,13 +122,13 @@ impl Gha {
         };
         let next = last + 1;
         if let Saved::Done = save(next).await? {
-            return Ok(Written::Done(descriptor));
+            return Ok(Written::Done);
         }
         if self.is_stuck(next) {
             for number in next + 1..next + NUMBERS {
                 if let Saved::Done = save(number).await? {
                     self.state().has_skipped = true;
-                    return Ok(Written::Done(descriptor));
+                    return Ok(Written::Done);
                 }
             }
         }

@@ -4,9 +4,9 @@
 use super::azure;
 use super::objects::{ObjectReader, xml_message};
 use crate::registry::RegistryError;
-use crate::registry::client::{STALL_TIMEOUT, file_body};
-use crate::registry::error::{Login, plain, transport};
-use crate::registry::retry::{RetryPolicy, retry_after};
+use crate::registry::client::{STALL_TIMEOUT, failure_of, file_body, sent_within};
+use crate::registry::error::{Login, plain};
+use crate::registry::retry::{Failure, RetryPolicy};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
@@ -20,7 +20,6 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 
 /// What is sent in one request, at most, in bytes.
 const PART: u64 = 32 << 20;
@@ -283,19 +282,10 @@ impl Service {
 
     /// Gives the answer if it is a success; tries again as the policy says.
     async fn send(&self, ask: &Ask<'_>) -> Result<Response, RegistryError> {
-        let mut failed = 0;
-        loop {
-            let (error, asked) = match self.attempt(ask).await {
-                Ok(answer) => return Ok(answer),
-                Err(failure) => failure,
-            };
-            failed += 1;
-            let Some(wait) = self.policy.wait(failed, &error, asked) else { return Err(error) };
-            tokio::time::sleep(wait).await;
-        }
+        self.policy.retry(|| self.attempt(ask)).await
     }
 
-    async fn attempt(&self, ask: &Ask<'_>) -> Result<Response, (RegistryError, Option<Duration>)> {
+    async fn attempt(&self, ask: &Ask<'_>) -> Result<Response, Failure> {
         let Ask { method, url, .. } = ask;
         let mut request = self.client.request(method.clone(), url.clone());
         for (name, value) in &ask.headers {
@@ -319,24 +309,14 @@ impl Service {
                 request.header(CONTENT_LENGTH, part.end - part.start).body(body)
             }
         };
-        let answer = match tokio::time::timeout(limit, request.send()).await {
-            Ok(answer) => answer.map_err(|error| (transport(method, url, error), None))?,
-            Err(_) => {
-                let (method, url) = (method.clone(), plain(url));
-                return Err((RegistryError::Stalled { method, url, after: limit }, None));
-            }
-        };
-        let status = answer.status();
-        if status.is_success() {
+        let answer = sent_within(limit, request, method, url).await.map_err(|error| (error, None))?;
+        if answer.status().is_success() {
             return Ok(answer);
         }
-        let asked = retry_after(answer.headers());
-        let body = ObjectReader::new(answer).all(ANSWER_LIMIT).await.unwrap_or_default();
-        let message = message(&String::from_utf8_lossy(&body)).map(|text| self.without_token(&text));
         // For the advice that follows 401 and 403.
         let login = Login { user: Some("the token".into()), problems: vec![] };
-        let (method, url) = (method.clone(), plain(url));
-        Err((RegistryError::Status { method, url, status, message, login }, asked))
+        let said = |body: &[u8]| message(&String::from_utf8_lossy(body)).map(|text| self.without_token(&text));
+        Err(failure_of(method, answer, login, said).await)
     }
 
     /// What a server says, should it say the token.
@@ -362,7 +342,7 @@ fn parts(size: u64) -> impl Iterator<Item = Range<u64>> {
 
 /// What the service asks of an entry beside its key.
 fn entry_version() -> String {
-    super::objects::hex(&Sha256::digest(b"kiln cache, version 1"))
+    solver::key::hex(&Sha256::digest(b"kiln cache, version 1"))
 }
 
 /// Whether an entry cannot be reserved, since its key is taken.

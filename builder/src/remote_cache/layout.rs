@@ -113,7 +113,7 @@ impl Layout {
         if self.reset {
             self.sweep(&index)?;
         }
-        Ok(Written::Done(documents.manifest))
+        Ok(Written::Done)
     }
 
     fn blob(&self, digest: &Digest) -> PathBuf {

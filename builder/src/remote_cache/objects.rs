@@ -2,27 +2,24 @@
 //! `azure.rs`.
 
 use super::azure::Azure;
-use super::place::{Found, OpenBlob, PlaceError, Reading, Written};
+use super::place::{Found, OpenBlob, PlaceError, Reading, Written, missing_blobs};
 use super::s3::S3;
 use crate::registry::RegistryError;
-use crate::registry::client::{STALL_TIMEOUT, file_body, next_chunk};
-use crate::registry::error::{Login, plain, transport};
-use crate::registry::retry::{RetryPolicy, retry_after};
+use crate::registry::client::{STALL_TIMEOUT, failure_of, file_body, next_chunk, sent_within};
+use crate::registry::error::{Login, plain};
+use crate::registry::retry::{Failure, RetryPolicy};
 use bytes::Bytes;
 use cache::digest::{Descriptor, Digest};
 use cache::remote::Index;
-use futures::StreamExt;
 use reqwest::header::{CONTENT_LENGTH, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
 use reqwest::{Client, Method, Response, StatusCode, Url};
 use sha2::{Digest as _, Sha256};
-use std::collections::BTreeSet;
+use solver::key::hex;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use tokio::sync::Semaphore;
 
-/// Questions for blobs at once.
-const QUESTIONS: usize = 16;
 /// Longest index, in bytes.
 pub(super) const INDEX_LIMIT: u64 = 64 << 20;
 
@@ -101,17 +98,12 @@ impl Objects {
             None => (IF_NONE_MATCH, "*".to_string()),
         };
         let bytes = index.to_bytes();
-        let descriptor = Descriptor {
-            media_type: cache::remote::index::MEDIA_TYPE.into(),
-            digest: Digest::of(&bytes),
-            size: bytes.len() as u64,
-        };
-        let missing = self.missing(index).await?;
+        let missing = missing_blobs(index, |digest| async move { self.has(&digest).await }).await?;
         if !missing.is_empty() {
             return Ok(Written::Missing(missing));
         }
         match self.send(Method::PUT, &self.index, Some(condition), Body::Bytes(bytes.into())).await {
-            Ok(_) => Ok(Written::Done(descriptor)),
+            Ok(_) => Ok(Written::Done),
             Err(error) if error.status().is_some_and(|status| matches!(status.as_u16(), 409 | 412)) => {
                 Ok(Written::Changed)
             }
@@ -133,20 +125,6 @@ impl Objects {
     pub(crate) async fn open(&self, blob: &Descriptor) -> Result<ObjectReader, RegistryError> {
         let answer = self.send(Method::GET, &self.key(&blob.digest), None, Body::Empty).await?;
         Ok(ObjectReader::new(answer))
-    }
-
-    async fn missing(&self, index: &Index) -> Result<BTreeSet<Digest>, PlaceError> {
-        let blobs: Vec<Digest> = index.blobs().into_keys().collect();
-        let asked = blobs.into_iter().map(|digest| async move {
-            let has = self.has(&digest).await?;
-            Ok::<_, RegistryError>((!has).then_some(digest))
-        });
-        let answers: Vec<_> = futures::stream::iter(asked).buffer_unordered(QUESTIONS).collect().await;
-        let mut missing = BTreeSet::new();
-        for answer in answers {
-            missing.extend(answer?);
-        }
-        Ok(missing)
     }
 
     async fn has(&self, digest: &Digest) -> Result<bool, RegistryError> {
@@ -177,19 +155,13 @@ impl Objects {
         condition: Option<(HeaderName, String)>,
         body: Body,
     ) -> Result<Response, RegistryError> {
-        let mut failed = 0;
-        loop {
-            let url = self.bucket.url(key)?;
-            let (error, asked) = match self.attempt(&method, &url, condition.as_ref(), &body).await {
-                Ok(answer) => return Ok(answer),
-                Err(failure) => failure,
-            };
-            failed += 1;
-            if failed == 1 && method == Method::PUT && self.make_container(&error).await? {
-                continue;
+        let url = self.bucket.url(key)?;
+        let request = || self.attempt(&method, &url, condition.as_ref(), &body);
+        match self.policy.retry(request).await {
+            Err(error) if method == Method::PUT && self.make_container(&error).await? => {
+                self.policy.retry(request).await
             }
-            let Some(wait) = self.policy.wait(failed, &error, asked) else { return Err(error) };
-            tokio::time::sleep(wait).await;
+            answer => answer,
         }
     }
 
@@ -215,7 +187,7 @@ impl Objects {
         url: &Url,
         condition: Option<&(HeaderName, String)>,
         body: &Body,
-    ) -> Result<Response, (RegistryError, Option<std::time::Duration>)> {
+    ) -> Result<Response, Failure> {
         let once = |error| (error, None);
         let (length, sha256) = match body {
             Body::Empty => (0, hex(&Sha256::digest(b""))),
@@ -243,23 +215,11 @@ impl Objects {
         };
         // Of an upload, no more is known than that it goes on.
         let limit = STALL_TIMEOUT * if matches!(body, Body::File(..)) { 60 } else { 1 };
-        let answer = match tokio::time::timeout(limit, request.send()).await {
-            Ok(answer) => answer.map_err(|error| once(transport(method, url, error)))?,
-            Err(_) => {
-                return Err(once(RegistryError::Stalled { method: method.clone(), url: plain(url), after: limit }));
-            }
-        };
-        let status = answer.status();
-        if status.is_success() {
+        let answer = sent_within(limit, request, method, url).await.map_err(once)?;
+        if answer.status().is_success() {
             return Ok(answer);
         }
-        let asked = retry_after(answer.headers());
-        let text = answer.text().await.unwrap_or_default();
-        let message = xml_message(&text);
-        Err((
-            RegistryError::Status { method: method.clone(), url: plain(url), status, message, login: Login::default() },
-            asked,
-        ))
+        Err(failure_of(method, answer, Login::default(), |body| xml_message(&String::from_utf8_lossy(body))).await)
     }
 }
 
@@ -351,11 +311,6 @@ pub(super) fn hmac(key: &[u8], message: &[u8]) -> [u8; 32] {
     }
     let inner = Sha256::new().chain_update(block.map(|byte| byte ^ 0x36)).chain_update(message).finalize();
     Sha256::new().chain_update(block.map(|byte| byte ^ 0x5c)).chain_update(inner).finalize().into()
-}
-
-/// Lower-case hex digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    solver::key::hex(bytes)
 }
 
 /// A path in a URL, percent-encoded but for `/` and what RFC 3986 leaves unreserved.

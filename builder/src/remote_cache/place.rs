@@ -13,6 +13,7 @@ use crate::source::image::ImageError;
 use cache::digest::{Descriptor, Digest};
 use cache::remote::{Index, IndexError};
 use futures::future::BoxFuture;
+use futures::{StreamExt, TryStreamExt};
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
@@ -50,7 +51,7 @@ pub struct Reading {
 /// What came of writing an index.
 #[derive(Debug)]
 pub enum Written {
-    Done(Descriptor),
+    Done,
     /// Somebody else has written meanwhile.
     Changed,
     /// Blobs that the index names are not there.
@@ -72,8 +73,6 @@ pub enum PlaceError {
     Document(#[source] serde_json::Error),
     #[error("a blob cannot be had")]
     Blob(#[source] Box<ImageError>),
-    #[error("a store of objects has no documents: a bug of kiln")]
-    NoDocuments,
     #[error(transparent)]
     Gha(Unknown),
     #[error("not done within {} s, which is the `timeout`", after.as_secs())]
@@ -88,16 +87,13 @@ impl PlaceError {
         let path = path.into();
         move |source| PlaceError::Io { verb, path, source }
     }
-
-    /// Whether no server answered at all.
-    pub fn is_unreachable(&self) -> bool {
-        matches!(self, PlaceError::Registry(RegistryError::Connect { .. } | RegistryError::Stalled { .. }))
-    }
 }
 
 /// The file that a blob is in, fetched first if need be.
 pub type OpenBlob<'a> = dyn Fn(Descriptor) -> BoxFuture<'a, Result<PathBuf, ImageError>> + Send + Sync + 'a;
 
+/// Questions for blobs at once.
+const QUESTIONS: usize = 16;
 /// Images of an index that are looked at for records.
 const IMAGES_LIMIT: usize = 32;
 
@@ -163,35 +159,11 @@ impl Place {
     /// Reads what is there.
     pub async fn read(&self, vertex: &Vertex) -> Result<Reading, PlaceError> {
         match self {
-            Place::Objects(objects) => return objects.read().await,
-            Place::Gha(gha) => return gha.read().await,
-            Place::Registry(_) | Place::Local(_) => {}
+            Place::Registry(repository) => Artefact::Registry(repository).read(vertex).await,
+            Place::Local(layout) => Artefact::Local(layout).read(vertex).await,
+            Place::Objects(objects) => objects.read().await,
+            Place::Gha(gha) => gha.read().await,
         }
-        let (descriptor, bytes) = match self.top().await? {
-            Some(top) => top,
-            None => return Ok(Reading { found: Found::Nothing, version: None }),
-        };
-        vertex.status(&format!("inferred cache manifest type: {}", descriptor.media_type), 0, 0);
-        let found = match document::classify(&bytes, &descriptor.media_type).map_err(PlaceError::Document)? {
-            Kind::Cache(config) => Found::Cache(Index::parse(&self.small(&config).await?)?),
-            Kind::BuildKit => Found::BuildKit,
-            Kind::Image(config) => self.inline(&[config]).await?,
-            Kind::Index(children) => {
-                let mut configs = vec![];
-                for child in children.iter().take(IMAGES_LIMIT) {
-                    let bytes = self.manifest(child).await?;
-                    if let Kind::Image(config) =
-                        document::classify(&bytes, &child.media_type).map_err(PlaceError::Document)?
-                    {
-                        configs.push(config);
-                    }
-                }
-                self.inline(&configs).await?
-            }
-            Kind::Foreign(media_type) => Found::Foreign(media_type),
-        };
-        vertex.status_done(&format!("inferred cache manifest type: {}", descriptor.media_type), 0, 0);
-        Ok(Reading { found, version: Some(descriptor.digest.to_string()) })
     }
 
     /// Makes `index` what is there, if that is still `over`.
@@ -219,6 +191,57 @@ impl Place {
             Place::Gha(gha) => gha.put(blob, open).await,
         }
     }
+}
+
+/// Blobs that an index names and that are not there; `has` asks for one.
+pub(super) async fn missing_blobs<F: Future<Output = Result<bool, RegistryError>>>(
+    index: &Index,
+    has: impl Fn(Digest) -> F,
+) -> Result<BTreeSet<Digest>, RegistryError> {
+    let asked = index.blobs().into_keys().map(|digest| {
+        let answer = has(digest.clone());
+        async move { Ok::<_, RegistryError>((!answer.await?).then_some(digest)) }
+    });
+    // Made before the first is asked, since the index is borrowed no longer than that.
+    let asked: Vec<_> = asked.collect();
+    let answers = futures::stream::iter(asked).buffer_unordered(QUESTIONS);
+    answers.try_filter_map(|missing| async { Ok(missing) }).try_collect().await
+}
+
+/// A place that keeps a cache as an OCI artefact, which other things may be under the same name.
+enum Artefact<'a> {
+    Registry(&'a Repository),
+    Local(&'a Layout),
+}
+
+impl Artefact<'_> {
+    async fn read(&self, vertex: &Vertex) -> Result<Reading, PlaceError> {
+        let (descriptor, bytes) = match self.top().await? {
+            Some(top) => top,
+            None => return Ok(Reading { found: Found::Nothing, version: None }),
+        };
+        vertex.status(&format!("inferred cache manifest type: {}", descriptor.media_type), 0, 0);
+        let found = match document::classify(&bytes, &descriptor.media_type).map_err(PlaceError::Document)? {
+            Kind::Cache(config) => Found::Cache(Index::parse(&self.small(&config).await?)?),
+            Kind::BuildKit => Found::BuildKit,
+            Kind::Image(config) => self.inline(&[config]).await?,
+            Kind::Index(children) => {
+                let mut configs = vec![];
+                for child in children.iter().take(IMAGES_LIMIT) {
+                    let bytes = self.manifest(child).await?;
+                    if let Kind::Image(config) =
+                        document::classify(&bytes, &child.media_type).map_err(PlaceError::Document)?
+                    {
+                        configs.push(config);
+                    }
+                }
+                self.inline(&configs).await?
+            }
+            Kind::Foreign(media_type) => Found::Foreign(media_type),
+        };
+        vertex.status_done(&format!("inferred cache manifest type: {}", descriptor.media_type), 0, 0);
+        Ok(Reading { found, version: Some(descriptor.digest.to_string()) })
+    }
 
     /// What the images of these configs say.
     async fn inline(&self, configs: &[Descriptor]) -> Result<Found, PlaceError> {
@@ -236,25 +259,22 @@ impl Place {
 
     async fn top(&self) -> Result<Option<(Descriptor, Vec<u8>)>, PlaceError> {
         match self {
-            Place::Registry(repository) => repository.top().await,
-            Place::Local(layout) => layout.top().await,
-            Place::Objects(_) | Place::Gha(_) => Ok(None),
+            Artefact::Registry(repository) => repository.top().await,
+            Artefact::Local(layout) => layout.top().await,
         }
     }
 
     async fn manifest(&self, descriptor: &Descriptor) -> Result<Vec<u8>, PlaceError> {
         match self {
-            Place::Registry(repository) => repository.manifest(descriptor).await,
-            Place::Local(layout) => layout.small(descriptor).await,
-            Place::Objects(_) | Place::Gha(_) => Err(PlaceError::NoDocuments),
+            Artefact::Registry(repository) => repository.manifest(descriptor).await,
+            Artefact::Local(layout) => layout.small(descriptor).await,
         }
     }
 
     async fn small(&self, descriptor: &Descriptor) -> Result<Vec<u8>, PlaceError> {
         match self {
-            Place::Registry(repository) => repository.small(descriptor).await,
-            Place::Local(layout) => layout.small(descriptor).await,
-            Place::Objects(_) | Place::Gha(_) => Err(PlaceError::NoDocuments),
+            Artefact::Registry(repository) => repository.small(descriptor).await,
+            Artefact::Local(layout) => layout.small(descriptor).await,
         }
     }
 }

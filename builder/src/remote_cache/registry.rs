@@ -1,20 +1,15 @@
 //! A cache under a tag of a registry.
 
 use super::document::Documents;
-use super::place::{OpenBlob, PlaceError, Written};
+use super::place::{OpenBlob, PlaceError, Written, missing_blobs};
 use crate::progress::Vertex;
+use crate::registry::Registry;
 use crate::registry::push::{PushBlob, PushError, PushManifest};
-use crate::registry::{Registry, RegistryError};
 use crate::source::image::ImageError;
 use cache::digest::{Descriptor, Digest};
 use cache::remote::Index;
 use frontend::reference::Reference;
-use futures::StreamExt;
-use std::collections::BTreeSet;
 use std::io::Write;
-
-/// Questions for blobs at once.
-const QUESTIONS: usize = 16;
 
 /// A tag.
 #[derive(Clone)]
@@ -83,28 +78,16 @@ impl Repository {
         let manifest =
             PushManifest { media_type: documents.manifest.media_type.clone(), bytes: documents.manifest_bytes };
         match self.registry.put_tag(&self.reference, &manifest, vertex).await {
-            Ok(_) => Ok(Written::Done(documents.manifest)),
+            Ok(_) => Ok(Written::Done),
             Err(error) if error.status().is_some_and(|status| matches!(status.as_u16(), 400 | 404)) => {
                 // Registries take no manifest that names what they do not have; some say which blob it is.
-                let missing = self.missing(index, vertex).await?;
+                let has =
+                    |digest: Digest| async move { self.registry.has_blob(&self.reference, &digest, vertex).await };
+                let missing = missing_blobs(index, has).await?;
                 if missing.is_empty() { Err(error.into()) } else { Ok(Written::Missing(missing)) }
             }
             Err(error) => Err(error.into()),
         }
-    }
-
-    async fn missing(&self, index: &Index, vertex: &Vertex) -> Result<BTreeSet<Digest>, PlaceError> {
-        let blobs: Vec<Digest> = index.blobs().into_keys().collect();
-        let asked = blobs.into_iter().map(|digest| async move {
-            let has = self.registry.has_blob(&self.reference, &digest, vertex).await?;
-            Ok::<_, RegistryError>((!has).then_some(digest))
-        });
-        let answers: Vec<_> = futures::stream::iter(asked).buffer_unordered(QUESTIONS).collect().await;
-        let mut missing = BTreeSet::new();
-        for answer in answers {
-            missing.extend(answer?);
-        }
-        Ok(missing)
     }
 }
 

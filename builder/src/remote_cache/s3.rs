@@ -1,8 +1,9 @@
 //! Requests of S3, signed with Signature Version 4 (AWS, "Signature Version 4 signing process"). Pure.
 
-use super::objects::{Ask, encoded, hex, hmac};
+use super::objects::{Ask, encoded, hmac};
 use crate::time::rfc3339_millis;
 use sha2::{Digest, Sha256};
+use solver::key::hex;
 
 /// A bucket, and who asks.
 #[derive(Clone)]
