@@ -317,6 +317,12 @@ pub fn called<'a>(steps: &'a [StepRecord], wanted: &str) -> Vec<&'a StepRecord> 
     if placed.is_empty() { steps.iter().filter(|step| step.name.contains(wanted)).collect() } else { placed }
 }
 
+/// That no step of a build is called so, and which there are.
+pub fn not_called(build: &BuildRecord, wanted: &str) -> String {
+    let names: Vec<&str> = build.steps.iter().map(|step| step.name.as_str()).collect();
+    format!("no step of build {} is called {wanted:?}; it has\n  {}", build.id, names.join("\n  "))
+}
+
 fn is_at(name: &str, wanted: &str) -> bool {
     let place: Vec<&str> = explain::place_and_text(name).0.split_whitespace().collect();
     let words: Vec<&str> = wanted.split_whitespace().collect();

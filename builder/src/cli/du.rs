@@ -2,10 +2,10 @@
 
 use super::filter::Filter;
 use super::object::{self, Format};
-use super::{Cli, exit, open_store};
+use super::{Cli, open_store};
 use crate::progress::track::bytes;
 use crate::sandbox::userns::Identity;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use cache::ledger::now_ms;
 use cache::usage::Object;
 use clap::Args;
@@ -46,11 +46,7 @@ pub fn run(cli: &Cli, args: &DuArgs, identity: &Identity) -> Result<u8> {
         Format::Json => Ok(()),
         Format::Table | Format::Verbose => summary(&mut out, &objects, other),
     });
-    match printed {
-        // Whoever reads has seen enough, as `head` does.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(exit::SUCCESS),
-        printed => printed.context("write to standard output").map(|()| exit::SUCCESS),
-    }
+    super::printed(printed)
 }
 
 /// `other` is the database, locks and unfinished work.

@@ -4,7 +4,7 @@ use super::{Cli, exit, open_store};
 use crate::explain::{Cause, Change, Why};
 use crate::history::{self, BuildRecord, StepRecord};
 use crate::sandbox::userns::Identity;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 use std::io::{self, Write};
@@ -34,9 +34,7 @@ pub fn run(cli: &Cli, args: &ExplainArgs, identity: &Identity) -> Result<u8> {
         Some(wanted) => history::called(&record.steps, wanted),
     };
     if let (Some(wanted), []) = (&args.step, &steps[..]) {
-        let names: Vec<&str> = record.steps.iter().map(|step| step.name.as_str()).collect();
-        let names = names.join("\n  ");
-        eprintln!("ERROR: no step of build {} is called {wanted:?}; it has\n  {names}", record.id);
+        eprintln!("ERROR: {}", history::not_called(&record, wanted));
         return Ok(exit::FAILURE);
     }
     let mut out = io::stdout().lock();
@@ -45,11 +43,7 @@ pub fn run(cli: &Cli, args: &ExplainArgs, identity: &Identity) -> Result<u8> {
         _ if args.step.is_some() => in_full(&mut out, &steps),
         _ => overview(&mut out, &record, &steps),
     };
-    match printed {
-        // Whoever reads has seen enough, as `head` does.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(exit::SUCCESS),
-        printed => printed.context("write to standard output").map(|()| exit::SUCCESS),
-    }
+    super::printed(printed)
 }
 
 fn overview(out: &mut dyn Write, record: &BuildRecord, steps: &[&StepRecord]) -> io::Result<()> {
@@ -76,8 +70,13 @@ pub(super) fn line(step: &StepRecord) -> String {
         "cached" => ("cached", None),
         word => (word, Some(step.duration_ms)),
     };
-    let seconds = ms.map_or(String::new(), |ms| format!("{:.1}s", ms as f64 / 1000.0));
+    let seconds = ms.map_or(String::new(), seconds);
     format!("{word:8} {seconds:>6}  {}", step.name)
+}
+
+/// Such as `1.2s`.
+pub(super) fn seconds(ms: u64) -> String {
+    format!("{:.1}s", ms as f64 / 1000.0)
 }
 
 fn in_full(out: &mut dyn Write, steps: &[&StepRecord]) -> io::Result<()> {
@@ -92,8 +91,7 @@ fn in_full(out: &mut dyn Write, steps: &[&StepRecord]) -> io::Result<()> {
         };
         match &why.cause {
             Cause::Recorded { cost_ms } => {
-                let seconds = *cost_ms as f64 / 1000.0;
-                writeln!(out, "  a former run of {seconds:.1}s with the same inputs had its result")?;
+                writeln!(out, "  a former run of {} with the same inputs had its result", seconds(*cost_ms))?;
             }
             Cause::Changed => {
                 let former = why.former.as_deref().unwrap_or("a former run");

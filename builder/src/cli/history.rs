@@ -1,7 +1,7 @@
 //! `kiln history`: former builds, listed, shown and forgotten.
 
 use super::filter::duration;
-use super::{Cli, exit, open_store};
+use super::{Cli, open_store};
 use crate::explain::{Why, when};
 use crate::history::{self, BuildRecord, Status};
 use crate::sandbox::userns::Identity;
@@ -104,11 +104,7 @@ pub fn run(cli: &Cli, args: &HistoryArgs, identity: &Identity) -> Result<u8> {
             Ok(())
         }
     };
-    match printed {
-        // Whoever reads has seen enough, as `head` does.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(exit::SUCCESS),
-        printed => printed.context("write to standard output").map(|()| exit::SUCCESS),
-    }
+    super::printed(printed)
 }
 
 /// One condition of `--filter`.
@@ -187,7 +183,7 @@ fn table(out: &mut dyn Write, builds: &[BuildRecord]) -> io::Result<()> {
 }
 
 fn seconds(ms: Option<u64>) -> String {
-    ms.map_or("-".to_string(), |ms| format!("{:.1}s", ms as f64 / 1000.0))
+    ms.map_or("-".to_string(), super::explain::seconds)
 }
 
 fn show(out: &mut dyn Write, build: &BuildRecord) -> io::Result<()> {

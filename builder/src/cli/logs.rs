@@ -37,11 +37,7 @@ pub fn run(cli: &Cli, args: &LogsArgs, identity: &Identity) -> Result<u8> {
             }
         }
     };
-    match printed {
-        // Whoever reads has seen enough, as `head` does.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(exit::SUCCESS),
-        printed => printed.context("write to standard output").map(|()| exit::SUCCESS),
-    }
+    super::printed(printed)
 }
 
 fn print_list(records: &[BuildRecord]) -> io::Result<()> {
@@ -82,9 +78,7 @@ fn print_logs(folder: &Path, record: &BuildRecord, wanted: Option<&str>) -> Resu
         steps.iter().filter_map(|step| step.log.as_ref().map(|log| (*step, log))).collect();
     match (wanted, steps.as_slice()) {
         (Some(wanted), []) => {
-            let names: Vec<&str> = record.steps.iter().map(|step| step.name.as_str()).collect();
-            let names = names.join("\n  ");
-            return nothing(format!("no step of build {build} is called {wanted:?}; it has\n  {names}"));
+            return nothing(history::not_called(record, wanted));
         }
         (Some(_), [.., step]) if with_output.is_empty() => {
             return nothing(match step.outcome.as_str() {

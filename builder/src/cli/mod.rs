@@ -19,11 +19,13 @@ pub mod output;
 pub mod plan;
 pub mod prune;
 pub(crate) mod resources;
+mod values;
 
 use crate::sandbox::userns::Identity;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use cache::store::Store;
 use clap::{Parser, Subcommand};
+use std::io;
 use std::path::PathBuf;
 
 /// Builds container images from Dockerfiles: no daemon, no set-up, no root needed.
@@ -68,6 +70,14 @@ pub(crate) fn open_store(cli: &Cli, identity: &Identity) -> Result<Store> {
     let store = Store::open(&root)?;
     say_remarks(&store);
     Ok(store)
+}
+
+/// What follows from having written to standard output. If whoever reads has seen enough, as `head` does, all is well.
+pub(crate) fn printed(result: io::Result<()>) -> Result<u8> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(exit::SUCCESS),
+        result => result.context("write to standard output").map(|()| exit::SUCCESS),
+    }
 }
 
 /// Says what the store has to say.

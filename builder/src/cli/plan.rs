@@ -6,7 +6,7 @@ use super::{Cli, exit};
 use crate::forecast::{Foretold, ForetoldStep, Status};
 use crate::report;
 use crate::sandbox::isolation::Rights;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::io::{self, Write};
@@ -42,11 +42,7 @@ pub(super) fn say(foretold: &Foretold, format: Format) -> Result<u8> {
         Format::Text => text(&mut out, &foretold.steps),
         Format::Json => json(&mut out, &foretold.steps),
     };
-    match printed {
-        // Whoever reads has seen enough, as `head` does.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-        printed => printed.context("write to standard output")?,
-    }
+    super::printed(printed)?;
     let look = super::failure::look();
     eprint!("{}", report::warnings(&foretold.source, &foretold.warnings, report::Detail::Short, look.colour));
     let all_cached = foretold.steps.iter().all(|step| step.status == Status::Cached);

@@ -2,7 +2,7 @@
 
 use super::filter::{self, Filter};
 use super::object::{self, Format};
-use super::{Cli, exit, open_store};
+use super::{Cli, open_store};
 use crate::progress::track::bytes;
 use crate::sandbox::userns::Identity;
 use crate::space::Space;
@@ -98,10 +98,7 @@ pub fn run(cli: &Cli, args: &PruneArgs, identity: &Identity) -> Result<u8> {
 fn report(out: &mut dyn Write, objects: &[Object], format: Format, now_ms: i64) -> Result<u8> {
     let total = objects.iter().map(|object| object.size.bytes).sum();
     let printed = object::print(out, objects, format, now_ms).and_then(|()| writeln!(out, "Total:\t{}", bytes(total)));
-    match printed {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(exit::SUCCESS),
-        printed => printed.context("write to standard output").map(|()| exit::SUCCESS),
-    }
+    super::printed(printed)
 }
 
 fn is_confirmed(objects: &[Object], all: bool) -> Result<bool> {
