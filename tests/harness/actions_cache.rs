@@ -2,9 +2,10 @@
 //! and committed, never change, and are found by the beginning of their key, the newest first. Contents go to signed URLs,
 //! as block blobs in version 2.
 
+use crate::http::Received;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -41,11 +42,9 @@ struct Stored {
 }
 
 struct Request {
-    method: String,
     path: String,
     query: String,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
+    received: Received,
 }
 
 struct Response(u16, Vec<u8>);
@@ -123,22 +122,9 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 
 /// One request per connection.
 fn serve(mut connection: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
-    let mut reader = BufReader::new(connection.try_clone()?);
-    let mut line = String::new();
-    reader.read_line(&mut line)?;
-    let mut words = line.split_whitespace().map(str::to_string);
-    let (Some(method), Some(target)) = (words.next(), words.next()) else { return Ok(()) };
-    let mut headers = vec![];
-    loop {
-        line.clear();
-        reader.read_line(&mut line)?;
-        let Some((name, value)) = line.trim_end().split_once(':') else { break };
-        headers.push((name.to_ascii_lowercase(), value.trim().to_string()));
-    }
-    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-    let mut request = Request { method, path: path.into(), query: query.into(), headers, body: vec![] };
-    let length = request.header("content-length").parse().unwrap_or(0);
-    reader.take(length).read_to_end(&mut request.body)?;
+    let Some(received) = Received::read(&connection)? else { return Ok(()) };
+    let (path, query) = received.target.split_once('?').unwrap_or((&received.target, ""));
+    let request = Request { path: path.into(), query: query.into(), received };
     let Response(status, body) = lock(state).answer(&request);
     let head =
         format!("HTTP/1.1 {status} X\r\nConnection: close\r\nRetry-After: 0\r\nContent-Length: {}\r\n\r\n", body.len());
@@ -148,7 +134,7 @@ fn serve(mut connection: TcpStream, state: &Mutex<State>) -> std::io::Result<()>
 
 impl Request {
     fn header(&self, name: &str) -> &str {
-        self.headers.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
+        self.received.header(name)
     }
 
     /// A value of the query, decoded.
@@ -158,7 +144,7 @@ impl Request {
     }
 
     fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_default()
+        serde_json::from_slice(&self.received.body).unwrap_or_default()
     }
 }
 
@@ -245,7 +231,7 @@ impl State {
         }
         let asked = request.json();
         let id = path.strip_prefix("caches/").and_then(|id| id.parse::<usize>().ok());
-        match (&*request.method, path, id.filter(|id| *id < self.entries.len())) {
+        match (&*request.received.method, path, id.filter(|id| *id < self.entries.len())) {
             ("GET", "cache", _) => {
                 let (keys, version) = (request.value("keys"), request.value("version"));
                 let (keys, version) = (keys.unwrap_or_default(), version.unwrap_or_default());
@@ -270,11 +256,11 @@ impl State {
             ("PATCH", _, Some(id)) => {
                 self.uploads += 1;
                 let start = self.entries[id].bytes.len();
-                let range = format!("bytes {start}-{}/*", (start + request.body.len()).wrapping_sub(1));
+                let range = format!("bytes {start}-{}/*", (start + request.received.body.len()).wrapping_sub(1));
                 if request.header("content-range") != range {
                     return self.fault("a part does not follow the last one");
                 }
-                self.entries[id].bytes.extend(&request.body);
+                self.entries[id].bytes.extend(&request.received.body);
                 Response(204, vec![])
             }
             ("POST", _, Some(id)) => match asked["size"].as_u64() {
@@ -288,15 +274,17 @@ impl State {
     /// What signed URLs are for.
     fn contents(&mut self, id: usize, request: &Request) -> Response {
         let entry = &mut self.entries[id];
-        match (&*request.method, request.value("comp").as_deref()) {
+        match (&*request.received.method, request.value("comp").as_deref()) {
             ("GET", None) => return Response(200, entry.bytes.clone()),
-            ("PUT", None) if request.header("x-ms-blob-type") == "BlockBlob" => entry.bytes = request.body.clone(),
+            ("PUT", None) if request.header("x-ms-blob-type") == "BlockBlob" => {
+                entry.bytes = request.received.body.clone()
+            }
             ("PUT", Some("block")) => {
                 let block = request.value("blockid").unwrap_or_default();
-                entry.blocks.insert(block, request.body.clone());
+                entry.blocks.insert(block, request.received.body.clone());
             }
             ("PUT", Some("blocklist")) => {
-                let list = String::from_utf8_lossy(&request.body).into_owned();
+                let list = String::from_utf8_lossy(&request.received.body).into_owned();
                 let names = list.split("<Latest>").skip(1).filter_map(|rest| rest.split_once("</Latest>"));
                 let blocks: Option<Vec<&Vec<u8>>> = names.map(|(name, _)| entry.blocks.get(name)).collect();
                 match blocks.map(|blocks| blocks.into_iter().flatten().copied().collect()) {

@@ -1,7 +1,7 @@
-//! As much HTTP/1.1 as talking to a registry on loopback takes: one request per connection.
+//! As much HTTP/1.1 as talking to servers on loopback, and being one, takes: one request per connection.
 
 use anyhow::{Context, Result, bail};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
 /// A response, its body read to the end.
@@ -17,6 +17,44 @@ impl Response {
     /// First header of that name, given in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// A request as a server gets it.
+pub struct Received {
+    /// Such as `GET`.
+    pub method: String,
+    /// Path and query.
+    pub target: String,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// All of it.
+    pub body: Vec<u8>,
+}
+
+impl Received {
+    /// Reads one; `None` if the client asks nothing.
+    pub fn read(connection: &TcpStream) -> std::io::Result<Option<Received>> {
+        let mut reader = BufReader::new(connection);
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let mut words = line.split_whitespace().map(str::to_string);
+        let (Some(method), Some(target)) = (words.next(), words.next()) else { return Ok(None) };
+        let mut received = Received { method, target, headers: vec![], body: vec![] };
+        loop {
+            line.clear();
+            reader.read_line(&mut line)?;
+            let Some((name, value)) = line.trim_end().split_once(':') else { break };
+            received.headers.push((name.to_ascii_lowercase(), value.trim().to_string()));
+        }
+        let length = received.header("content-length").parse().unwrap_or(0);
+        reader.take(length).read_to_end(&mut received.body)?;
+        Ok(Some(received))
+    }
+
+    /// First header of that name, given in lower case; empty if there is none.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
     }
 }
 

@@ -1,7 +1,8 @@
 //! An HTTP/1.1 server on loopback that answers as a test tells it to, and remembers what it was asked.
 
+use crate::http::Received;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -176,20 +177,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 
 /// One request per connection.
 fn serve(mut connection: TcpStream, (state, asked_for): &(Mutex<State>, Condvar)) -> std::io::Result<()> {
-    let mut reader = BufReader::new(connection.try_clone()?);
-    let mut line = String::new();
-    reader.read_line(&mut line)?;
-    let mut words = line.split_whitespace().map(str::to_string);
-    let (Some(method), Some(path)) = (words.next(), words.next()) else { return Ok(()) };
-    let mut headers = vec![];
-    loop {
-        line.clear();
-        reader.read_line(&mut line)?;
-        let Some((name, value)) = line.trim_end().split_once(':') else { break };
-        headers.push((name.to_ascii_lowercase(), value.trim().to_string()));
-    }
-    let length = headers.iter().find(|(name, _)| name == "content-length").and_then(|(_, value)| value.parse().ok());
-    std::io::copy(&mut (&mut reader).take(length.unwrap_or(0)), &mut std::io::sink())?;
+    let Some(Received { method, target: path, headers, .. }) = Received::read(&connection)? else { return Ok(()) };
     let mut asked = Asked { method, path, headers, status: 0 };
     let answer = {
         let mut state = lock(state);

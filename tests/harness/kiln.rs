@@ -422,7 +422,7 @@ impl Finished {
     fn instructions(&self, wanted: impl Fn(&Step) -> bool) -> Vec<String> {
         let is_instruction = |name: &str| {
             name.starts_with('[')
-                && !name.contains("internal] ")
+                && !name.split_once(']').is_some_and(|(place, _)| place.ends_with("internal"))
                 && !name.starts_with("[auth]")
                 && !name.starts_with("[context ")
                 && !name.contains("] FROM ")
