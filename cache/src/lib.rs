@@ -18,7 +18,7 @@
 //!
 //! Start with [`store`], which opens all this; [`content`], [`snapshot`] and [`records`] are its three parts, and
 //! [`layer`] goes between the first two. What all of it takes is [`usage`]; [`prune`] decides what goes, [`quota`]
-//! holds the limit, [`verify`] looks for damage. What former builds used is in [`runs`], which files their digests are of in
+//! holds the limit, [`pin`] keeps what somebody comes back for, [`verify`] looks for damage. What former builds used is in [`runs`], which files their digests are of in
 //! [`listing`].
 //!
 //! Invariant: what is below `blobs/` and `snapshots/` is complete and never changes. It is written aside, in
@@ -61,6 +61,7 @@ pub mod memo;
 mod model;
 pub mod object;
 pub mod owners;
+pub mod pin;
 #[cfg(any(test, feature = "testing"))]
 pub mod properties;
 pub mod prune;

@@ -212,7 +212,9 @@ impl Store {
                 taken.push(*object);
             }
         }
-        // A build may have used it and ended, since the plan was made.
+        // A build may have used or pinned it and ended, since the plan was made.
+        let pinned = self.pinned()?;
+        taken.retain(|object| !pinned.contains(&object.id));
         self.inner.ledger.take_journal()?;
         let unused = self.inner.db.read("look when objects were used", |db| {
             let mut select = db.prepare_cached("SELECT used_ms FROM objects WHERE kind = ?1 AND name = ?2")?;

@@ -48,7 +48,7 @@ pub struct Object {
     pub category: String,
     /// How long it would take to make it again, in milliseconds: as measured for what steps made, else guessed by size.
     pub cost_ms: u64,
-    /// Some process uses it now.
+    /// Some process uses it now, or it is pinned.
     pub in_use: bool,
     /// Several other objects lie on it.
     pub shared: bool,
@@ -79,6 +79,7 @@ impl Store {
         let found = self.finder(&known).find()?;
         self.correct(&known, &found.found)?;
         let made = self.made_by()?;
+        let pinned = self.pinned()?;
         let remover = Remover::open(self.root())?;
         let mut children: HashMap<&str, u32> = HashMap::new();
         for parent in known.values().filter_map(|row| row.parent.as_deref()) {
@@ -89,7 +90,7 @@ impl Store {
             size.bytes += beside_bytes;
             let row = known.get(&id);
             let step = made.get(&id);
-            let in_use = self.is_in_use(&id, &remover)?;
+            let in_use = pinned.contains(&id) || self.is_in_use(&id, &remover)?;
             let text = |text: Option<&String>| text.filter(|text| !text.is_empty()).cloned();
             objects.push(Object {
                 created_ms: row.map_or(at_ms, |row| row.created_ms),
