@@ -10,5 +10,6 @@ mod export;
 mod fault;
 mod history;
 mod instruction;
+mod registry;
 mod sandbox;
 mod source;

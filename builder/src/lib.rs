@@ -22,6 +22,7 @@ pub mod pipeline;
 pub mod progress;
 #[cfg(any(test, feature = "testing"))]
 pub mod properties;
+pub mod publish;
 pub mod registry;
 pub mod remote_cache;
 pub mod report;

@@ -1,6 +1,6 @@
 //! Starts kiln: enters a user namespace where one is needed, then runs the command.
 
-use builder::cli::{Cli, Command, build, debug, du, exit, explain, history, logs, plan, prune};
+use builder::cli::{Cli, Command, build, debug, du, exit, explain, history, logs, plan, prune, push};
 use builder::sandbox::isolation::{self, Wanted};
 use builder::sandbox::supervise;
 use clap::Parser;
@@ -18,9 +18,12 @@ fn main() -> ExitCode {
         Command::Build(args) => args.isolation(),
         Command::Plan(args) => args.build.isolation(),
         Command::Debug(args) => args.isolation(),
-        Command::Explain(_) | Command::History(_) | Command::Logs(_) | Command::Du(_) | Command::Prune(_) => {
-            Wanted::Auto
-        }
+        Command::Explain(_)
+        | Command::History(_)
+        | Command::Logs(_)
+        | Command::Du(_)
+        | Command::Push(_)
+        | Command::Prune(_) => Wanted::Auto,
     };
     let rights = match isolation::enter(wanted) {
         Ok(rights) => rights,
@@ -29,7 +32,7 @@ fn main() -> ExitCode {
             return ExitCode::from(exit::FAILURE);
         }
     };
-    let result = match &cli.command {
+    ended(match &cli.command {
         Command::Build(args) => build::run(&cli, args, rights),
         Command::Plan(args) => plan::run(&cli, args, rights),
         Command::Debug(args) => debug::run(&cli, args, rights),
@@ -37,8 +40,12 @@ fn main() -> ExitCode {
         Command::History(args) => history::run(&cli, args, &rights.identity),
         Command::Logs(args) => logs::run(&cli, args, &rights.identity),
         Command::Du(args) => du::run(&cli, args, &rights.identity),
+        Command::Push(args) => push::run(&cli, args, &rights.identity),
         Command::Prune(args) => prune::run(&cli, args, &rights.identity),
-    };
+    })
+}
+
+fn ended(result: anyhow::Result<u8>) -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {

@@ -36,6 +36,14 @@ impl Received {
     /// Reads one; `None` if the client asks nothing.
     pub fn read(connection: &TcpStream) -> std::io::Result<Option<Received>> {
         let mut reader = BufReader::new(connection);
+        let Some(mut received) = Received::read_head(&mut reader)? else { return Ok(None) };
+        let length = received.header("content-length").parse().unwrap_or(0);
+        reader.take(length).read_to_end(&mut received.body)?;
+        Ok(Some(received))
+    }
+
+    /// Reads one up to its body.
+    pub fn read_head(reader: &mut impl BufRead) -> std::io::Result<Option<Received>> {
         let mut line = String::new();
         reader.read_line(&mut line)?;
         let mut words = line.split_whitespace().map(str::to_string);
@@ -47,8 +55,6 @@ impl Received {
             let Some((name, value)) = line.trim_end().split_once(':') else { break };
             received.headers.push((name.to_ascii_lowercase(), value.trim().to_string()));
         }
-        let length = received.header("content-length").parse().unwrap_or(0);
-        reader.take(length).read_to_end(&mut received.body)?;
         Ok(Some(received))
     }
 

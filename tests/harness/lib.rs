@@ -5,8 +5,10 @@
 //! both sides of the same function cannot cancel out.
 
 mod actions_cache;
+mod authority;
 pub mod bases;
 mod dockerd;
+mod fault_proxy;
 pub mod foreign;
 pub mod git_server;
 pub mod http;
@@ -19,12 +21,14 @@ mod tree;
 mod user;
 
 pub use actions_cache::ActionsCache;
+pub use authority::Authority;
 pub use dockerd::Dockerd;
+pub use fault_proxy::{Fault, FaultProxy, Rule};
 pub use git_server::{GitServer, Repo};
 pub use http_server::{Answer, Asked, HttpServer};
 pub use image::{Entry, Image, Kind, layer_entries};
 pub use kiln::{Build, Finished, Kiln, Step, confined, wait_for_line};
-pub use registry::Registry;
+pub use registry::{Login, Registry};
 pub use terminal::Terminal;
 pub use tree::Tree;
 pub use user::User;

@@ -1,5 +1,6 @@
 //! Debian's docker-registry (distribution) on a free loopback port, with storage of its own.
 
+use crate::authority::Authority;
 use crate::bases::Layout;
 use crate::http::{Response, request};
 use anyhow::{Context, Result, ensure};
@@ -19,7 +20,23 @@ pub struct Registry {
     storage: TempDir,
 }
 
+/// What a registry wants of its clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Login {
+    /// Nothing.
+    NotNeeded,
+    /// User name and password.
+    Needed,
+    /// A certificate of its own authority.
+    ByCertificate,
+}
+
 impl Registry {
+    /// The user of a guarded one.
+    pub const USER: &str = "robot";
+    /// The user's password.
+    pub const PASSWORD: &str = "secret";
+
     /// Starts one with nothing in it, on a port that the kernel picks.
     pub fn start() -> Result<Registry> {
         Registry::start_at("127.0.0.1:0")
@@ -27,12 +44,42 @@ impl Registry {
 
     /// The same at an address, such as `127.0.0.1:5000`.
     pub fn start_at(address: &str) -> Result<Registry> {
+        Registry::start_as(address, None, Login::NotNeeded)
+    }
+
+    /// One that lets in only [`Registry::USER`] with [`Registry::PASSWORD`].
+    pub fn start_guarded() -> Result<Registry> {
+        Registry::start_as("127.0.0.1:0", None, Login::Needed)
+    }
+
+    /// One that speaks TLS with a certificate of that authority.
+    pub fn start_tls(authority: &Authority, login: Login) -> Result<Registry> {
+        Registry::start_as("127.0.0.1:0", Some(authority), login)
+    }
+
+    fn start_as(address: &str, authority: Option<&Authority>, login: Login) -> Result<Registry> {
         let storage = tempfile::Builder::new().prefix("kiln-registry-").tempdir().context("make storage")?;
-        let config = format!(
-            "version: 0.1\nlog: {{level: info}}\nhttp: {{addr: '{address}'}}\n\
+        let mut http = format!("addr: '{address}'");
+        if let Some(authority) = authority {
+            let path = |name: &str| authority.path(name).display().to_string();
+            http += &format!(", tls: {{certificate: '{}', key: '{}'", path("server.cert"), path("server.key"));
+            if login == Login::ByCertificate {
+                http += &format!(", clientcas: ['{}']", path("ca.crt"));
+            }
+            http += "}";
+        }
+        let mut config = format!(
+            "version: 0.1\nlog: {{level: info}}\nhttp: {{{http}}}\n\
              storage: {{filesystem: {{rootdirectory: '{}'}}, delete: {{enabled: true}}}}\n",
             storage.path().join("data").display()
         );
+        if login == Login::Needed {
+            let passwords = storage.path().join("htpasswd");
+            // bcrypt of the password below.
+            let line = "robot:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
+            fs::write(&passwords, line).context("write the registry's passwords")?;
+            config += &format!("auth: {{htpasswd: {{realm: test, path: '{}'}}}}\n", passwords.display());
+        }
         let config_path = storage.path().join("config.yml");
         fs::write(&config_path, config).context("write the registry's config")?;
         let (mut server, stderr) = spawn(config_path.to_string_lossy().into_owned())?;

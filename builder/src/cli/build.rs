@@ -1,19 +1,16 @@
 //! `kiln build`: opens the store, runs the pipeline, and tells how it went.
 
 use super::options::{BuildArgs, BuildOptions, ContextArg, FileArg};
-use super::{Cli, exit, failure, open_store, plan, say_remarks};
+use super::{Cli, exit, failure, online, open_store, plan, say_remarks};
 use crate::call::{self, Answered};
 use crate::cancel::Cancel;
-use crate::config::Config;
-use crate::export::Response;
+use crate::export::{ExportError, Response};
 use crate::forecast::{self, Foretold};
 use crate::history::{About, BuildLog, Ending, Status};
 use crate::pipeline::{self, BuildError, Built, World};
 use crate::progress::Progress;
 use crate::progress::render::{self, Mode, Summary};
 use crate::registry::Registry;
-use crate::registry::credentials::Credentials;
-use crate::registry::retry::RetryPolicy;
 use crate::report::{self, Detail};
 use crate::sandbox::isolation::{Isolation, Rights};
 use crate::stage_shell::{self, Stage};
@@ -80,6 +77,7 @@ pub(super) fn run_purpose(cli: &Cli, args: &BuildArgs, purpose: Purpose<'_>, rig
     let log = if is_question { None } else { Some(BuildLog::begin(&store, about(&options))?) };
     let (sender, receiver) = std::sync::mpsc::channel();
     let progress = Progress::new(sender);
+    registry.tell(&progress);
     let renderer = render::spawn(progress_mode(&options, is_question), receiver, progress.gate());
     let world = World {
         store: store.clone(),
@@ -112,6 +110,7 @@ pub(super) fn run_purpose(cli: &Cli, args: &BuildArgs, purpose: Purpose<'_>, rig
             eprint!("{}{}", warnings.unwrap_or_default(), failure::text(&error, &summary, look));
             Ok(match error {
                 BuildError::Canceled => exit::CANCELED,
+                BuildError::Export(ExportError::NotPushed(_)) => exit::NOT_PUSHED,
                 _ => exit::FAILURE,
             })
         }
@@ -120,8 +119,7 @@ pub(super) fn run_purpose(cli: &Cli, args: &BuildArgs, purpose: Purpose<'_>, rig
 
 /// Opens what builds work with, as the configuration says.
 fn open(cli: &Cli, options: &mut BuildOptions, is_question: bool, rights: &Rights) -> Result<(Store, Registry)> {
-    let config = Config::load(cli.config.as_deref(), |name| std::env::var_os(name))?;
-    config.warnings.iter().for_each(|warning| eprintln!("WARNING: {warning}"));
+    let config = online::config(cli)?;
     options.checks = config.checks.clone();
     let store = open_store(cli, &rights.identity)?;
     if let Isolation::Chroot { .. } = rights.isolation {
@@ -130,14 +128,12 @@ fn open(cli: &Cli, options: &mut BuildOptions, is_question: bool, rights: &Right
     if let Some(limits) = config.gc.limits(options.keep_storage, &store.disk()?) {
         store.set_limits(limits);
     }
-    let mut policy = RetryPolicy::default();
+    let mut policy = online::patience();
     if is_question {
         // An answer without some base is better than one that comes late.
-        policy.attempts = 2;
+        policy = policy.at_most(2);
     }
-    let credentials = Credentials::from_environment(|name| std::env::var_os(name));
-    let registry = Registry::with_policy(&config, credentials, policy);
-    Ok((store, registry))
+    Ok((store, online::registry(&config, policy)))
 }
 
 /// Does what the build is for, on threads of its own.

@@ -10,6 +10,9 @@ pub const USAGE: u8 = 2;
 pub const DAMAGED: u8 = 3;
 /// `kiln plan`: the build would not fail before a step runs, but something would or may run.
 pub const WOULD_RUN: u8 = 4;
+/// The image was built and is kept, but could not be pushed: `kiln push` does it without building. (EX_TEMPFAIL of
+/// sysexits.h.)
+pub const NOT_PUSHED: u8 = 75;
 /// A bug of kiln.
 pub const INTERNAL: u8 = 100;
 /// Stopped by SIGINT or SIGTERM.

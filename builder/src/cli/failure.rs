@@ -1,5 +1,6 @@
 //! A failed build as text: picks what `report` draws from the build's error.
 
+use crate::export::ExportError;
 use crate::pipeline::{BuildError, Place};
 use crate::progress::chain;
 use crate::progress::render::{self, Summary};
@@ -66,6 +67,9 @@ pub fn text(error: &BuildError, summary: &Summary, look: Look) -> String {
             report::failure(&Failure { drawings: &drawings, message: &message, ..failure }, look)
         }
         BuildError::Dockerfile(error) => report::failure(&Failure { help: &error.help(), ..failure }, look),
+        BuildError::Export(ExportError::NotPushed(error)) => {
+            report::failure(&Failure { help: &error.help(), ..failure }, look)
+        }
         BuildError::Remote(error) => report::failure(&Failure { help: &error.help(), ..failure }, look),
         _ => report::failure(&failure, look),
     }

@@ -14,10 +14,12 @@ pub mod history;
 pub mod logs;
 mod object;
 mod on_failure;
+mod online;
 pub mod options;
 pub mod output;
 pub mod plan;
 pub mod prune;
+pub mod push;
 pub(crate) mod resources;
 mod values;
 
@@ -58,6 +60,8 @@ pub enum Command {
     Logs(logs::LogsArgs),
     /// Show what the store holds, and how much of the disk it takes
     Du(du::DuArgs),
+    /// Push what was built and could not be pushed
+    Push(push::PushArgs),
     /// Remove from the store what no build uses now
     Prune(prune::PruneArgs),
     /// Look into builds, and into what went wrong

@@ -63,9 +63,10 @@ impl Attributes {
 
     /// What image-like exporters have in common.
     pub fn image(&mut self) -> Result<ImageAttributes, ExportError> {
-        let mut names = vec![];
+        let (mut names, mut names_as_given) = (vec![], vec![]);
         for name in self.take("name").iter().flat_map(|names| names.split(',')).filter(|name| !name.is_empty()) {
             names.push(Reference::parse(name).map_err(|error| self.bad("name", name, error.to_string()))?);
+            names_as_given.push(name.to_string());
         }
         let types = match self.boolean("oci-mediatypes")? {
             Some(false) => MediaTypes::Docker,
@@ -74,6 +75,7 @@ impl Attributes {
         let annotations = self.annotations()?;
         Ok(ImageAttributes {
             names,
+            names_as_given,
             options: AssembleOptions {
                 types,
                 layer: LayerOptions { compression: self.compression()?, clamp: None },

@@ -6,29 +6,53 @@ use super::{Export, ExportError, Exporter, ImageAttributes, Response};
 use crate::image::assemble::Assembled;
 use crate::image::layers::LayerOptions;
 use crate::image::manifest::Entry;
+use crate::publish::{PublishError, Target, publish};
+use crate::registry::Trust;
 use crate::registry::push::{PushBlob, PushImage, PushManifest};
-use frontend::reference::Reference;
 use futures::future::BoxFuture;
+use std::collections::HashSet;
 
 struct Image {
     image: ImageAttributes,
     push: bool,
+    trust: Trust,
 }
 
 /// Reads the attributes.
 pub fn open(attributes: &mut Attributes) -> Result<Box<dyn Exporter>, ExportError> {
-    let image = attributes.image()?;
+    let by_digest = attributes.boolean("push-by-digest")?.unwrap_or(false);
+    let mut image = attributes.image()?;
     let push = attributes.boolean("push")?.unwrap_or(false);
     if push && image.names.is_empty() {
         return Err(attributes.missing("name"));
     }
+    if by_digest {
+        if !push {
+            return Err(attributes.bad("push-by-digest", "true", "nothing is pushed: add push=true"));
+        }
+        for (name, text) in image.names.iter_mut().zip(&image.names_as_given) {
+            if text.ends_with(&format!(":{}", name.tag.as_deref().unwrap_or_default())) {
+                let problem = format!("can't push tagged ref {name} by digest: leave its tag out");
+                return Err(attributes.bad("push-by-digest", "true", problem));
+            }
+            name.tag = None;
+        }
+    }
+    // It is the name in a store of images, and what is pushed can be had by its digest in any case.
+    if attributes.boolean("name-canonical")? == Some(true) && !push {
+        return Err(attributes.bad("name-canonical", "true", "kiln keeps no images by name; push it, or use type=oci"));
+    }
+    let trust = match attributes.boolean("registry.insecure")? {
+        Some(true) => Trust::Anyone,
+        Some(false) | None => Trust::AsConfigured,
+    };
     // The store has no images by name and no unpacked copies of them, so there is nothing to switch on.
     for key in ["store", "unpack"] {
         if attributes.boolean(key)? == Some(true) {
             return Err(attributes.bad(key, "true", "kiln keeps no images by name; push it, or use type=oci"));
         }
     }
-    Ok(Box::new(Image { image, push }))
+    Ok(Box::new(Image { image, push, trust }))
 }
 
 impl Exporter for Image {
@@ -52,9 +76,7 @@ impl Exporter for Image {
         Box::pin(async move {
             let assembled = assemble_for(&self.image, export).await?;
             if self.push {
-                for name in &self.image.names {
-                    self.push(name, &assembled, export).await?;
-                }
+                self.push(&assembled, export).await?;
             }
             Ok(response(&assembled, &self.image))
         })
@@ -62,24 +84,36 @@ impl Exporter for Image {
 }
 
 impl Image {
-    async fn push(&self, name: &Reference, assembled: &Assembled, export: &Export<'_>) -> Result<(), ExportError> {
-        let blob = |entry: &Entry, origins| PushBlob { descriptor: entry.descriptor(), origins };
-        let mut push = PushImage::default();
-        for image in &assembled.images {
-            for layer in &image.layers {
-                let origins = layer.remote.iter().map(|remote| remote.origin.clone()).collect();
-                push.blobs.push(blob(&layer.entry, origins));
-            }
-            push.blobs.push(blob(&image.config, vec![]));
-        }
-        let documents = assembled.images.iter().map(|image| &image.manifest).chain(&assembled.index);
-        for document in documents {
-            let bytes = export.store.content().read_small(&document.digest)?;
-            push.manifests.push(PushManifest { media_type: document.media_type.clone(), bytes });
-        }
-        match export.sources.push(name, &push, export.vertex).await {
-            Ok(_) => Ok(()),
-            Err(source) => Err(ExportError::Push { name: name.to_string(), source }),
-        }
+    async fn push(&self, assembled: &Assembled, export: &Export<'_>) -> Result<(), ExportError> {
+        let image = push_image(assembled, export)?;
+        let names = self.image.names.iter();
+        let targets: Vec<Target> = names.map(|name| Target { name: name.clone(), trust: self.trust }).collect();
+        publish(export.sources, export.store, &image, &targets, export.vertex).await.map_err(|error| match error {
+            PublishError::NotPushed(error) => ExportError::NotPushed(error),
+            PublishError::Image(error) => ExportError::Publish(error),
+            PublishError::Store(error) => ExportError::Store(error),
+        })
     }
+}
+
+/// What of a result goes to registries: each blob once, children before those that name them.
+fn push_image(assembled: &Assembled, export: &Export<'_>) -> Result<PushImage, ExportError> {
+    let blob = |entry: &Entry, origins| PushBlob { descriptor: entry.descriptor(), origins };
+    let mut push = PushImage::default();
+    for image in &assembled.images {
+        for layer in &image.layers {
+            let origins = layer.remote.iter().map(|remote| remote.origin.clone()).collect();
+            push.blobs.push(blob(&layer.entry, origins));
+        }
+        push.blobs.push(blob(&image.config, vec![]));
+    }
+    // Platforms share layers, and a layer may be in an image twice.
+    let mut seen = HashSet::new();
+    push.blobs.retain(|blob| seen.insert(blob.descriptor.digest.clone()));
+    let documents = assembled.images.iter().map(|image| &image.manifest).chain(&assembled.index);
+    for document in documents {
+        let bytes = export.store.content().read_small(&document.digest)?;
+        push.manifests.push(PushManifest { media_type: document.media_type.clone(), bytes });
+    }
+    Ok(push)
 }

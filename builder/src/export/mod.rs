@@ -13,6 +13,7 @@ use crate::cli::output::OutputSpec;
 use crate::image::assemble::{AssembleError, AssembleOptions, BuiltImage};
 use crate::image::layers::{BlobError, LayerBlobs, LayerOptions};
 use crate::progress::Vertex;
+use crate::publish::NotPushed;
 use crate::remote_cache::export::Exports;
 use crate::sandbox::SandboxError;
 use crate::source::image::{ImageError, ImageSource};
@@ -23,6 +24,7 @@ use futures::future::BoxFuture;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// A build's result, and what exporters work with.
 pub struct Export<'a> {
@@ -138,8 +140,10 @@ pub enum ExportError {
     Source(#[from] ImageError),
     #[error(transparent)]
     Store(#[from] cache::error::StoreError),
-    #[error("failed to push {name}")]
-    Push { name: String, source: ImageError },
+    #[error(transparent)]
+    NotPushed(#[from] NotPushed),
+    #[error(transparent)]
+    Publish(Arc<ImageError>),
     #[error("the thread that wrote the export died")]
     Join(#[from] tokio::task::JoinError),
 }
@@ -157,6 +161,8 @@ impl ExportError {
 pub struct ImageAttributes {
     /// Canonical references.
     pub names: Vec<frontend::reference::Reference>,
+    /// The same as they were given.
+    pub names_as_given: Vec<String>,
     options: AssembleOptions,
     rewrite_timestamp: bool,
     /// `source-date-epoch`; the outer `None`: not given, the inner: switched off.

@@ -1,6 +1,7 @@
 //! Tags that are read and written as a whole, and blobs one by one: what a remote cache asks of a registry. Always of the
 //! registry itself: a mirror may be behind, and what is read here is written again.
 
+use super::client::Effort;
 use super::push::{Open, PushBlob, PushError, PushManifest, Pusher};
 use super::{Registry, RegistryError, pull};
 use crate::progress::Vertex;
@@ -25,7 +26,7 @@ impl Registry {
 
     /// Whether a repository has a blob.
     pub async fn has_blob(&self, to: &Reference, digest: &Digest, vertex: &Vertex) -> Result<bool, RegistryError> {
-        Pusher::new(self, to, vertex)?.has_blob(digest).await
+        Pusher::new(self, to, vertex)?.has_blob(digest, Effort::Retry).await
     }
 
     /// Has a blob in a repository: left as it is, mounted from one of its origins, or uploaded.

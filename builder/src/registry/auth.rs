@@ -1,6 +1,7 @@
 //! Logins as registries ask for them: a 401's challenge is answered with Basic, or with a token from the token service
 //! that it names (distribution's token and oauth2 specs; RFC 9110, 11). Tokens are kept by host and scopes.
 
+use super::client::read_limited;
 use super::credentials::{Credential, Credentials, Lookup};
 use super::error::{Login, RegistryError, message, plain, transport};
 use super::hosts::Host;
@@ -16,6 +17,8 @@ use std::time::{Duration, Instant};
 /// Shortest life that a token is believed to have; some services say nothing, or less than is of use.
 const TOKEN_LIFE_LEAST: Duration = Duration::from_secs(60);
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest answer of a token service, in bytes.
+const TOKEN_LIMIT: u64 = 1 << 20;
 const CLIENT_ID: &str = "kiln";
 
 /// What a request needs to be allowed, such as `repository:library/alpine:pull`. Sorted, each once.
@@ -47,7 +50,7 @@ pub(crate) enum Challenge {
 
 /// Authorizations by host and scopes, each got once however many requests want it.
 pub(super) struct Tokens {
-    credentials: Credentials,
+    pub(super) credentials: Arc<Credentials>,
     policy: RetryPolicy,
     slots: Mutex<HashMap<(String, Scopes), Arc<Slot>>>,
 }
@@ -69,7 +72,7 @@ pub(super) struct Authorization {
 }
 
 impl Tokens {
-    pub fn new(credentials: Credentials, policy: RetryPolicy) -> Tokens {
+    pub fn new(credentials: Arc<Credentials>, policy: RetryPolicy) -> Tokens {
         Tokens { credentials, policy, slots: Mutex::default() }
     }
 
@@ -107,8 +110,8 @@ impl Tokens {
             (Some(Challenge::Bearer { realm, service, scope }), _) => {
                 let mut scopes = scopes.0.clone();
                 scopes.extend(scope.iter().flat_map(|scope| scope.split(' ')).map(str::to_string));
-                let ask = TokenRequest { service: service.as_deref(), scopes: &scopes };
-                let (token, life) = self.fetch(host, realm, &ask, &lookup, &login).await?;
+                let ask = TokenRequest { service: service.as_deref(), scopes: &scopes, account: None };
+                let Token { token, life, .. } = self.fetch(host, realm, &ask, &lookup, &login).await?;
                 (bearer_header(&token), Some(life))
             }
             (Some(Challenge::Basic), Some(Credential::Password { username, password })) => {
@@ -130,6 +133,20 @@ impl Tokens {
         Ok(Ok(authorization))
     }
 
+    /// The token of a new login, which may come with one that does in its place from then on.
+    pub async fn first(
+        &self,
+        host: &Host,
+        realm: &str,
+        service: Option<&str>,
+        lookup: &Lookup,
+        login: &Login,
+    ) -> Result<Token, RegistryError> {
+        let account = lookup.credential.as_ref().map(Credential::user);
+        let ask = TokenRequest { service, scopes: &BTreeSet::new(), account };
+        self.fetch(host, realm, &ask, lookup, login).await
+    }
+
     async fn fetch(
         &self,
         host: &Host,
@@ -137,7 +154,7 @@ impl Tokens {
         ask: &TokenRequest<'_>,
         lookup: &Lookup,
         login: &Login,
-    ) -> Result<(String, Duration), RegistryError> {
+    ) -> Result<Token, RegistryError> {
         let realm = Url::parse(realm).map_err(|_| RegistryError::BadHost(realm.to_string()))?;
         if lookup.credential.is_some() && realm.scheme() == "http" && !host.is_plain() {
             return Err(RegistryError::InsecureRealm { host: host.name.clone(), realm: plain(&realm) });
@@ -173,15 +190,15 @@ impl Tokens {
         realm: &Url,
         login: &Login,
         request: impl Fn(&Client) -> RequestBuilder,
-    ) -> Result<(String, Duration), RegistryError> {
+    ) -> Result<Token, RegistryError> {
         let attempt = || async {
             let answer = request(host.client()).timeout(TOKEN_TIMEOUT).send().await;
-            let answer = answer.map_err(|error| (transport(&Method::GET, realm, error), None))?;
+            let answer = answer.map_err(|error| transport(&Method::GET, realm, error))?;
             let (status, asked) = (answer.status(), retry_after(answer.headers()));
-            let body = answer.bytes().await.map_err(|error| (transport(&Method::GET, realm, error), None))?;
+            let body = read_limited(answer, TOKEN_LIMIT).await?;
             match status.is_success() {
-                true => read_token(&body, realm).map_err(|error| (error, None)),
-                false => Err((refused(realm, status, &body, login), asked)),
+                true => read_token(&body, realm),
+                false => Err(refused(realm, status, &body, asked, login)),
             }
         };
         self.policy.retry(attempt).await
@@ -200,6 +217,16 @@ impl Slot {
 struct TokenRequest<'a> {
     service: Option<&'a str>,
     scopes: &'a BTreeSet<String>,
+    /// Who logs in for the first time: a token is wanted that outlives this one.
+    account: Option<&'a str>,
+}
+
+/// What a token service gives.
+pub(super) struct Token {
+    pub token: String,
+    pub life: Duration,
+    /// To be kept in place of the password.
+    pub refresh: Option<String>,
 }
 
 impl TokenRequest<'_> {
@@ -207,17 +234,25 @@ impl TokenRequest<'_> {
         let mut url = realm.clone();
         let service = self.service.map(|service| ("service", service));
         url.query_pairs_mut().extend_pairs(service).extend_pairs(self.scopes.iter().map(|scope| ("scope", scope)));
+        if let Some(account) = self.account {
+            let offline = [("account", account), ("client_id", CLIENT_ID), ("offline_token", "true")];
+            url.query_pairs_mut().extend_pairs(offline);
+        }
         url
     }
 
     /// Body of a POST, as an HTML form writes it.
     fn form(&self, grant: &[(&str, &str)]) -> String {
         let scopes = self.scopes.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
+        let scope = (!scopes.is_empty()).then_some(("scope", scopes.as_str()));
+        let offline = self.account.map(|_| ("access_type", "offline"));
         let mut form = Url::parse("form:").expect("a constant URL");
         form.query_pairs_mut()
             .extend_pairs(grant)
             .extend_pairs(self.service.map(|service| ("service", service)))
-            .extend_pairs([("scope", scopes.as_str()), ("client_id", CLIENT_ID)]);
+            .extend_pairs(scope)
+            .extend_pairs([("client_id", CLIENT_ID)])
+            .extend_pairs(offline);
         form.query().unwrap_or_default().to_string()
     }
 }
@@ -226,22 +261,30 @@ fn post(client: &Client, realm: &Url, form: &str) -> RequestBuilder {
     client.post(realm.clone()).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.to_string())
 }
 
-fn refused(realm: &Url, status: StatusCode, body: &[u8], login: &Login) -> RegistryError {
+fn refused(
+    realm: &Url,
+    status: StatusCode,
+    body: &[u8],
+    retry_after: Option<Duration>,
+    login: &Login,
+) -> RegistryError {
     RegistryError::Status {
         method: Method::GET,
         url: plain(realm),
         status,
         message: message(body),
+        retry_after,
         login: login.clone(),
     }
 }
 
-fn read_token(body: &[u8], realm: &Url) -> Result<(String, Duration), RegistryError> {
+fn read_token(body: &[u8], realm: &Url) -> Result<Token, RegistryError> {
     #[derive(serde::Deserialize)]
     struct Answer {
         token: Option<String>,
         access_token: Option<String>,
         expires_in: Option<f64>,
+        refresh_token: Option<String>,
     }
     let unusable = |what| RegistryError::Answer { url: plain(realm), what };
     let answer: Answer = serde_json::from_slice(body).map_err(|_| unusable("not a token answer"))?;
@@ -249,14 +292,15 @@ fn read_token(body: &[u8], realm: &Url) -> Result<(String, Duration), RegistryEr
     let life = answer.expires_in.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     // A year is more than any build takes; larger numbers could overflow the clock.
     let life = life.unwrap_or_default().clamp(TOKEN_LIFE_LEAST, Duration::from_secs(365 * 24 * 3600));
-    Ok((token.ok_or_else(|| unusable("no token in it"))?, life))
+    let token = token.ok_or_else(|| unusable("no token in it"))?;
+    Ok(Token { token, life, refresh: answer.refresh_token.filter(|token| !token.is_empty()) })
 }
 
-fn bearer_header(token: &str) -> Option<HeaderValue> {
+pub(super) fn bearer_header(token: &str) -> Option<HeaderValue> {
     secret_header(format!("Bearer {token}"))
 }
 
-fn basic_header(username: &str, password: &str) -> Option<HeaderValue> {
+pub(super) fn basic_header(username: &str, password: &str) -> Option<HeaderValue> {
     secret_header(format!("Basic {}", STANDARD.encode(format!("{username}:{password}"))))
 }
 
@@ -267,7 +311,7 @@ fn secret_header(text: String) -> Option<HeaderValue> {
 }
 
 /// All challenges of all `WWW-Authenticate` headers that kiln can answer.
-fn parse(headers: &HeaderMap) -> Vec<Challenge> {
+pub(super) fn parse(headers: &HeaderMap) -> Vec<Challenge> {
     let texts = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
     texts.flat_map(parse_challenges).collect()
 }
@@ -351,7 +395,8 @@ mod tests {
     #[test]
     fn tokens_live_a_minute_at_least() {
         let realm = Url::parse("https://a/t").unwrap();
-        let check = |body: &str| read_token(body.as_bytes(), &realm).map(|(token, life)| (token, life.as_secs())).ok();
+        let read = |body: &str| read_token(body.as_bytes(), &realm).ok();
+        let check = |body: &str| read(body).map(|token| (token.token, token.life.as_secs()));
         assert_eq!(check(r#"{"token":"a"}"#), Some(("a".into(), 60)));
         assert_eq!(check(r#"{"access_token":"b","expires_in":300}"#), Some(("b".into(), 300)));
         assert_eq!(check(r#"{"token":"a","expires_in":1e300}"#), Some(("a".into(), 60)));

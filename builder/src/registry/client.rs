@@ -5,8 +5,9 @@ use super::auth::{Authorization, Scopes, Tokens};
 use super::credentials::Credentials;
 use super::error::{Login, RegistryError, message, plain, transport};
 use super::hosts::{Endpoint, Hosts};
-use super::retry::{Failure, RetryPolicy, retry_after};
+use super::retry::{RetryPolicy, retry_after};
 use crate::config::Config;
+use crate::progress::{Outcome, Progress};
 use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
@@ -14,8 +15,8 @@ use std::future::Future;
 use std::io::SeekFrom;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
@@ -26,12 +27,16 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(300);
 /// What is read of the body of an error.
 const ERROR_BODY_LIMIT: u64 = 64 << 10;
 const UPLOAD_CHUNK: usize = 256 << 10;
+/// Longer waits are shown.
+const SHOWN_WAIT: Duration = Duration::from_secs(1);
 
 /// What all requests share.
 pub(super) struct Client {
     pub hosts: Hosts,
     pub policy: RetryPolicy,
-    tokens: Tokens,
+    /// Where waits are shown.
+    pub progress: OnceLock<Progress>,
+    pub tokens: Tokens,
 }
 
 /// A request as it is meant; it may be sent several times.
@@ -69,44 +74,80 @@ pub(super) enum Body<'a> {
         media_type: &'a str,
         bytes: &'a [u8],
     },
-    /// `sent` is told how many bytes of the file have left, from 0 for each attempt.
+    /// `sent` is told how many bytes of that part of the file have left, from 0 for each attempt.
     File {
         path: &'a Path,
-        size: u64,
+        range: Range<u64>,
         sent: &'a Arc<AtomicU64>,
     },
 }
 
 impl Client {
-    pub fn new(config: &Config, credentials: Credentials, policy: RetryPolicy) -> Client {
-        Client { hosts: Hosts::new(config), policy, tokens: Tokens::new(credentials, policy) }
+    pub fn new(config: &Config, credentials: Arc<Credentials>, policy: RetryPolicy) -> Client {
+        Client {
+            hosts: Hosts::new(config),
+            policy,
+            progress: OnceLock::new(),
+            tokens: Tokens::new(credentials, policy),
+        }
+    }
+
+    /// The same with `insecure = true` for a domain. Connections, tokens and limits are its own.
+    pub fn trusting_anyone_at(&self, domain: &str) -> Client {
+        Client {
+            hosts: self.hosts.trusting_anyone_at(domain),
+            policy: self.policy,
+            progress: self.progress.clone(),
+            tokens: Tokens::new(self.tokens.credentials.clone(), self.policy),
+        }
     }
 
     /// Gives the answer if it is a success, and else an error.
     pub async fn send(&self, ask: &Ask<'_>) -> Result<Response, RegistryError> {
-        let policy = match ask.effort {
-            Effort::Retry => self.policy,
-            Effort::Once => RetryPolicy { attempts: 1, ..self.policy },
-        };
-        policy.retry(|| self.attempt(ask)).await
+        let mut retries = self.policy.begin();
+        loop {
+            let error = match self.attempt(ask).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            let wait = retries.after(&error).filter(|_| ask.effort == Effort::Retry);
+            let Some(wait) = wait else { return Err(error) };
+            self.pause(wait, &error).await;
+        }
+    }
+
+    /// Waits before the next try, and says so if it takes long.
+    pub async fn pause(&self, wait: Duration, error: &RegistryError) {
+        tracing::debug!(%error, ?wait, "the request will be sent again");
+        let shown = self.progress.get().filter(|_| wait >= SHOWN_WAIT).map(|progress| {
+            progress.task(&format!("[internal] {error}: trying again in {:.0} s", wait.as_secs_f64().ceil()))
+        });
+        tokio::time::sleep(wait).await;
+        if let Some(vertex) = shown {
+            vertex.end(Outcome::Done);
+        }
     }
 
     /// Once, but for what logging in and falling back to plain HTTP take.
-    async fn attempt(&self, ask: &Ask<'_>) -> Result<Response, Failure> {
+    async fn attempt(&self, ask: &Ask<'_>) -> Result<Response, RegistryError> {
         let host = &ask.endpoint.host;
         let slot = self.tokens.slot(host, ask.scopes);
         let mut authorization = slot.present().await;
         let mut logins = 0;
         loop {
-            let url = ask.url().map_err(|error| (error, None))?;
+            let url = ask.url()?;
             let response = match self.send_once(ask, &url, authorization.as_ref()).await {
                 Err(RegistryError::PlainHttp { .. } | RegistryError::Connect { .. })
                     if url.scheme() == "https" && host.fall_back() =>
                 {
                     continue;
                 }
-                result => result.map_err(|error| (error, None))?,
+                Err(RegistryError::Connect { url, source, .. }) => {
+                    return Err(RegistryError::Connect { url, met: host.has_answered(), source });
+                }
+                result => result?,
             };
+            host.answered();
             let status = response.status();
             if status.is_success() {
                 return Ok(response);
@@ -120,7 +161,7 @@ impl Client {
                 let repository = &ask.endpoint.repository;
                 let used = authorization.as_ref();
                 let answer = self.tokens.answer(host, ask.scopes, &slot, used, repository, refusal).await;
-                match answer.map_err(|error| (error, None))? {
+                match answer? {
                     Ok(answered) => {
                         authorization = Some(answered);
                         continue;
@@ -165,12 +206,13 @@ impl Client {
                 request = request.header(CONTENT_TYPE, *media_type).body(Bytes::copy_from_slice(bytes));
                 None
             }
-            Body::File { path, size, sent } => {
+            Body::File { path, range, sent } => {
                 sent.store(0, Ordering::Relaxed);
-                let body = file_body(path, 0..*size, (*sent).clone()).await?;
+                let size = range.end - range.start;
+                let body = file_body(path, range.clone(), (*sent).clone()).await?;
                 request =
-                    request.header(CONTENT_TYPE, "application/octet-stream").header(CONTENT_LENGTH, *size).body(body);
-                Some((*size, *sent))
+                    request.header(CONTENT_TYPE, "application/octet-stream").header(CONTENT_LENGTH, size).body(body);
+                Some((size, *sent))
             }
         };
         let failed = |error| transport(&ask.method, url, error);
@@ -245,7 +287,7 @@ pub(crate) async fn sent_within(
     }
 }
 
-async fn failure(ask: &Ask<'_>, response: Response, login: Login) -> Failure {
+async fn failure(ask: &Ask<'_>, response: Response, login: Login) -> RegistryError {
     failure_of(&ask.method, response, login, message).await
 }
 
@@ -255,10 +297,10 @@ pub(crate) async fn failure_of(
     response: Response,
     login: Login,
     message: impl FnOnce(&[u8]) -> Option<String>,
-) -> Failure {
-    let (status, url, asked) = (response.status(), plain(response.url()), retry_after(response.headers()));
+) -> RegistryError {
+    let (status, url, retry_after) = (response.status(), plain(response.url()), retry_after(response.headers()));
     let body = read_limited(response, ERROR_BODY_LIMIT).await.unwrap_or_default();
-    (RegistryError::Status { method: method.clone(), url, status, message: message(&body), login }, asked)
+    RegistryError::Status { method: method.clone(), url, status, message: message(&body), retry_after, login }
 }
 
 /// Reads a body of at most `limit` bytes.

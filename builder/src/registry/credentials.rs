@@ -100,7 +100,7 @@ impl Credentials {
         let home = |path: &str| set("HOME").map(|home| home.join(path));
         let files = [
             set("REGISTRY_AUTH_FILE"),
-            set("DOCKER_CONFIG").or_else(|| home(".docker")).map(|dir| dir.join("config.json")),
+            docker_config(&env),
             set("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json")),
             set("XDG_CONFIG_HOME").or_else(|| home(".config")).map(|dir| dir.join("containers/auth.json")),
         ];
@@ -162,8 +162,7 @@ impl AuthFile {
         let mut problem = None;
         let helper = best(&self.helpers, &target).map(String::as_str);
         for helper in helper.into_iter().chain([self.store.as_str()]).filter(|helper| !helper.is_empty()) {
-            let key = if domain == "docker.io" { HUB_KEY } else { domain };
-            match ask_helper(helper, key).await {
+            match ask_helper(helper, key_of(domain)).await {
                 Ok(None) => {}
                 Ok(credential) => return Ok(credential),
                 Err(text) => problem = problem.or(Some(text)),
@@ -196,6 +195,18 @@ impl AuthEntry {
     }
 }
 
+/// The key of a registry in Docker's files and helpers.
+pub fn key_of(domain: &str) -> &str {
+    if domain == "docker.io" { HUB_KEY } else { domain }
+}
+
+/// Docker's `config.json`: in `$DOCKER_CONFIG` or `~/.docker`. `None` if there is no home either.
+pub fn docker_config(env: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let set = |name: &str| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let folder = set("DOCKER_CONFIG").or_else(|| set("HOME").map(|home| home.join(".docker")));
+    folder.map(|folder| folder.join("config.json"))
+}
+
 /// The value whose key names `target` or the longest part of it: `quay.io/org` before `quay.io`.
 fn best<'a, T>(map: &'a BTreeMap<String, T>, target: &str) -> Option<&'a T> {
     let names = |key: &str| {
@@ -207,7 +218,7 @@ fn best<'a, T>(map: &'a BTreeMap<String, T>, target: &str) -> Option<&'a T> {
 }
 
 /// Keys are hosts, hosts with a path, or URLs of the API: `https://host/v1/`.
-fn normalise(key: &str) -> String {
+pub(crate) fn normalise(key: &str) -> String {
     let key = key.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/');
     let key = key.strip_suffix("/v1").or_else(|| key.strip_suffix("/v2")).unwrap_or(key);
     let (host, path) = key.split_once('/').map_or((key, ""), |(host, path)| (host, path));
@@ -225,10 +236,40 @@ async fn ask_helper(helper: &str, server: &str) -> Result<Option<Credential>, St
         #[serde(default)]
         secret: String,
     }
+    let Some(answer) = call_helper(helper, "get", server).await? else { return Ok(None) };
+    let answer: Answer = serde_json::from_slice(&answer)
+        .map_err(|_| format!("`docker-credential-{helper}` failed: its answer is not as agreed"))?;
+    Ok(match answer.username.as_str() {
+        "" => None,
+        "<token>" => Some(Credential::IdentityToken(answer.secret)),
+        _ => Some(Credential::Password { username: answer.username, password: answer.secret }),
+    })
+}
+
+/// Has a helper keep a login.
+pub async fn store_in_helper(helper: &str, server: &str, credential: &Credential) -> Result<(), String> {
+    let (username, secret) = match credential {
+        Credential::Password { username, password } => (username.as_str(), password),
+        Credential::IdentityToken(token) | Credential::RegistryToken(token) => ("<token>", token),
+    };
+    let input = serde_json::json!({ "ServerURL": server, "Username": username, "Secret": secret });
+    call_helper(helper, "store", &input.to_string()).await.map(drop)
+}
+
+/// Has a helper forget a login; says whether it had one.
+pub async fn erase_in_helper(helper: &str, server: &str) -> Result<bool, String> {
+    if ask_helper(helper, server).await?.is_none() {
+        return Ok(false);
+    }
+    call_helper(helper, "erase", server).await.map(|_| true)
+}
+
+/// What a helper answers on standard output; `None` if it does not know the server.
+async fn call_helper(helper: &str, verb: &str, input: &str) -> Result<Option<Vec<u8>>, String> {
     let program = format!("docker-credential-{helper}");
     let failed = |what: String| format!("`{program}` failed: {what}");
     let mut child = Command::new(&program)
-        .arg("get")
+        .arg(verb)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -238,7 +279,7 @@ async fn ask_helper(helper: &str, server: &str) -> Result<Option<Credential>, St
     let asked = async {
         if let Some(mut stdin) = child.stdin.take() {
             // A helper that answers without reading the question is seen by its answer.
-            let _ = stdin.write_all(server.as_bytes()).await;
+            let _ = stdin.write_all(input.as_bytes()).await;
         }
         child.wait_with_output().await
     };
@@ -253,13 +294,7 @@ async fn ask_helper(helper: &str, server: &str) -> Result<Option<Credential>, St
         }
         return Err(failed(text.trim().chars().take(200).collect()));
     }
-    let answer: Answer =
-        serde_json::from_slice(&output.stdout).map_err(|_| failed("its answer is not as agreed".into()))?;
-    Ok(match answer.username.as_str() {
-        "" => None,
-        "<token>" => Some(Credential::IdentityToken(answer.secret)),
-        _ => Some(Credential::Password { username: answer.username, password: answer.secret }),
-    })
+    Ok(Some(output.stdout))
 }
 
 #[cfg(test)]

@@ -22,6 +22,8 @@ pub enum RegistryError {
         status: StatusCode,
         /// `code: message` of the errors in the answer's body (distribution-spec, error codes).
         message: Option<String>,
+        /// When it wants to be asked again (`Retry-After`).
+        retry_after: Option<Duration>,
         /// What was known about who asks; for 401 and 403.
         login: Login,
     },
@@ -38,6 +40,8 @@ pub enum RegistryError {
     Connect {
         /// Of the request, without its query.
         url: String,
+        /// Whether the server has answered before.
+        met: bool,
         /// Such as a refused connection or a name that does not resolve.
         source: reqwest::Error,
     },
@@ -182,6 +186,14 @@ impl RegistryError {
         }
     }
 
+    /// When the server wants to be asked again, if it says so.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            RegistryError::Status { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
     /// The failure of a registry, after that of the mirrors that were asked before. An answer tells more than none.
     pub(super) fn after_mirrors(self, mirrors: Option<RegistryError>) -> RegistryError {
         match mirrors {
@@ -220,7 +232,7 @@ impl RegistryError {
 fn status_help(status: StatusCode, login: &Login, host: &str) -> Option<String> {
     let mut help = match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => match &login.user {
-            None => format!("no credentials for {host} were found: try `docker login {host}`"),
+            None => format!("no credentials for {host} were found: try `kiln login {host}`"),
             Some(user) => format!("`{user}` may not do this on {host}, or the login is no longer valid"),
         },
         StatusCode::NOT_FOUND => "check the name and the tag; private images may need a login".into(),
@@ -252,7 +264,7 @@ pub(crate) fn transport(method: &Method, url: &Url, source: reqwest::Error) -> R
     match tls_error(&source) {
         Some(rustls::Error::InvalidMessage(_)) => RegistryError::PlainHttp { url, source },
         Some(_) => RegistryError::Tls { url, source },
-        None if source.is_connect() => RegistryError::Connect { url, source },
+        None if source.is_connect() => RegistryError::Connect { url, met: false, source },
         None => RegistryError::Transport { method: method.clone(), url, source },
     }
 }

@@ -39,6 +39,7 @@ pub(super) struct Host {
     /// Speaks plain HTTP: by its settings, or, if it may, since it was found to.
     plain: AtomicBool,
     may_fall_back: bool,
+    has_answered: AtomicBool,
     /// Taken while a blob moves.
     pub transfers: Arc<Semaphore>,
     /// Taken while anything else is asked for.
@@ -62,6 +63,13 @@ impl Hosts {
             certs_dirs.extend([home.join(".config/docker/certs.d"), home.join(".config/containers/certs.d")]);
         }
         Hosts { registries: config.registries.clone(), certs_dirs, known: Mutex::default() }
+    }
+
+    /// The same with `insecure = true` for a domain, whose own server alone is meant.
+    pub fn trusting_anyone_at(&self, domain: &str) -> Hosts {
+        let mut registries = self.registries.clone();
+        registries.entry(domain.to_string()).or_default().insecure = true;
+        Hosts { registries, certs_dirs: self.certs_dirs.clone(), known: Mutex::default() }
     }
 
     /// Mirrors of a domain in order, then the domain's own host.
@@ -115,6 +123,7 @@ impl Hosts {
             client,
             plain: AtomicBool::new(plain),
             may_fall_back: settings.insecure,
+            has_answered: AtomicBool::new(false),
             transfers: Arc::new(Semaphore::new(TRANSFERS_PER_HOST)),
             documents: Semaphore::new(DOCUMENTS_PER_HOST),
         })
@@ -172,12 +181,23 @@ impl Host {
         self.plain.load(Ordering::Relaxed)
     }
 
+    /// Notes that it has answered something.
+    pub fn answered(&self) {
+        self.has_answered.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it ever answered anything.
+    pub fn has_answered(&self) -> bool {
+        self.has_answered.load(Ordering::Relaxed)
+    }
+
     /// Called when it answered TLS with plain HTTP. True: ask again, it is allowed to.
     pub fn fall_back(&self) -> bool {
         self.may_fall_back && !self.plain.swap(true, Ordering::Relaxed)
     }
 
-    fn url(&self, path: &str) -> Result<Url, RegistryError> {
+    /// URL of a path on it.
+    pub fn url(&self, path: &str) -> Result<Url, RegistryError> {
         let scheme = if self.is_plain() { "http" } else { "https" };
         let host = if self.name == "docker.io" { "registry-1.docker.io" } else { &self.name };
         Url::parse(&format!("{scheme}://{host}{path}")).map_err(|_| RegistryError::BadHost(self.name.clone()))

@@ -1,6 +1,7 @@
 //! Client of the distribution-spec: manifests, blobs, uploads, mounts. `client.rs` sends one request with everything
 //! that belongs to it (`auth.rs`, `credentials.rs`, `retry.rs`), `hosts.rs` knows where a domain's requests go, `pull.rs`
-//! and `push.rs` say what is asked for, `artefact.rs` for what is no image. What the answers mean as images is `source/image.rs`.
+//! and `push.rs` (with `upload.rs`) say what is asked for, `artefact.rs` for what is no image;
+//! `login.rs` tries logins and `auth_file.rs` keeps them. What the answers mean as images is `source/image.rs`.
 
 pub mod artefact;
 pub(crate) mod auth;
@@ -15,13 +16,25 @@ pub mod retry;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod upload;
 
 use crate::config::Config;
+use crate::progress::Progress;
 use credentials::Credentials;
 use retry::RetryPolicy;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 pub use error::RegistryError;
+
+/// Who may answer for a registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Trust {
+    /// Whoever has a certificate that the configuration trusts.
+    AsConfigured,
+    /// Anyone, also without TLS.
+    Anyone,
+}
 
 /// Talks to registries. Cheap to clone; clones share connections, tokens and limits.
 #[derive(Clone)]
@@ -35,8 +48,21 @@ impl Registry {
         Registry::with_policy(config, credentials, RetryPolicy::default())
     }
 
+    /// Shows from now on what is waited for.
+    pub fn tell(&self, progress: &Progress) {
+        let _ = self.client.progress.set(progress.clone());
+    }
+
     /// The same with another patience.
     pub fn with_policy(config: &Config, credentials: Credentials, policy: RetryPolicy) -> Registry {
-        Registry { client: Arc::new(client::Client::new(config, credentials, policy)) }
+        Registry { client: Arc::new(client::Client::new(config, Arc::new(credentials), policy)) }
+    }
+
+    /// The same, trusting one domain more than the configuration does.
+    pub fn trusting(&self, trust: Trust, domain: &str) -> Registry {
+        match trust {
+            Trust::AsConfigured => self.clone(),
+            Trust::Anyone => Registry { client: Arc::new(self.client.trusting_anyone_at(domain)) },
+        }
     }
 }

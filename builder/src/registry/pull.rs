@@ -5,7 +5,7 @@ use super::auth::Scopes;
 use super::client::{Ask, Body, Effort, Target, next_chunk, read_limited};
 use super::error::plain;
 use super::hosts::Endpoint;
-use super::retry::may_pass;
+use super::retry::{Retries, may_pass};
 use super::{Registry, RegistryError};
 use crate::image::select::{INDEX_TYPES, MANIFEST_TYPES};
 use bytes::Bytes;
@@ -19,8 +19,6 @@ use tokio::sync::OwnedSemaphorePermit;
 const MANIFEST_LIMIT: u64 = 4 * 1048 * 1048;
 /// Longest config, in bytes.
 const CONFIG_LIMIT: u64 = 16 << 20;
-/// How often in a row a blob's stream may break without a byte in between.
-const BREAKS_LIMIT: u32 = 5;
 
 /// A manifest or index, verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,7 +117,7 @@ impl Registry {
             descriptor: descriptor.clone(),
             next_endpoint: 0,
             offset: 0,
-            breaks: 0,
+            breaks: self.client.policy.begin(),
             open: None,
             permit: None,
         };
@@ -211,26 +209,29 @@ impl Registry {
             scopes,
             headers: &[(ACCEPT, &accept)],
             body: Body::Empty,
-            effort,
+            // Its body may break as well as its beginning.
+            effort: Effort::Once,
         };
         let _permit = endpoint.host.documents.acquire().await;
-        let mut breaks = 0;
+        let mut retries = self.client.policy.begin();
         loop {
-            let answer = self.client.send(&ask).await?;
-            let url = answer.url().clone();
-            let media_type = content_type(answer.headers()).unwrap_or_default();
-            match read_limited(answer, MANIFEST_LIMIT).await {
-                Ok(bytes) => {
-                    let descriptor = Descriptor { media_type, digest: Digest::of(&bytes), size: bytes.len() as u64 };
-                    return Ok((Document { descriptor, bytes }, url));
-                }
-                Err(error) => {
-                    breaks += 1;
-                    let wait = self.client.policy.wait(breaks, &error, None).filter(|_| effort == Effort::Retry);
-                    tokio::time::sleep(wait.ok_or(error)?).await;
-                }
-            }
+            let error = match self.read_document(&ask).await {
+                Err(error) => error,
+                document => return document,
+            };
+            let wait = retries.after(&error).filter(|_| effort == Effort::Retry);
+            let Some(wait) = wait else { return Err(error) };
+            self.client.pause(wait, &error).await;
         }
+    }
+
+    async fn read_document(&self, ask: &Ask<'_>) -> Result<(Document, Url), RegistryError> {
+        let answer = self.client.send(ask).await?;
+        let url = answer.url().clone();
+        let media_type = content_type(answer.headers()).unwrap_or_default();
+        let bytes = read_limited(answer, MANIFEST_LIMIT).await?;
+        let descriptor = Descriptor { media_type, digest: Digest::of(&bytes), size: bytes.len() as u64 };
+        Ok((Document { descriptor, bytes }, url))
     }
 }
 
@@ -253,7 +254,8 @@ pub struct BlobReader {
     descriptor: Descriptor,
     next_endpoint: usize,
     offset: u64,
-    breaks: u32,
+    /// Since the last byte that came.
+    breaks: Retries,
     open: Option<Open>,
     turn: Turn,
     /// Of the host that is read from.
@@ -292,7 +294,7 @@ impl BlobReader {
                     if chunk.is_empty() {
                         continue;
                     }
-                    self.breaks = 0;
+                    self.breaks = self.registry.client.policy.begin();
                     self.offset += chunk.len() as u64;
                     if self.offset > self.descriptor.size {
                         let (expected, actual) = (self.descriptor.size, self.offset);
@@ -322,16 +324,18 @@ impl BlobReader {
         self.open.as_ref().map_or_else(|| self.descriptor.digest.to_string(), |open| plain(&open.url))
     }
 
-    /// Waits, so that the stream can be opened again, unless that has been in vain too often.
+    /// Waits, so that the stream can be opened again. A mirror whose streams break all the time is left for the next.
     async fn broke(&mut self, error: RegistryError) -> Result<(), RegistryError> {
         self.open = None;
-        self.breaks += 1;
-        if self.breaks > BREAKS_LIMIT {
-            return Err(error);
+        match self.breaks.delay(None) {
+            Some(wait) => self.registry.client.pause(wait, &error).await,
+            None if self.next_endpoint + 1 < self.pull.endpoints.len() => {
+                self.permit = None;
+                self.next_endpoint += 1;
+                self.breaks = self.registry.client.policy.begin();
+            }
+            None => return Err(error),
         }
-        tracing::debug!(%error, offset = self.offset, "blob will be resumed");
-        let policy = &self.registry.client.policy;
-        tokio::time::sleep(policy.base.saturating_mul(1 << self.breaks).min(policy.longest)).await;
         Ok(())
     }
 

@@ -5,22 +5,21 @@ use super::auth::Scopes;
 use super::client::{Ask, Body, Effort, Target};
 use super::error::plain;
 use super::hosts::Endpoint;
+use super::upload::Blob;
 use super::{Registry, RegistryError};
 use crate::progress::Vertex;
 use cache::digest::{Descriptor, Digest};
 use frontend::reference::Reference;
 use futures::future::try_join_all;
-use reqwest::header::{ACCEPT, LOCATION};
-use reqwest::{Method, Response, StatusCode, Url};
+use reqwest::header::ACCEPT;
+use reqwest::{Method, Response, StatusCode};
+use serde::{Deserialize, Serialize};
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-/// Between two progress reports of an upload.
-const REPORT_INTERVAL: Duration = Duration::from_millis(200);
+/// How often something is sent again that the registry has received as something else.
+const DAMAGE_LIMIT: u32 = 2;
 
 /// What is to be pushed.
 #[derive(Clone, Debug, Default)]
@@ -32,7 +31,7 @@ pub struct PushImage {
 }
 
 /// A blob to be pushed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PushBlob {
     /// Digest and size count.
     pub descriptor: Descriptor,
@@ -108,11 +107,11 @@ pub async fn push<E: std::error::Error + Send + 'static>(
 
 /// Writes to one repository.
 pub(super) struct Pusher<'a> {
-    registry: &'a Registry,
+    pub(super) registry: &'a Registry,
     endpoint: Endpoint,
     scopes: Scopes,
     domain: &'a str,
-    vertex: &'a Vertex,
+    pub(super) vertex: &'a Vertex,
 }
 
 /// What came of asking to mount a blob.
@@ -136,7 +135,7 @@ impl<'a> Pusher<'a> {
 }
 
 impl Pusher<'_> {
-    fn ask<'b>(&'b self, method: Method, target: Target<'b>, effort: Effort) -> Ask<'b> {
+    pub(super) fn ask<'b>(&'b self, method: Method, target: Target<'b>, effort: Effort) -> Ask<'b> {
         let endpoint = &self.endpoint;
         Ask { method, endpoint, target, scopes: &self.scopes, headers: &[], body: Body::Empty, effort }
     }
@@ -171,8 +170,18 @@ impl Pusher<'_> {
         let body = Body::Document { media_type: &manifest.media_type, bytes: &manifest.bytes };
         let ask = Ask { body, ..self.ask(Method::PUT, Target::Repository(&path), Effort::Retry) };
         let _permit = self.endpoint.host.documents.acquire().await;
-        let answer = self.registry.client.send(&ask).await?;
-        check_told(&answer, digest)
+        let mut damaged = 0;
+        loop {
+            let put = match self.registry.client.send(&ask).await {
+                Ok(answer) => check_told(&answer, digest),
+                Err(error) => Err(error),
+            };
+            match put {
+                // A tag must not go on naming what it was damaged to.
+                Err(error) if is_damage(&error) && damaged < DAMAGE_LIMIT => damaged += 1,
+                put => return put,
+            }
+        }
     }
 
     /// Has a blob in the repository. A try that failed starts again with the question whether it is there.
@@ -181,16 +190,20 @@ impl Pusher<'_> {
         blob: &PushBlob,
         open: &Open<'_, E>,
     ) -> Result<(), PushError<E>> {
-        let mut failed = 0;
+        let mut retries = self.registry.client.policy.begin();
+        let mut damaged = 0;
         loop {
             let error = match self.try_blob(blob, open).await {
                 Err(PushError::Registry(error)) => error,
                 result => return result,
             };
-            failed += 1;
-            let Some(wait) = self.registry.client.policy.wait(failed, &error, None) else { return Err(error.into()) };
-            tracing::debug!(%error, digest = %blob.descriptor.digest, "blob will be pushed again");
-            tokio::time::sleep(wait).await;
+            // The file was read through before. A registry that has forgotten the upload may know the next.
+            if (is_damage(&error) || is_forgotten(&error)) && damaged < DAMAGE_LIMIT {
+                damaged += 1;
+                continue;
+            }
+            let Some(wait) = retries.after(&error) else { return Err(error.into()) };
+            self.registry.client.pause(wait, &error).await;
         }
     }
 
@@ -200,7 +213,8 @@ impl Pusher<'_> {
         open: &Open<'_, E>,
     ) -> Result<(), PushError<E>> {
         let Descriptor { digest, size, .. } = &blob.descriptor;
-        if self.has_blob(digest).await? {
+        // Of its requests each is made once: the whole is tried again.
+        if self.has_blob(digest, Effort::Once).await? {
             self.vertex.status_done(digest.as_str(), *size, *size);
             return Ok(());
         }
@@ -221,18 +235,18 @@ impl Pusher<'_> {
         let begun = match mounted {
             Some(answer) => answer,
             None => {
-                let ask = self.ask(Method::POST, Target::Repository("blobs/uploads/"), Effort::Retry);
+                let ask = self.ask(Method::POST, Target::Repository("blobs/uploads/"), Effort::Once);
                 self.registry.client.send(&ask).await?
             }
         };
-        self.upload(&begun, digest, *size, &path).await?;
+        self.upload(&begun, &Blob { digest, size: *size, path: &path }).await?;
         self.vertex.status_done(digest.as_str(), *size, *size);
         Ok(())
     }
 
-    pub(super) async fn has_blob(&self, digest: &Digest) -> Result<bool, RegistryError> {
+    pub(super) async fn has_blob(&self, digest: &Digest, effort: Effort) -> Result<bool, RegistryError> {
         let path = format!("blobs/{digest}");
-        let ask = self.ask(Method::HEAD, Target::Repository(&path), Effort::Retry);
+        let ask = self.ask(Method::HEAD, Target::Repository(&path), effort);
         let _permit = self.endpoint.host.documents.acquire().await;
         match self.registry.client.send(&ask).await {
             Ok(_) => Ok(true),
@@ -258,7 +272,7 @@ impl Pusher<'_> {
     async fn mount(&self, digest: &Digest, source: &str) -> Result<Mount, RegistryError> {
         let path = format!("blobs/uploads/?mount={digest}&from={source}");
         let scopes = self.scopes.clone().and_pull(source);
-        let ask = Ask { scopes: &scopes, ..self.ask(Method::POST, Target::Repository(&path), Effort::Retry) };
+        let ask = Ask { scopes: &scopes, ..self.ask(Method::POST, Target::Repository(&path), Effort::Once) };
         let _permit = self.endpoint.host.documents.acquire().await;
         match self.registry.client.send(&ask).await {
             Ok(answer) if answer.status() == StatusCode::CREATED => Ok(Mount::Done),
@@ -267,48 +281,39 @@ impl Pusher<'_> {
             Err(error) => Err(error),
         }
     }
-
-    async fn upload(&self, begun: &Response, digest: &Digest, size: u64, path: &Path) -> Result<(), RegistryError> {
-        let mut location = self.location(begun)?;
-        location.query_pairs_mut().append_pair("digest", digest.as_str());
-        let sent = Arc::new(AtomicU64::new(0));
-        let body = Body::File { path, size, sent: &sent };
-        let ask = Ask { body, ..self.ask(Method::PUT, Target::Location(&location), Effort::Once) };
-        let mut sending = std::pin::pin!(self.registry.client.send(&ask));
-        let mut ticks = tokio::time::interval(REPORT_INTERVAL);
-        let answer = loop {
-            tokio::select! {
-                answer = &mut sending => break answer?,
-                _ = ticks.tick() => {
-                    self.vertex.status(digest.as_str(), sent.load(Ordering::Relaxed).min(size), size);
-                }
-            }
-        };
-        check_told(&answer, digest)
-    }
-
-    fn location(&self, begun: &Response) -> Result<Url, RegistryError> {
-        let text = begun.headers().get(LOCATION).and_then(|value| value.to_str().ok());
-        let location = text.and_then(|text| begun.url().join(text).ok());
-        let mut location = location
-            .ok_or_else(|| RegistryError::Answer { url: plain(begun.url()), what: "no location to upload to" })?;
-        // Registries behind a proxy that speaks TLS for them do not know that they should say https.
-        let is_same = location.host_str() == begun.url().host_str() && location.port().is_none();
-        if begun.url().scheme() == "https" && location.scheme() == "http" && is_same {
-            // It cannot fail: both are special schemes.
-            let _ = location.set_scheme("https");
-        }
-        Ok(location)
-    }
 }
 
 /// A registry that names what it stored must name what was sent.
-fn check_told(answer: &Response, expected: &Digest) -> Result<(), RegistryError> {
+pub(super) fn check_told(answer: &Response, expected: &Digest) -> Result<(), RegistryError> {
     let told = answer.headers().get("docker-content-digest").and_then(|value| value.to_str().ok());
     match told.and_then(|told| told.parse::<Digest>().ok()) {
         Some(actual) if actual != *expected => {
             Err(RegistryError::Digest { url: plain(answer.url()), expected: expected.clone(), actual })
         }
         _ => Ok(()),
+    }
+}
+
+/// Whether what came at the registry was not what was sent.
+fn is_damage(error: &RegistryError) -> bool {
+    match error {
+        RegistryError::Digest { .. } => true,
+        RegistryError::Status { status, message: Some(message), .. } => {
+            *status == StatusCode::BAD_REQUEST
+                && ["digest invalid", "manifest invalid", "size invalid"].iter().any(|code| message.starts_with(code))
+        }
+        _ => false,
+    }
+}
+
+/// Whether the registry does not know the upload that it has begun itself.
+fn is_forgotten(error: &RegistryError) -> bool {
+    match error {
+        RegistryError::Status { method, status, message, .. } => {
+            let is_upload = [Method::PUT, Method::PATCH, Method::GET].contains(method);
+            let is_said = message.as_ref().is_some_and(|message| message.starts_with("blob upload"));
+            is_said || (is_upload && *status == StatusCode::NOT_FOUND)
+        }
+        _ => false,
     }
 }

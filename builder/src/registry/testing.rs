@@ -201,6 +201,12 @@ pub fn registry(config: &str) -> Registry {
 
 pub fn registry_with(config: &str, credentials: Credentials) -> Registry {
     let config = Config::parse(config, Path::new("/etc/kiln/kiln.toml")).unwrap();
-    let policy = RetryPolicy { attempts: 4, base: Duration::from_millis(1), longest: Duration::from_secs(2) };
+    let policy = RetryPolicy {
+        attempts: 4,
+        connects: 4,
+        base: Duration::from_millis(1),
+        longest: Duration::from_secs(1),
+        budget: Duration::from_secs(2),
+    };
     Registry::with_policy(&config, credentials, policy)
 }

@@ -81,7 +81,7 @@ async fn errors_name_what_the_registry_said() {
     });
     let error = registry("").resolve(&reference(&fake.host, "a:1")).await.unwrap_err();
     assert!(error.to_string().ends_with("403 Forbidden: denied: requested access is denied"), "{error}");
-    assert!(error.help().unwrap().contains("docker login"));
+    assert!(error.help().unwrap().contains("kiln login"));
     let nowhere = reference("127.0.0.1:1", "a:1");
     let error = registry("").resolve(&nowhere).await.unwrap_err();
     assert!(matches!(error, RegistryError::Connect { .. }), "{error:?}");
@@ -187,7 +187,7 @@ async fn passwords_do_not_go_to_plain_token_services() {
     let headers = HeaderMap::from_iter([(WWW_AUTHENTICATE, challenge)]);
     let url = Url::parse("https://registry.example/v2/a/manifests/1").unwrap();
     for (credentials, expect) in [(auths(&fake.host, r#"{"auth":"dTpw"}"#), false), (Credentials::anonymous(), true)] {
-        let tokens = Tokens::new(credentials, RetryPolicy::default());
+        let tokens = Tokens::new(credentials.into(), RetryPolicy::default());
         let answer = tokens.answer(&host, &scopes, &slot, None, "a", (&headers, &url)).await;
         assert_eq!(answer.is_ok(), expect);
         assert!(expect || matches!(answer, Err(RegistryError::InsecureRealm { .. })));
@@ -392,4 +392,95 @@ async fn failed_uploads_start_again_with_the_question() {
     push_from(dir.path(), &reference(&fake.host, "x:1"), &image).await.unwrap();
     let methods = fake.requests().iter().map(|request| request.method.clone()).collect::<Vec<_>>();
     assert_eq!(methods, ["HEAD", "HEAD", "POST", "PUT", "HEAD", "POST", "PUT", "HEAD", "PUT"]);
+}
+
+/// A registry that keeps one upload, and lets `judge` refuse its requests; `judge` sees the bytes that it has.
+fn uploads(
+    least: Option<u64>,
+    judge: impl Fn(&Request, usize) -> Option<Answer> + Send + Sync + 'static,
+) -> (Fake, std::sync::Arc<std::sync::Mutex<Vec<u8>>>) {
+    let kept = std::sync::Arc::new(std::sync::Mutex::new(vec![]));
+    let bytes = kept.clone();
+    let fake = Fake::start(move |request, _| {
+        let mut bytes = bytes.lock().unwrap();
+        let at = |answer: Answer, end: usize| {
+            answer.header("location", "/upload").header("range", format!("0-{}", end.saturating_sub(1)))
+        };
+        if let Some(answer) = judge(request, bytes.len()) {
+            return answer;
+        }
+        match request.method.as_str() {
+            "HEAD" => Answer::status(404),
+            "POST" => {
+                let least = least.map(|least| ("oci-chunk-min-length".to_string(), least.to_string()));
+                let mut answer = at(Answer::status(202), 0);
+                answer.headers.extend(least);
+                answer
+            }
+            "GET" => at(Answer::status(204), bytes.len()),
+            "PATCH" => {
+                bytes.extend_from_slice(request.body.as_bytes());
+                at(Answer::status(202), bytes.len())
+            }
+            _ if request.path.contains("/manifests/") => Answer::status(201),
+            _ => {
+                bytes.extend_from_slice(request.body.as_bytes());
+                Answer::status(201)
+            }
+        }
+    });
+    (fake, kept)
+}
+
+async fn uploaded(fake: &Fake, content: &str) -> Vec<String> {
+    let dir = tempfile::tempdir().unwrap();
+    let image = image(dir.path(), &[content], &[]);
+    push_from(dir.path(), &reference(&fake.host, "x:1"), &image).await.unwrap();
+    let shown = |request: &Request| {
+        let range = request.headers.get("content-range").map(|range| format!(" {range}")).unwrap_or_default();
+        format!("{} {}{range}", request.method, request.path.split('?').next().unwrap_or_default())
+    };
+    fake.requests().iter().map(shown).filter(|line| line.contains("/upload")).collect()
+}
+
+#[tokio::test]
+async fn what_is_too_large_for_one_request_goes_in_pieces() {
+    let content = "0123456789abcdef".repeat(100_000);
+    let refuse = |request: &Request, _: usize| (request.body.len() > 1_000_000).then(|| Answer::status(413));
+    let (fake, kept) = uploads(None, refuse);
+    let lines = uploaded(&fake, &content).await;
+    assert_eq!(
+        lines,
+        [
+            "POST /v2/x/blobs/uploads/",
+            "PUT /upload",
+            "PATCH /upload 0-799999",
+            "PATCH /upload 800000-1599999",
+            "PUT /upload"
+        ]
+    );
+    assert!(*kept.lock().unwrap() == content.as_bytes());
+    // Not smaller than the registry takes.
+    let refuse = |request: &Request, _: usize| {
+        let is_whole = request.method == "PUT" && request.path.contains("/upload") && !request.body.is_empty();
+        is_whole.then(|| Answer::status(413))
+    };
+    let (fake, _) = uploads(Some(1_500_000), refuse);
+    assert_eq!(uploaded(&fake, &content).await[2..4], ["PATCH /upload 0-1499999", "PATCH /upload 1500000-1599999"]);
+}
+
+#[tokio::test]
+async fn broken_uploads_go_on_where_the_registry_has_them() {
+    let content = "0123456789abcdef".repeat(100_000);
+    let first = std::sync::atomic::AtomicBool::new(true);
+    let (broken, kept) = uploads(None, move |request, _| {
+        // It has kept what came before the server failed, as the GET will say.
+        let breaks = request.method == "PUT" && request.path.contains("/upload") && !request.body.is_empty();
+        let breaks = breaks && first.swap(false, std::sync::atomic::Ordering::Relaxed);
+        breaks.then(|| Answer::status(500))
+    });
+    kept.lock().unwrap().extend_from_slice(&content.as_bytes()[..1_200_000]);
+    let lines = uploaded(&broken, &content).await;
+    assert_eq!(lines[2..], ["GET /upload", "PATCH /upload 1200000-1599999", "PUT /upload"]);
+    assert!(*kept.lock().unwrap() == content.as_bytes());
 }

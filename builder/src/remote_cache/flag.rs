@@ -34,8 +34,13 @@ use tokio::sync::Semaphore;
 /// As for BuildKit.
 const GHA_TIMEOUT: Duration = Duration::from_secs(600);
 /// GitHub counts requests by the minute.
-const GHA_POLICY: RetryPolicy =
-    RetryPolicy { attempts: 6, base: Duration::from_millis(500), longest: Duration::from_secs(120) };
+const GHA_POLICY: RetryPolicy = RetryPolicy {
+    attempts: 6,
+    connects: 6,
+    base: Duration::from_millis(500),
+    longest: Duration::from_secs(120),
+    budget: Duration::from_secs(300),
+};
 
 /// A flag that cannot be honoured.
 #[derive(Debug, thiserror::Error)]

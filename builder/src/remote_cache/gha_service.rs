@@ -6,7 +6,7 @@ use super::objects::{ObjectReader, xml_message};
 use crate::registry::RegistryError;
 use crate::registry::client::{STALL_TIMEOUT, failure_of, file_body, sent_within};
 use crate::registry::error::{Login, plain};
-use crate::registry::retry::{Failure, RetryPolicy};
+use crate::registry::retry::RetryPolicy;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
@@ -285,7 +285,7 @@ impl Service {
         self.policy.retry(|| self.attempt(ask)).await
     }
 
-    async fn attempt(&self, ask: &Ask<'_>) -> Result<Response, Failure> {
+    async fn attempt(&self, ask: &Ask<'_>) -> Result<Response, RegistryError> {
         let Ask { method, url, .. } = ask;
         let mut request = self.client.request(method.clone(), url.clone());
         for (name, value) in &ask.headers {
@@ -305,11 +305,11 @@ impl Service {
                 // Of an upload, no more is known than that it goes on.
                 limit *= 10;
                 let sent = Arc::new(AtomicU64::new(0));
-                let body = file_body(path, part.clone(), sent).await.map_err(|error| (error, None))?;
+                let body = file_body(path, part.clone(), sent).await?;
                 request.header(CONTENT_LENGTH, part.end - part.start).body(body)
             }
         };
-        let answer = sent_within(limit, request, method, url).await.map_err(|error| (error, None))?;
+        let answer = sent_within(limit, request, method, url).await?;
         if answer.status().is_success() {
             return Ok(answer);
         }

@@ -7,7 +7,7 @@ use super::s3::S3;
 use crate::registry::RegistryError;
 use crate::registry::client::{STALL_TIMEOUT, failure_of, file_body, next_chunk, sent_within};
 use crate::registry::error::{Login, plain};
-use crate::registry::retry::{Failure, RetryPolicy};
+use crate::registry::retry::RetryPolicy;
 use bytes::Bytes;
 use cache::digest::{Descriptor, Digest};
 use cache::remote::Index;
@@ -176,8 +176,8 @@ impl Objects {
         let url = Url::parse(&url).map_err(|_| RegistryError::BadHost(url))?;
         match self.attempt(&Method::PUT, &url, None, &Body::Empty).await {
             // Somebody else was faster.
-            Err((error, _)) if error.status() == Some(StatusCode::CONFLICT) => Ok(true),
-            made => made.map(|_| true).map_err(|(error, _)| error),
+            Err(error) if error.status() == Some(StatusCode::CONFLICT) => Ok(true),
+            made => made.map(|_| true),
         }
     }
 
@@ -187,8 +187,7 @@ impl Objects {
         url: &Url,
         condition: Option<&(HeaderName, String)>,
         body: &Body,
-    ) -> Result<Response, Failure> {
-        let once = |error| (error, None);
+    ) -> Result<Response, RegistryError> {
         let (length, sha256) = match body {
             Body::Empty => (0, hex(&Sha256::digest(b""))),
             Body::Bytes(bytes) => (bytes.len() as u64, hex(&Sha256::digest(bytes))),
@@ -200,7 +199,7 @@ impl Objects {
         }
         let mut headers = HeaderMap::new();
         for (name, value) in self.bucket.sign(ask) {
-            let value = HeaderValue::from_str(&value).map_err(|_| once(RegistryError::BadHost(plain(url))))?;
+            let value = HeaderValue::from_str(&value).map_err(|_| RegistryError::BadHost(plain(url)))?;
             headers.insert(HeaderName::from_static(name), value);
         }
         let mut request = self.client.request(method.clone(), url.clone()).headers(headers);
@@ -209,13 +208,13 @@ impl Objects {
             Body::Empty => request,
             Body::Bytes(bytes) => request.body(bytes.clone()),
             Body::File(path, blob) => {
-                let body = file_body(path, 0..blob.size, Arc::new(AtomicU64::new(0))).await.map_err(once)?;
+                let body = file_body(path, 0..blob.size, Arc::new(AtomicU64::new(0))).await?;
                 request.header(CONTENT_LENGTH, blob.size).body(body)
             }
         };
         // Of an upload, no more is known than that it goes on.
         let limit = STALL_TIMEOUT * if matches!(body, Body::File(..)) { 60 } else { 1 };
-        let answer = sent_within(limit, request, method, url).await.map_err(once)?;
+        let answer = sent_within(limit, request, method, url).await?;
         if answer.status().is_success() {
             return Ok(answer);
         }

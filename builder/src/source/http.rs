@@ -40,6 +40,8 @@ use tokio::sync::{OnceCell, mpsc};
 
 /// Mode of every file (reference/dockerfile.md 2.7).
 const MODE: u32 = 0o600;
+/// How often a server is asked: there may be another way to the file than waiting for it.
+const ATTEMPTS: u32 = 5;
 /// Pieces of a body between the network and the thread that writes them; each is some 16 KiB or less.
 const PIECES_AHEAD: usize = 64;
 /// Between two progress reports.
@@ -112,7 +114,7 @@ struct Received {
 impl HttpFiles {
     /// Opens nothing yet. Secrets for servers are `HTTP_AUTH_HEADER_<host>` and `HTTP_AUTH_TOKEN_<host>`.
     pub fn new(store: Store, secrets: Arc<Secrets>, cancel: Cancel) -> HttpFiles {
-        let client = HttpClient::new(RetryPolicy::default(), cancel);
+        let client = HttpClient::new(RetryPolicy::default().at_most(ATTEMPTS), cancel);
         HttpFiles { inner: Arc::new(Inner { store, secrets, client, known: Mutex::default() }) }
     }
 

@@ -6,7 +6,7 @@ use super::oci_layout::{self, Layout, LayoutError};
 use crate::image::select::{self, Document, DocumentError, Manifest};
 use crate::progress::Vertex;
 use crate::registry::push::{self, Opened, PushError, PushImage};
-use crate::registry::{Registry, RegistryError};
+use crate::registry::{Registry, RegistryError, Trust};
 use crate::remote_cache::import::Imports;
 use cache::digest::{BadDigest, Descriptor, Digest};
 use cache::layer::LayerError;
@@ -249,7 +249,13 @@ impl ImageSource {
 
     /// Pushes an image whose new blobs are in the store; those of base images are mounted where the registry has them,
     /// and else fetched. Gives the digest of the last manifest.
-    pub async fn push(&self, to: &Reference, image: &PushImage, vertex: &Vertex) -> Result<Digest, ImageError> {
+    pub async fn push(
+        &self,
+        to: &Reference,
+        trust: Trust,
+        image: &PushImage,
+        vertex: &Vertex,
+    ) -> Result<Digest, ImageError> {
         let open = |blob: Descriptor| -> Opened<'_, ImageError> {
             Box::pin(async move {
                 let (store, digest) = (self.inner.store.clone(), blob.digest.clone());
@@ -262,7 +268,8 @@ impl ImageSource {
                 Ok(self.inner.store.content().path(&blob.digest))
             })
         };
-        push::push(&self.inner.registry, to, image, &open, vertex).await.map_err(|error| match error {
+        let registry = self.inner.registry.trusting(trust, &to.domain);
+        push::push(&registry, to, image, &open, vertex).await.map_err(|error| match error {
             PushError::Registry(error) => ImageError::Push { reference: to.to_string(), source: Box::new(error) },
             PushError::Open(error) => error,
             PushError::Empty => ImageError::NothingToPush(to.to_string()),

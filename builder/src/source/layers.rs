@@ -273,6 +273,14 @@ impl Input {
         }
     }
 
+    /// Where it comes from, for errors.
+    fn url(&self, origin: &str) -> String {
+        match self {
+            Input::Network(reader) => reader.url(),
+            Input::Object(_) | Input::File(_) => origin.to_string(),
+        }
+    }
+
     /// Bytes read so far.
     fn offset(&self) -> u64 {
         match self {
@@ -295,6 +303,7 @@ async fn feed<T: Send + 'static>(
         Input::File(file) => return blocking(move || work(Box::new(file))).await,
         remote => remote,
     };
+    let url = reader.url(origin);
     let (sender, pieces) = mpsc::channel(PIECES_AHEAD);
     let working = blocking(move || work(Box::new(Pieces { pieces, current: Bytes::new() })));
     let (id, total) = (descriptor.digest.as_str(), descriptor.size);
@@ -316,7 +325,12 @@ async fn feed<T: Send + 'static>(
     };
     let (pumped, worked) = tokio::join!(pumping, working);
     pumped.map_err(|source: RegistryError| pull_error(origin, source))?;
-    worked
+    worked.map_err(|error| match error {
+        ImageError::Store(StoreError::Mismatch { expected, actual, .. }) => {
+            pull_error(origin, RegistryError::Digest { url, expected, actual })
+        }
+        error => error,
+    })
 }
 
 fn pull_error(origin: &str, source: RegistryError) -> ImageError {

@@ -3,6 +3,7 @@
 use super::image::{ImageError, ImageSource};
 use super::oci_layout::Layout;
 use crate::progress::{Progress, Vertex};
+use crate::registry::Trust;
 use crate::registry::push::PushImage;
 use crate::registry::testing::{Answer, Fake, registry};
 use cache::Store;
@@ -158,7 +159,7 @@ fn futures_can_be_spawned() {
     check(|| source.ensure_unpacked(&tree, &vertex));
     check(|| source.ensure_blobs(&tree, &vertex));
     let (to, image) = (Reference::parse("a").unwrap(), PushImage::default());
-    check(|| source.push(&to, &image, &vertex));
+    check(|| source.push(&to, Trust::AsConfigured, &image, &vertex));
 }
 
 #[tokio::test]
@@ -228,7 +229,7 @@ async fn damaged_layers_leave_nothing_behind() {
     let flip = |bytes: &mut Vec<u8>| bytes[20] ^= 0x40;
     flip(setup.content.lock().unwrap().bytes.get_mut(digest.as_str()).unwrap());
     let error = source.ensure_unpacked(&tree, &vertex()).await.unwrap_err();
-    assert!(matches!(error, ImageError::Store(cache::StoreError::Mismatch { .. })), "{error:?}");
+    assert!(matches!(error, ImageError::Pull { .. }), "{error:?}");
     assert!(!setup.store.snapshots().exists(&tree.layers()[1].snapshot));
     assert_eq!(setup.store.content().has(&digest).unwrap(), None);
     flip(setup.content.lock().unwrap().bytes.get_mut(digest.as_str()).unwrap());

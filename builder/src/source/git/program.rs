@@ -193,15 +193,13 @@ impl Git {
         arguments: &[&str],
         call: impl Fn() -> Call<'a>,
     ) -> Result<Vec<u8>, GitError> {
-        let policy = RetryPolicy { attempts: ATTEMPTS, ..RetryPolicy::default() };
-        let mut failed = 0;
+        let mut retries = RetryPolicy::default().at_most(ATTEMPTS).begin();
         loop {
             let error = match self.run(verb, arguments, call()).await {
                 Err(error) if may_pass(&error) => error,
                 result => return result,
             };
-            failed += 1;
-            let Some(wait) = policy.delay(failed, None) else { return Err(error) };
+            let Some(wait) = retries.delay(None) else { return Err(error) };
             tracing::debug!(%error, ?wait, "git will be run again");
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}

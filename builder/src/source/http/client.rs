@@ -47,7 +47,7 @@ impl HttpClient {
         &self,
         attempt: impl Fn() -> F,
     ) -> Result<T, HttpError> {
-        let mut failed = 0;
+        let mut retries = self.policy.begin();
         loop {
             let attempted = tokio::select! {
                 attempted = attempt() => attempted,
@@ -57,13 +57,12 @@ impl HttpClient {
                 Ok(done) => return Ok(done),
                 Err(failure) => failure,
             };
-            failed += 1;
             let may_pass = match &error {
                 HttpError::Status { status, .. } => StatusCode::from_u16(*status).is_ok_and(status_may_pass),
                 HttpError::Request(error) => may_pass(error),
                 _ => false,
             };
-            let Some(wait) = self.policy.delay(failed, asked).filter(|_| may_pass) else { return Err(error) };
+            let Some(wait) = retries.delay(asked).filter(|_| may_pass) else { return Err(error) };
             tracing::debug!(%error, ?wait, "file will be asked for again");
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}

@@ -1,0 +1,48 @@
+//! What commands that talk to registries have in common: the client as the configuration says, progress, and threads.
+
+use super::Cli;
+use crate::config::Config;
+use crate::progress::Progress;
+use crate::progress::render::{self, Mode};
+use crate::registry::Registry;
+use crate::registry::credentials::Credentials;
+use crate::registry::retry::RetryPolicy;
+use anyhow::{Context, Result};
+use std::future::Future;
+
+/// Reads the configuration, and says what is odd about it.
+pub(super) fn config(cli: &Cli) -> Result<Config> {
+    let config = Config::load(cli.config.as_deref(), |name| std::env::var_os(name))?;
+    config.warnings.iter().for_each(|warning| eprintln!("WARNING: {warning}"));
+    Ok(config)
+}
+
+/// The client that the configuration asks for, with the user's logins.
+pub(super) fn registry(config: &Config, policy: RetryPolicy) -> Registry {
+    let credentials = Credentials::from_environment(|name| std::env::var_os(name));
+    Registry::with_policy(config, credentials, policy)
+}
+
+/// How patient it is.
+pub(super) fn patience() -> RetryPolicy {
+    RetryPolicy::from_environment(|name| std::env::var_os(name))
+}
+
+/// Runs `work` to its end, and shows its progress on standard error. It must keep neither of what it is given.
+pub(super) fn run<T, F: Future<Output = T>>(
+    mode: Mode,
+    registry: Registry,
+    work: impl FnOnce(Progress, Registry) -> F,
+) -> Result<T> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let progress = Progress::new(sender);
+    let renderer = render::spawn(mode, receiver, progress.gate());
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start threads")?;
+    let result = runtime.block_on(async {
+        registry.tell(&progress);
+        work(progress, registry).await
+    });
+    drop(runtime);
+    let _ = renderer.join();
+    Ok(result)
+}

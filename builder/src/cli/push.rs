@@ -1,0 +1,114 @@
+//! `kiln push`: pushes what a build made and could not push.
+
+use super::{Cli, exit, online, open_store, printed};
+use crate::progress::chain;
+use crate::progress::render::Mode;
+use crate::publish::{self, NotPushed, Pending, PublishError};
+use crate::sandbox::userns::Identity;
+use crate::source::image::ImageSource;
+use crate::time::rfc3339_millis;
+use anyhow::{Context, Result, anyhow, bail};
+use cache::store::Store;
+use clap::Args;
+use frontend::reference::Reference;
+use std::io::{self, Write};
+
+/// Flags of the command.
+#[derive(Args, Debug)]
+pub struct PushArgs {
+    /// Images, by the names that they could not be pushed to; all of them, if none is given
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    /// Say what waits to be pushed, and push nothing
+    #[arg(long, conflicts_with = "forget")]
+    list: bool,
+    /// Push nothing, and no longer keep what waits
+    #[arg(long, requires = "names")]
+    forget: bool,
+    /// How progress is shown: auto, plain, tty, rawjson, quiet, none
+    #[arg(long, value_name = "MODE", default_value = "auto", env = "BUILDKIT_PROGRESS")]
+    progress: String,
+}
+
+/// Runs the command; gives the program's exit code.
+pub fn run(cli: &Cli, args: &PushArgs, identity: &Identity) -> Result<u8> {
+    let mode: Mode = args.progress.parse().map_err(|error| anyhow!("--progress {}: {error}", args.progress))?;
+    let store = open_store(cli, identity)?;
+    let meant = meant(publish::pending(&store)?, &args.names)?;
+    if args.list {
+        return printed(list(&mut io::stdout().lock(), &meant));
+    }
+    if args.forget {
+        for (name, _) in &meant {
+            store.unpin(name)?;
+        }
+        return Ok(exit::SUCCESS);
+    }
+    if meant.is_empty() {
+        eprintln!("nothing waits to be pushed");
+        return Ok(exit::SUCCESS);
+    }
+    push(cli, &store, &meant, mode)
+}
+
+fn push(cli: &Cli, store: &Store, meant: &[(String, Pending)], mode: Mode) -> Result<u8> {
+    let registry = online::registry(&online::config(cli)?, online::patience());
+    let outcomes = online::run(mode, registry, |progress, registry| async move {
+        let images = ImageSource::new(registry, store.clone(), Default::default());
+        let pushing = meant.iter().map(|(name, pending)| {
+            let (images, vertex) = (&images, progress.task(&format!("pushing {name}")));
+            async move { vertex.finish(publish::resume(images, store, pending, &vertex).await) }
+        });
+        futures::future::join_all(pushing).await
+    })?;
+    store.settle()?;
+    let mut failures = vec![];
+    let mut out = io::stdout().lock();
+    for ((name, pending), outcome) in meant.iter().zip(outcomes) {
+        match outcome {
+            Ok(()) => {
+                let digest = pending.digest().map(|digest| format!("@{digest}")).unwrap_or_default();
+                let name = name.split('@').next().unwrap_or(name);
+                writeln!(out, "{name}{digest}").context("write to standard output")?;
+            }
+            Err(PublishError::NotPushed(error)) => failures.extend(error.failures),
+            Err(error) => {
+                let missing = format!("what was kept of {name} cannot be pushed; build it again");
+                bail!(anyhow::Error::new(error).context(missing));
+            }
+        }
+    }
+    if failures.is_empty() {
+        return Ok(exit::SUCCESS);
+    }
+    let error = NotPushed { failures };
+    eprintln!("ERROR: {}", chain(&error));
+    error.help().iter().for_each(|help| eprintln!("help: {help}"));
+    Ok(exit::NOT_PUSHED)
+}
+
+/// What waits under these names.
+fn meant(pending: Vec<(String, Pending)>, names: &[String]) -> Result<Vec<(String, Pending)>> {
+    if names.is_empty() {
+        return Ok(pending);
+    }
+    let mut meant = vec![];
+    for text in names {
+        let name = Reference::parse(text).with_context(|| format!("`{text}` is not the name of an image"))?.to_string();
+        let Some(found) = pending.iter().find(|(known, _)| *known == name) else {
+            let known: Vec<&str> = pending.iter().map(|(name, _)| name.as_str()).collect();
+            let known = if known.is_empty() { "nothing".to_string() } else { known.join(", ") };
+            bail!("no image waits to be pushed to {name}; what waits: {known}");
+        };
+        meant.push(found.clone());
+    }
+    Ok(meant)
+}
+
+fn list(out: &mut impl Write, pending: &[(String, Pending)]) -> io::Result<()> {
+    for (name, pending) in pending {
+        let built = rfc3339_millis(pending.built_ms);
+        writeln!(out, "{name}\n  built {built}: {}\n  {}", pending.digest().map_or("", |d| d.as_str()), pending.error)?;
+    }
+    Ok(())
+}
