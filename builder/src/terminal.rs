@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use rustix::pty::OpenptFlags;
 use rustix::stdio::{stderr, stdin};
-use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+use rustix::termios::{LocalModes, OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -114,6 +114,42 @@ pub fn restore() {
         // The only failure is that it is gone.
         let _ = tcsetattr(stdin(), OptionalActions::Now, &attributes);
     }
+}
+
+/// Reads a line that is not shown while it is typed. Control-C ends it, with an error.
+pub fn read_hidden() -> io::Result<String> {
+    let before = tcgetattr(stdin())?;
+    let mut hidden = before.clone();
+    // Signals would leave the terminal as it is now; Control-C is a byte like any other.
+    hidden.local_modes.remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);
+    tcsetattr(stdin(), OptionalActions::Flush, &hidden)?;
+    let line = read_line_raw();
+    tcsetattr(stdin(), OptionalActions::Now, &before)?;
+    eprintln!();
+    line
+}
+
+fn read_line_raw() -> io::Result<String> {
+    const INTERRUPT: u8 = 3;
+    const END: u8 = 4;
+    const BACKSPACES: [u8; 2] = [8, 127];
+    let mut line = vec![];
+    let mut byte = [0];
+    loop {
+        if rustix::io::retry_on_intr(|| rustix::io::read(stdin(), &mut byte))? == 0 {
+            break;
+        }
+        match byte[0] {
+            b'\n' | b'\r' | END => break,
+            INTERRUPT => return Err(io::Error::new(io::ErrorKind::Interrupted, "stopped by Control-C")),
+            other if BACKSPACES.contains(&other) => {
+                // A character may be several bytes: the last of them are 10xxxxxx.
+                while line.pop().is_some_and(|byte: u8| byte & 0xC0 == 0x80) {}
+            }
+            other => line.push(other),
+        }
+    }
+    String::from_utf8(line).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "what was typed is not UTF-8"))
 }
 
 /// Gives `master` the size of the user's terminal, if that has one.

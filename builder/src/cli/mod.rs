@@ -11,6 +11,7 @@ pub mod explain;
 pub mod failure;
 pub mod filter;
 pub mod history;
+pub mod login;
 pub mod logs;
 mod object;
 mod on_failure;
@@ -60,6 +61,10 @@ pub enum Command {
     Logs(logs::LogsArgs),
     /// Show what the store holds, and how much of the disk it takes
     Du(du::DuArgs),
+    /// Log in to a registry
+    Login(login::LoginArgs),
+    /// Forget the login to a registry
+    Logout(login::LogoutArgs),
     /// Push what was built and could not be pushed
     Push(push::PushArgs),
     /// Remove from the store what no build uses now

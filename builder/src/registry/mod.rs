@@ -5,10 +5,12 @@
 
 pub mod artefact;
 pub(crate) mod auth;
+pub mod auth_file;
 pub(crate) mod client;
 pub mod credentials;
 pub mod error;
 pub(crate) mod hosts;
+pub mod login;
 pub mod pull;
 pub mod push;
 pub mod retry;
