@@ -18,6 +18,7 @@ pub mod history;
 pub mod image;
 pub mod inputs;
 pub mod jobs;
+pub mod manifest;
 pub mod pipeline;
 pub mod progress;
 #[cfg(any(test, feature = "testing"))]

@@ -1,6 +1,6 @@
 //! Starts kiln: enters a user namespace where one is needed, then runs the command.
 
-use builder::cli::{Cli, Command, build, debug, du, exit, explain, history, login, logs, plan, prune, push};
+use builder::cli::{Cli, Command, build, debug, du, exit, explain, history, login, logs, manifest, plan, prune, push};
 use builder::sandbox::isolation::{self, Wanted};
 use builder::sandbox::supervise;
 use clap::Parser;
@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         // The user's own files and programs are worked with, and no store.
         Command::Login(args) => return ended(login::login(&cli, args)),
         Command::Logout(args) => return ended(login::logout(args)),
+        Command::Manifest(args) => return ended(manifest::run(&cli, args)),
         Command::Build(args) => args.isolation(),
         Command::Plan(args) => args.build.isolation(),
         Command::Debug(args) => args.isolation(),
@@ -36,7 +37,7 @@ fn main() -> ExitCode {
         }
     };
     ended(match &cli.command {
-        Command::Login(_) | Command::Logout(_) => unreachable!("ended above"),
+        Command::Login(_) | Command::Logout(_) | Command::Manifest(_) => unreachable!("ended above"),
         Command::Build(args) => build::run(&cli, args, rights),
         Command::Plan(args) => plan::run(&cli, args, rights),
         Command::Debug(args) => debug::run(&cli, args, rights),

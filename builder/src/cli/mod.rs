@@ -13,6 +13,7 @@ pub mod filter;
 pub mod history;
 pub mod login;
 pub mod logs;
+pub mod manifest;
 mod object;
 mod on_failure;
 mod online;
@@ -65,6 +66,8 @@ pub enum Command {
     Login(login::LoginArgs),
     /// Forget the login to a registry
     Logout(login::LogoutArgs),
+    /// Join images of several platforms in a registry, and look into those that are there
+    Manifest(manifest::ManifestArgs),
     /// Push what was built and could not be pushed
     Push(push::PushArgs),
     /// Remove from the store what no build uses now

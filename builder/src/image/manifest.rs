@@ -132,7 +132,8 @@ pub fn layout_index(manifests: &[Entry]) -> Vec<u8> {
     go_escape(&serde_json::to_string(&index).expect("documents are plain data")).into_bytes()
 }
 
-fn pretty(document: &impl Serialize) -> Vec<u8> {
+/// Bytes of a document, with two spaces of indentation.
+pub fn pretty(document: &impl Serialize) -> Vec<u8> {
     go_escape(&serde_json::to_string_pretty(document).expect("documents are plain data")).into_bytes()
 }
 

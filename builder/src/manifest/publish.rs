@@ -1,0 +1,234 @@
+//! Joins images to an index and pushes it, with all of them that its repository lacks: mounted where they are in the same
+//! registry, and else copied.
+
+use super::ManifestError;
+use super::join::{Entry, Part, Wishes, join};
+use super::source::{Source, parse, read, read_target};
+use crate::image::manifest::{Annotations, index_type, pretty};
+use crate::image::select::{INDEX_TYPES, MANIFEST_TYPES};
+use crate::progress::Vertex;
+use crate::registry::push::{Opened, PushBlob, PushImage, PushManifest, push};
+use crate::registry::{Registry, RegistryError};
+use cache::digest::{Descriptor, Digest};
+use cache::layer::compression::MediaTypes;
+use frontend::reference::Reference;
+use serde::{Deserialize, Serialize};
+use sha2::Digest as _;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use tokio::io::AsyncWriteExt;
+
+/// Levels of indexes in indexes that are copied.
+const DEPTH_LIMIT: usize = 4;
+/// How often it is tried to add to a tag that others change.
+const APPENDS_LIMIT: u32 = 5;
+
+/// What is to be made.
+pub struct Order {
+    /// Where it goes.
+    pub target: Reference,
+    /// What it is made of, in order.
+    pub sources: Vec<Reference>,
+    /// What the target has stays, but for the platforms of the sources.
+    pub append: bool,
+    /// One image becomes an index of one.
+    pub prefer_index: bool,
+    /// Which of it, and with what annotations.
+    pub wishes: Wishes,
+}
+
+/// What is pushed.
+pub struct Made {
+    pub media_type: String,
+    /// Exact bytes.
+    pub bytes: Vec<u8>,
+    entries: Vec<Entry>,
+    /// Where each document is, by digest.
+    places: HashMap<Digest, Reference>,
+    /// What the target stood for when this was made.
+    over: Option<Digest>,
+}
+
+impl Made {
+    /// Of the index.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.bytes)
+    }
+}
+
+/// Reads the sources and makes the index; nothing is written anywhere.
+pub async fn make(registry: &Registry, order: &Order) -> Result<Made, ManifestError> {
+    let target = match order.append {
+        true => read_target(registry, &order.target).await?,
+        false => None,
+    };
+    let reading = order.sources.iter().map(|source| read(registry, source));
+    let sources = futures::future::try_join_all(reading).await?;
+    let over = target.as_ref().map(|target| target.document.descriptor.digest.clone());
+    let mut places = HashMap::new();
+    for source in target.iter().chain(&sources) {
+        places.entry(source.document.descriptor.digest.clone()).or_insert_with(|| source.name.clone());
+        for entry in &source.part.entries {
+            places.entry(entry.digest.clone()).or_insert_with(|| source.name.clone());
+        }
+    }
+    let parts: Vec<Part> = sources.iter().map(|source| source.part.clone()).collect();
+    let entries = join(target.as_ref().map(|target| &target.part), &parts, &order.wishes)?;
+    if let Some(source) = as_it_is(target.as_ref(), &sources, order) {
+        let (media_type, bytes) = (source.document.descriptor.media_type.clone(), source.document.bytes.clone());
+        return Ok(Made { media_type, bytes, entries, places, over });
+    }
+    let mut annotations: Annotations = target.iter().flat_map(|target| target.annotations.clone()).collect();
+    annotations.extend(order.wishes.on_index.clone());
+    let is_docker = |source: &Source| source.document.descriptor.media_type.contains("vnd.docker.");
+    let has_annotations = !annotations.is_empty() || entries.iter().any(|entry| !entry.annotations.is_empty());
+    let types = match target.iter().chain(&sources).all(is_docker) && !has_annotations {
+        true => MediaTypes::Docker,
+        false => MediaTypes::Oci,
+    };
+    let bytes = to_bytes(types, &entries, &annotations);
+    Ok(Made { media_type: index_type(types).to_string(), bytes, entries, places, over })
+}
+
+/// The only source, if it is to be copied and not to be changed.
+fn as_it_is<'a>(target: Option<&Source>, sources: &'a [Source], order: &Order) -> Option<&'a Source> {
+    let Wishes { platforms, on_entries, on_index } = &order.wishes;
+    let [source] = sources else { return None };
+    let is_plain = target.is_none() && platforms.is_empty() && on_entries.is_empty() && on_index.is_empty();
+    (is_plain && (source.is_index() || !order.prefer_index)).then_some(source)
+}
+
+fn to_bytes(types: MediaTypes, manifests: &[Entry], annotations: &Annotations) -> Vec<u8> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Index<'a> {
+        schema_version: u32,
+        media_type: &'a str,
+        manifests: &'a [Entry],
+        #[serde(skip_serializing_if = "Annotations::is_empty")]
+        annotations: &'a Annotations,
+    }
+    pretty(&Index { schema_version: 2, media_type: index_type(types), manifests, annotations })
+}
+
+/// Makes the index and pushes it. If somebody else changes the tag meanwhile, what is appended is appended to that.
+pub async fn create(registry: &Registry, order: &Order, vertex: &Vertex) -> Result<Digest, ManifestError> {
+    let name = order.target.to_string();
+    for _ in 0..APPENDS_LIMIT {
+        let made = make(registry, order).await?;
+        let image = collect(registry, order, &made).await?;
+        if order.append {
+            let now = registry.tag_digest(&order.target, vertex).await;
+            let now = now.map_err(|source| ManifestError::Read { name: name.clone(), source })?;
+            if now != made.over {
+                continue;
+            }
+        }
+        let folder = tempfile::Builder::new().prefix("kiln-copy-").tempdir();
+        let folder = folder.map_err(|source| ManifestError::Io {
+            verb: "make a folder in",
+            path: std::env::temp_dir(),
+            source,
+        })?;
+        let open = |blob: Descriptor| -> Opened<'_, ManifestError> {
+            let origins = image.blobs.iter().find(|known| known.descriptor.digest == blob.digest);
+            let origins = origins.map(|blob| blob.origins.as_slice()).unwrap_or_default();
+            let path = folder.path().join(blob.digest.hex());
+            Box::pin(async move {
+                download(registry, &blob, origins, &path).await?;
+                Ok(path)
+            })
+        };
+        let pushed = push(registry, &order.target, &image, &open, vertex).await;
+        return pushed.map_err(|error| ManifestError::push(&name, error));
+    }
+    Err(ManifestError::Contended { name, times: APPENDS_LIMIT })
+}
+
+/// What of a manifest or index are other documents and blobs.
+#[derive(Deserialize)]
+struct Contents {
+    #[serde(default)]
+    config: Option<Descriptor>,
+    #[serde(default)]
+    layers: Option<Vec<Descriptor>>,
+    #[serde(default)]
+    manifests: Option<Vec<Descriptor>>,
+}
+
+/// All that the target's repository needs. What is in that repository already is not looked into.
+async fn collect(registry: &Registry, order: &Order, made: &Made) -> Result<PushImage, ManifestError> {
+    let mut image = PushImage::default();
+    let mut seen: HashSet<Digest> = HashSet::new();
+    let mut todo: Vec<(Digest, Reference, usize)> = vec![];
+    for entry in &made.entries {
+        todo.push((entry.digest.clone(), made.places[&entry.digest].clone(), 0));
+    }
+    if MANIFEST_TYPES.contains(&made.media_type.as_str()) {
+        // Itself is what is pushed under the tag; its blobs are what is needed.
+        let place = made.places[&made.digest()].clone();
+        let contents: Contents = parse(&place, &made.digest(), &made.bytes)?;
+        add_blobs(&mut image, &mut seen, contents, &place);
+        todo.clear();
+    }
+    while let Some((digest, place, depth)) = todo.pop() {
+        if place.repository() == order.target.repository() || !seen.insert(digest.clone()) {
+            continue;
+        }
+        if depth > DEPTH_LIMIT {
+            return Err(ManifestError::Depth { name: place.to_string(), limit: DEPTH_LIMIT });
+        }
+        let document = registry.manifest(&place, &digest).await;
+        let document = document.map_err(|source| ManifestError::Read { name: place.to_string(), source })?;
+        let mut contents: Contents = parse(&place, &digest, &document.bytes)?;
+        for child in contents.manifests.take().unwrap_or_default() {
+            todo.push((child.digest, place.clone(), depth + 1));
+        }
+        add_blobs(&mut image, &mut seen, contents, &place);
+        let told = document.descriptor.media_type;
+        let media_type = crate::image::select::media_type(&document.bytes, &told);
+        image.manifests.push(PushManifest { media_type, bytes: document.bytes });
+    }
+    // What was found last is named by what was found before.
+    image.manifests.reverse();
+    image.manifests.sort_by_key(|manifest| INDEX_TYPES.contains(&manifest.media_type.as_str()));
+    image.manifests.push(PushManifest { media_type: made.media_type.clone(), bytes: made.bytes.clone() });
+    Ok(image)
+}
+
+fn add_blobs(image: &mut PushImage, seen: &mut HashSet<Digest>, contents: Contents, place: &Reference) {
+    for descriptor in contents.config.into_iter().chain(contents.layers.unwrap_or_default()) {
+        // Layers that must not be distributed are where their URLs say.
+        let stays = descriptor.media_type.contains("nondistributable") || descriptor.media_type.contains("foreign");
+        if !stays && seen.insert(descriptor.digest.clone()) {
+            image.blobs.push(PushBlob { descriptor, origins: vec![place.to_string()] });
+        }
+    }
+}
+
+/// Has a blob in a file, verified.
+async fn download(
+    registry: &Registry,
+    blob: &Descriptor,
+    origins: &[String],
+    path: &Path,
+) -> Result<(), ManifestError> {
+    let place = origins.first().and_then(|origin| Reference::parse(origin).ok());
+    let place = place.expect("every blob was collected with its place");
+    let read = |source| ManifestError::Read { name: place.to_string(), source };
+    let failed = |source| ManifestError::Io { verb: "write", path: path.to_owned(), source };
+    let mut reader = registry.blob(&place, blob).await.map_err(read)?;
+    let mut file = tokio::fs::File::create(path).await.map_err(failed)?;
+    let mut hash = sha2::Sha256::new();
+    while let Some(chunk) = reader.chunk().await.map_err(read)? {
+        hash.update(&chunk);
+        file.write_all(&chunk).await.map_err(failed)?;
+    }
+    file.flush().await.map_err(failed)?;
+    let actual = Digest::from_sha256(hash.finalize().into());
+    if actual != blob.digest {
+        let (url, expected) = (reader.url(), blob.digest.clone());
+        return Err(read(RegistryError::Digest { url, expected, actual }));
+    }
+    Ok(())
+}

@@ -1,0 +1,162 @@
+//! `kiln manifest`: pushes of several machines joined to one image.
+
+use harness::{Kiln, Registry, Tree, sha256};
+use serde_json::{Value, json};
+
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// Builds for a platform and pushes by digest, as one of several machines does; gives the digest.
+fn pushed(kiln: &Kiln, repository: &str, platform: &str, content: &str) -> String {
+    let context = Tree::dockerfile("FROM scratch\nCOPY a /a\n").file("a", content);
+    let metadata = kiln.out("metadata.json");
+    kiln.build(&context)
+        .args([
+            format!("--output=type=image,name={repository},push-by-digest=true,push=true"),
+            format!("--metadata-file={}", metadata.display()),
+            format!("--platform={platform}"),
+        ])
+        .ok();
+    let text = std::fs::read_to_string(metadata).unwrap();
+    serde_json::from_str::<Value>(&text).unwrap()["containerimage.digest"].as_str().unwrap().to_string()
+}
+
+fn index(registry: &Registry, repository: &str, tag: &str) -> Value {
+    let answer = registry.get_manifest(repository, tag).unwrap();
+    assert_eq!(answer.status, 200, "{repository}:{tag}");
+    serde_json::from_slice(&answer.body).unwrap()
+}
+
+fn platforms(index: &Value) -> Vec<String> {
+    let entries = index["manifests"].as_array().unwrap().iter();
+    let text = |entry: &Value, key: &str| entry["platform"][key].as_str().unwrap_or_default().to_string();
+    entries.map(|entry| text(entry, "architecture") + &text(entry, "variant")).collect()
+}
+
+/// What is in an image for a platform.
+fn content(name: &str, platform: &str) -> String {
+    let context = Tree::dockerfile(&format!("FROM {name}\nCOPY b /b\n")).file("b", "B");
+    Kiln::with_config("").build(&context).args([format!("--platform={platform}")]).image().text("/a")
+}
+
+#[test]
+fn several_machines_make_one_image() {
+    let registry = Registry::shared();
+    let kiln = Kiln::with_config("");
+    let repository = format!("{}/manifest/app", registry.host);
+    let amd = pushed(&kiln, &repository, "linux/amd64", "amd");
+    let arm = pushed(&kiln, &repository, "linux/arm64", "arm");
+    let name = format!("{repository}:1");
+    let dry = kiln.says("manifest", &["create", "--dry-run", &name, &amd, &arm]);
+    assert_eq!(registry.get_manifest("manifest/app", "1").unwrap().status, 404);
+
+    let said = kiln.says("manifest", &["create", &name, &amd, &arm]);
+    let answer = registry.get_manifest("manifest/app", "1").unwrap();
+    assert_eq!(said.trim(), format!("{name}@{}", sha256(&answer.body)));
+    assert_eq!(dry.trim_end().as_bytes(), answer.body);
+    assert_eq!(platforms(&index(registry, "manifest/app", "1")), ["amd64", "arm64"]);
+    assert_eq!([content(&name, "linux/amd64"), content(&name, "linux/arm64")], ["amd", "arm"]);
+
+    // Another machine is late, and one comes again.
+    let v7 = pushed(&kiln, &repository, "linux/arm/v7", "v7");
+    kiln.says("manifest", &["create", "--append", &name, &v7, "--annotation", "a=1"]);
+    let newer = pushed(&kiln, &repository, "linux/amd64", "newer");
+    kiln.says("manifest", &["create", "--append", &name, &newer]);
+    let joined = index(registry, "manifest/app", "1");
+    assert_eq!(platforms(&joined), ["amd64", "arm64", "armv7"]);
+    assert_eq!(joined["annotations"], json!({"a": "1"}));
+    assert_eq!(content(&name, "linux/amd64"), "newer");
+
+    let twice = kiln.run("manifest", &["create", &name, &amd, &newer]);
+    assert_eq!(twice.status.code(), Some(1));
+    twice.says(&["are both for linux/amd64", &amd, &newer, "help: name one of them only"]);
+    let missing = kiln.run("manifest", &["create", &name, &amd, "-p", "linux/s390x"]);
+    missing.says(&["no image is for linux/s390x; there are linux/amd64"]);
+    let nothing = kiln.run("manifest", &["create", &name, &format!("{repository}:none")]);
+    nothing.says(&["cannot read", ":none", "404 Not Found"]);
+}
+
+#[test]
+fn images_come_from_other_repositories_and_registries() {
+    let (registry, other) = (Registry::shared(), Registry::start().unwrap());
+    let kiln = Kiln::with_config("");
+    let [here, there] = [&registry.host, &other.host].map(|host| format!("{host}/manifest/from"));
+    let (amd, arm) = (pushed(&kiln, &here, "linux/amd64", "amd"), pushed(&kiln, &there, "linux/arm64", "arm"));
+    let name = format!("{}/manifest/joined:1", registry.host);
+    let sources = [format!("{here}@{amd}"), format!("{there}@{arm}")];
+    kiln.says("manifest", &["create", &name, &sources[0], &sources[1]]);
+    assert_eq!([content(&name, "linux/amd64"), content(&name, "linux/arm64")], ["amd", "arm"]);
+
+    // An index is copied as it is, to another registry; one platform of it can be taken.
+    let copy = format!("{}/copy:1", other.host);
+    kiln.says("manifest", &["create", &copy, &name]);
+    let bodies = [registry.get_manifest("manifest/joined", "1"), other.get_manifest("copy", "1")];
+    let [one, same] = bodies.map(|answer| answer.unwrap().body);
+    assert_eq!(one, same);
+    assert_eq!(content(&copy, "linux/arm64"), "arm");
+    kiln.says("manifest", &["create", &copy, &name, "--platform=linux/arm64"]);
+    assert_eq!(platforms(&index(&other, "copy", "1")), ["arm64"]);
+    // A lone image becomes an index, or not.
+    kiln.says("manifest", &["create", "--prefer-index=false", &copy, &sources[0]]);
+    assert_eq!(sha256(&other.get_manifest("copy", "1").unwrap().body), amd);
+    kiln.says("manifest", &["create", &copy, &sources[0]]);
+    assert_eq!(platforms(&index(&other, "copy", "1")), ["amd64"]);
+}
+
+#[test]
+fn attestations_follow_their_images() {
+    let registry = Registry::shared();
+    let kiln = Kiln::with_config("");
+    let repository = format!("{}/manifest/attested", registry.host);
+    let mut entries = vec![];
+    let mut about = vec![];
+    for platform in ["linux/amd64", "linux/arm64"] {
+        let digest = pushed(&kiln, &repository, platform, platform);
+        let size = registry.get_manifest("manifest/attested", &digest).unwrap().body.len();
+        let arch = platform.strip_prefix("linux/").unwrap();
+        entries.push(json!({"mediaType": MANIFEST, "digest": digest, "size": size,
+            "platform": {"architecture": arch, "os": "linux"}}));
+        let statement = format!("{{\"about\":\"{platform}\"}}");
+        let blob = sha256(statement.as_bytes());
+        registry.put_blob("manifest/attested", &blob, statement.as_bytes()).unwrap();
+        let descriptor = |kind: &str| json!({"mediaType": kind, "digest": blob, "size": statement.len()});
+        let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST,
+            "config": descriptor("application/vnd.oci.image.config.v1+json"),
+            "layers": [descriptor("application/vnd.in-toto+json")]});
+        let manifest = manifest.to_string();
+        let attestation = sha256(manifest.as_bytes());
+        registry.put_manifest("manifest/attested", &attestation, MANIFEST, manifest.as_bytes()).unwrap();
+        about.push(json!({"mediaType": MANIFEST, "digest": attestation, "size": manifest.len(),
+            "platform": {"architecture": "unknown", "os": "unknown"},
+            "annotations": {"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": digest}}));
+    }
+    let all = [entries.clone(), about.clone()].concat();
+    let text = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": all}).to_string();
+    registry.put_manifest("manifest/attested", "all", INDEX, text.as_bytes()).unwrap();
+
+    let name = format!("{}/manifest/attested-copy:arm", registry.host);
+    kiln.says("manifest", &["create", &name, &format!("{repository}:all"), "-p", "linux/arm64"]);
+    let joined = index(registry, "manifest/attested-copy", "arm");
+    assert_eq!(joined["manifests"], json!([entries[1], about[1]]));
+    let statement = about[1]["digest"].as_str().unwrap();
+    assert_eq!(registry.get_manifest("manifest/attested-copy", statement).unwrap().status, 200);
+}
+
+#[test]
+fn what_a_name_stands_for() {
+    let registry = Registry::shared();
+    let kiln = Kiln::with_config("");
+    let name = format!("{}/library/busybox:latest", registry.host);
+    let body = registry.get_manifest("library/busybox", "latest").unwrap().body;
+    let text = kiln.says("manifest", &["inspect", &name]);
+    let start = format!(
+        "Name:      {name}\nMediaType: {INDEX}\nDigest:    {}\n\nManifests:\n  Name:      {name}@",
+        sha256(&body)
+    );
+    assert!(text.starts_with(&start), "{text}");
+    assert!(text.contains("  Platform:  linux/arm64\n"), "{text}");
+    assert_eq!(kiln.says("manifest", &["inspect", "--raw", &name]).as_bytes(), body);
+    let json: Value = serde_json::from_str(&kiln.says("manifest", &["inspect", "--format=json", &name])).unwrap();
+    assert_eq!((&json["name"], &json["manifest"]["digest"]), (&json!(name), &json!(sha256(&body))));
+    assert_eq!(json["image"]["linux/arm64"]["architecture"], "arm64");
+}
