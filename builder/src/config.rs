@@ -23,6 +23,8 @@ pub struct Config {
     pub checks: ChecksConfig,
     /// `[gc]`
     pub gc: GcConfig,
+    /// `unpackedLayer` of `[limits]`: what a layer may unpack to, in bytes.
+    pub unpacked_layer: Option<u64>,
     /// Remarks for the user, to be shown once.
     pub warnings: Vec<String>,
 }
@@ -131,7 +133,8 @@ const BUILDKITD_KEYS: [&str; 16] = [
     "worker",
 ];
 
-const TOP_KEYS: [&str; 3] = ["registry", "checks", "gc"];
+const TOP_KEYS: [&str; 4] = ["registry", "checks", "gc", "limits"];
+const LIMITS_KEYS: [&str; 1] = ["unpackedLayer"];
 const GC_KEYS: [&str; 4] = ["enabled", "reservedSpace", "maxUsedSpace", "minFreeSpace"];
 const CHECKS_KEYS: [&str; 2] = ["skip", "experimental"];
 const REGISTRY_KEYS: [&str; 6] = ["mirrors", "http", "insecure", "ca", "keypair", "tlsconfigdir"];
@@ -170,6 +173,7 @@ impl Config {
         let mut registries = BTreeMap::new();
         let mut checks = ChecksConfig::default();
         let mut gc = GcConfig::default();
+        let mut unpacked_layer = None;
         for (key, value) in &table {
             if BUILDKITD_KEYS.contains(&key.as_str()) {
                 return Err(ConfigError::NotHonoured { path: path.to_owned(), key: key.clone() });
@@ -182,6 +186,10 @@ impl Config {
                 gc = reader.gc(reader.table(value, "gc")?)?;
                 continue;
             }
+            if key == "limits" {
+                unpacked_layer = reader.limits(reader.table(value, "limits")?)?;
+                continue;
+            }
             if key != "registry" {
                 reader.unknown(key, "", &TOP_KEYS)?;
                 continue;
@@ -192,7 +200,7 @@ impl Config {
                 registries.insert(domain.clone(), registry);
             }
         }
-        Ok(Config { path: Some(path.to_owned()), registries, checks, gc, warnings: reader.warnings })
+        Ok(Config { path: Some(path.to_owned()), registries, checks, gc, unpacked_layer, warnings: reader.warnings })
     }
 }
 
@@ -229,6 +237,21 @@ impl Reader<'_> {
             }
         }
         Ok(gc)
+    }
+
+    fn limits(&mut self, table: &Table) -> Result<Option<u64>, ConfigError> {
+        let mut unpacked_layer = None;
+        for (key, value) in table {
+            let full = format!("limits.{key}");
+            match (key.as_str(), value) {
+                ("unpackedLayer", value) => match self.space(value, &full)? {
+                    Space::Bytes(bytes) => unpacked_layer = Some(bytes),
+                    Space::Percent(_) => return Err(self.mismatch(&full, "bytes, or a size such as \"20GB\"")),
+                },
+                _ => self.unknown(key, "limits", &LIMITS_KEYS)?,
+            }
+        }
+        Ok(unpacked_layer)
     }
 
     fn space(&self, value: &Value, key: &str) -> Result<Space, ConfigError> {

@@ -1,7 +1,7 @@
 //! Pulls and pushes through a proxy that does harm on chosen requests to a real registry. Each fault is survived, or
 //! refused with an error that says what happened; nothing wrong is kept, and the next build works.
 
-use harness::bases::busybox;
+use harness::bases::{BaseImage, Layout, Tar, busybox};
 use harness::{Fault, FaultProxy, Finished, Kiln, Registry, Rule, Tree, sha256};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -133,6 +133,54 @@ fn pulls() {
         kiln.says("debug", &["verify"]);
     }
     assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+#[test]
+fn mirrors_that_fail_or_damage_are_left_for_the_registry() {
+    let (registry, proxy) = faulty();
+    let always = Rule::new;
+    let faults = [
+        ("drops", always("*", "/v2/", Fault::Drop)),
+        ("busy", always("*", "/v2/", BUSY)),
+        ("limits", always("*", "/v2/", WAIT_LONG)),
+        ("denies", always("*", "/v2/", DENIED)),
+        ("has nothing", always("*", "/v2/", MISSING)),
+        ("damages manifests", always("GET", MANIFEST, Fault::FlipBit)),
+        ("damages blobs", always("GET", BLOB, Fault::FlipBit)),
+        ("damages layers", always("GET", BLOB, Fault::FlipBit).after(1)),
+        ("sends too little", always("GET", BLOB, Fault::DropBody)),
+        ("sends too much", always("GET", BLOB, Fault::Length(1))),
+    ];
+    let config = format!("[registry.\"{}\"]\nmirrors = [\"{}\"]\n", registry.host, proxy.host);
+    let context = Tree::dockerfile(&format!("FROM {}/library/busybox\nRUN echo ran > /f\n", registry.host));
+    for (name, rule) in faults {
+        let kiln = Kiln::with_config(&config);
+        proxy.set([rule]);
+        let folder = kiln.out("files");
+        let build = kiln.build(&context).env("KILN_TEST_RETRY", IMPATIENT).output("local", &folder).run();
+        assert!(proxy.struck() > 0, "{name}: no request met the fault: {:?}", proxy.log());
+        assert_eq!(build.status.code(), Some(0), "{name}: {}", build.report());
+        assert_eq!(std::fs::read_to_string(folder.join("f")).unwrap(), "ran\n", "{name}");
+        kiln.says("debug", &["verify"]);
+    }
+}
+
+#[test]
+fn a_layer_that_unpacks_to_too_much_is_refused() {
+    let (registry, _) = faulty();
+    let mut tar = Tar::new();
+    tar.file("zeros", 0o644, &vec![0; 8 << 20]).unwrap();
+    let image = BaseImage { arch: "amd64".into(), layer: tar.finish().unwrap(), config: serde_json::json!({}) };
+    registry.push(&Layout::temporary(&[image]).unwrap(), "fault/bomb", "latest").unwrap();
+    let dockerfile = format!("FROM {}/fault/bomb AS bomb\nFROM scratch\nCOPY --from=bomb /zeros /\n", registry.host);
+    let context = Tree::dockerfile(&dockerfile);
+    let kiln = Kiln::with_config("[limits]\nunpackedLayer = \"4MB\"\n");
+    kiln.build(&context).args(["--platform=linux/amd64"]).fails().says(&["decompression bomb", "unpackedLayer"]);
+    kiln.says("debug", &["verify"]);
+    let patient = Kiln::with_config("[limits]\nunpackedLayer = \"16MB\"\n");
+    patient.build(&context).args(["--platform=linux/amd64"]).ok();
+    let wrong = Kiln::with_config("[limits]\nunpackedLayer = \"half\"\n");
+    wrong.build(&context).fails().says(&["limits.unpackedLayer"]);
 }
 
 /// What is wrong with how a build ended; `refused` is the code of one that was refused.

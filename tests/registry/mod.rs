@@ -3,4 +3,5 @@
 mod login;
 mod manifest;
 mod names;
+mod proxy;
 mod tls;

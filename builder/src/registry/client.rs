@@ -37,6 +37,8 @@ pub(super) struct Client {
     /// Where waits are shown.
     pub progress: OnceLock<Progress>,
     pub tokens: Tokens,
+    /// What a layer may unpack to, in bytes, if the configuration says.
+    pub unpacked_layer: Option<u64>,
 }
 
 /// A request as it is meant; it may be sent several times.
@@ -89,6 +91,7 @@ impl Client {
             policy,
             progress: OnceLock::new(),
             tokens: Tokens::new(credentials, policy),
+            unpacked_layer: config.unpacked_layer,
         }
     }
 
@@ -99,6 +102,7 @@ impl Client {
             policy: self.policy,
             progress: self.progress.clone(),
             tokens: Tokens::new(self.tokens.credentials.clone(), self.policy),
+            unpacked_layer: self.unpacked_layer,
         }
     }
 

@@ -109,6 +109,15 @@ pub enum RegistryError {
         /// In bytes.
         actual: u64,
     },
+    /// Docker's first format, whose digests are not of what is sent.
+    #[error(
+        "{url} is a Docker image of manifest version 2, schema 1, support for which has been removed \
+         (https://docs.docker.com/go/deprecated-image-specs/)"
+    )]
+    Schema1 {
+        /// Of the request.
+        url: String,
+    },
     /// A document is larger than any document has to be.
     #[error("{url}: document is larger than {limit} bytes")]
     TooLarge {
@@ -221,6 +230,7 @@ impl RegistryError {
                 "the registry, or a proxy on the way, has damaged or replaced the content; nothing of it was kept"
                     .into(),
             ),
+            RegistryError::Schema1 { .. } => Some("push the image again with a current tool".into()),
             RegistryError::Connect { .. } => {
                 Some("check the host's name, the network, and HTTPS_PROXY and NO_PROXY".into())
             }

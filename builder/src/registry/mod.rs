@@ -29,6 +29,11 @@ use std::sync::Arc;
 
 pub use error::RegistryError;
 
+/// What a layer may unpack to however small it is, in bytes.
+const UNPACKED_LEAST: u64 = 4 << 30;
+/// And beyond that, for each byte of its blob.
+const UNPACKED_RATIO: u64 = 200;
+
 /// Who may answer for a registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Trust {
@@ -48,6 +53,12 @@ impl Registry {
     /// Opens nothing yet. `credentials` are asked for when a registry wants some.
     pub fn new(config: &Config, credentials: Credentials) -> Registry {
         Registry::with_policy(config, credentials, RetryPolicy::default())
+    }
+
+    /// What a layer's blob of `size` bytes may unpack to, in bytes. Compressors reach 1000 to 1 on nothing but zeros; what
+    /// images have is 2 or 3 to 1.
+    pub fn unpacked_limit(&self, size: u64) -> u64 {
+        self.client.unpacked_layer.unwrap_or_else(|| UNPACKED_LEAST.saturating_add(size.saturating_mul(UNPACKED_RATIO)))
     }
 
     /// Shows from now on what is waited for.

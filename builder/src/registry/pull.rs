@@ -90,18 +90,36 @@ impl Registry {
             let url = format!("{reference}: {}", descriptor.digest);
             return Err(RegistryError::TooLarge { url, limit: CONFIG_LIMIT });
         }
-        let mut reader = self.reader(reference, descriptor, Turn::Now).await?;
-        let mut bytes = Vec::with_capacity(descriptor.size as usize);
-        while let Some(chunk) = reader.chunk().await? {
-            bytes.extend_from_slice(&chunk);
+        let reader = self.reader(reference, descriptor, Turn::Now).await?;
+        match reader.all().await {
+            Err(error @ (RegistryError::Digest { .. } | RegistryError::Size { .. })) => {
+                match self.blob_of_origin(reference, descriptor).await {
+                    Ok(Some(reader)) => reader.all().await,
+                    Ok(None) | Err(_) => Err(error),
+                }
+            }
+            result => result,
         }
-        check_digest(&bytes, &descriptor.digest, reader.url())?;
-        Ok(bytes)
     }
 
     /// Opens a blob for reading, as soon as one of the host's transfers is free.
     pub async fn blob(&self, reference: &Reference, descriptor: &Descriptor) -> Result<BlobReader, RegistryError> {
         self.reader(reference, descriptor, Turn::Queued).await
+    }
+
+    /// The same of the registry itself, for what a mirror has damaged. `None` if there is no mirror that may have.
+    pub async fn blob_of_origin(
+        &self,
+        reference: &Reference,
+        descriptor: &Descriptor,
+    ) -> Result<Option<BlobReader>, RegistryError> {
+        let mut reader = self.closed_reader(reference, descriptor, Turn::Queued)?;
+        reader.next_endpoint = reader.pull.endpoints.len().saturating_sub(1);
+        if reader.next_endpoint == 0 {
+            return Ok(None);
+        }
+        reader.reopen().await?;
+        Ok(Some(reader))
     }
 
     async fn reader(
@@ -110,7 +128,18 @@ impl Registry {
         descriptor: &Descriptor,
         turn: Turn,
     ) -> Result<BlobReader, RegistryError> {
-        let mut reader = BlobReader {
+        let mut reader = self.closed_reader(reference, descriptor, turn)?;
+        reader.reopen().await?;
+        Ok(reader)
+    }
+
+    fn closed_reader(
+        &self,
+        reference: &Reference,
+        descriptor: &Descriptor,
+        turn: Turn,
+    ) -> Result<BlobReader, RegistryError> {
+        Ok(BlobReader {
             turn,
             registry: self.clone(),
             pull: self.pull(reference)?,
@@ -120,9 +149,7 @@ impl Registry {
             breaks: self.client.policy.begin(),
             open: None,
             permit: None,
-        };
-        reader.reopen().await?;
-        Ok(reader)
+        })
     }
 
     fn pull(&self, reference: &Reference) -> Result<Pull, RegistryError> {
@@ -153,6 +180,7 @@ impl Registry {
         };
         match answer {
             Ok(answer) => {
+                refuse_schema1(content_type(answer.headers()), answer.url())?;
                 if let Some(descriptor) = described(answer.headers()) {
                     if identifier.starts_with("sha256:") && identifier != descriptor.digest.as_str() {
                         let url = plain(answer.url());
@@ -228,6 +256,7 @@ impl Registry {
     async fn read_document(&self, ask: &Ask<'_>) -> Result<(Document, Url), RegistryError> {
         let answer = self.client.send(ask).await?;
         let url = answer.url().clone();
+        refuse_schema1(content_type(answer.headers()), &url)?;
         let media_type = content_type(answer.headers()).unwrap_or_default();
         let bytes = read_limited(answer, MANIFEST_LIMIT).await?;
         let descriptor = Descriptor { media_type, digest: Digest::of(&bytes), size: bytes.len() as u64 };
@@ -312,6 +341,16 @@ impl BlobReader {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// All bytes, verified.
+    async fn all(mut self) -> Result<Vec<u8>, RegistryError> {
+        let mut bytes = Vec::with_capacity(self.descriptor.size as usize);
+        while let Some(chunk) = self.chunk().await? {
+            bytes.extend_from_slice(&chunk);
+        }
+        check_digest(&bytes, &self.descriptor.digest, self.url())?;
+        Ok(bytes)
     }
 
     /// Bytes read so far.
@@ -401,6 +440,14 @@ impl BlobReader {
 fn described(headers: &HeaderMap) -> Option<Descriptor> {
     let digest = headers.get("docker-content-digest")?.to_str().ok()?.parse().ok()?;
     Some(Descriptor { media_type: content_type(headers)?, digest, size: content_length(headers)? })
+}
+
+/// Whether it is signed or not: its digest would not fit, and that error would lead nowhere.
+fn refuse_schema1(media_type: Option<String>, url: &Url) -> Result<(), RegistryError> {
+    match media_type.is_some_and(|text| text.starts_with("application/vnd.docker.distribution.manifest.v1+")) {
+        true => Err(RegistryError::Schema1 { url: plain(url) }),
+        false => Ok(()),
+    }
 }
 
 fn content_type(headers: &HeaderMap) -> Option<String> {

@@ -484,3 +484,18 @@ async fn broken_uploads_go_on_where_the_registry_has_them() {
     assert_eq!(lines[2..], ["GET /upload", "PATCH /upload 1200000-1599999", "PUT /upload"]);
     assert!(*kept.lock().unwrap() == content.as_bytes());
 }
+
+#[tokio::test]
+async fn the_first_format_is_refused_with_advice() {
+    let schema1 = || {
+        let answer = Answer::ok(r#"{"schemaVersion":1,"fsLayers":[],"signatures":[]}"#);
+        answer.header("content-type", "application/vnd.docker.distribution.manifest.v1+prettyjws")
+    };
+    // Its digest is of what was signed, not of what is sent.
+    let fake = Fake::start(move |_, _| schema1().header("docker-content-digest", Digest::of(b"payload")));
+    let error = registry("").resolve(&reference(&fake.host, "a:1")).await.unwrap_err();
+    assert!(matches!(error, RegistryError::Schema1 { .. }), "{error:?}");
+    assert!(error.help().unwrap().contains("push the image again"));
+    let error = registry("").manifest(&reference(&fake.host, "a:1"), &Digest::of(b"payload")).await.unwrap_err();
+    assert!(matches!(error, RegistryError::Schema1 { .. }), "{error:?}");
+}

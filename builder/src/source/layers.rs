@@ -154,6 +154,7 @@ impl ImageSource {
     async fn unpack(&self, remote: &RemoteLayer, vertex: &Vertex) -> Result<Prepared, ImageError> {
         let digest = &remote.descriptor.digest;
         let _claim = self.claim_blob(digest).await?;
+        let limit = self.inner.registry.unpacked_limit(remote.descriptor.size);
         self.make_room(remote.descriptor.size.saturating_mul(1 + UNPACKED_SIZE)).await?;
         let status = format!("extracting {digest}");
         if self.inner.store.content().has(digest)?.is_some() {
@@ -161,7 +162,7 @@ impl ImageSource {
             let (store, remote) = (self.inner.store.clone(), remote.clone());
             let unpacked = blocking(move || {
                 let file = store.content().open(&remote.descriptor.digest)?;
-                unpack_from(&store, &remote, file, None)
+                unpack_from(&store, &remote, limit, file, None)
             });
             match unpacked.await {
                 // A blob that was damaged in the store is fetched again; one that was bad from the start fails again.
@@ -176,14 +177,15 @@ impl ImageSource {
             }
         }
         self.describe_blob(remote);
-        let input = self.open(&remote.descriptor, &remote.origin).await?;
         vertex.status(&status, 0, 0);
-        let (store, remote_of_thread) = (self.inner.store.clone(), remote.clone());
-        let prepared = feed(input, &remote.descriptor, &remote.origin, vertex, move |input| {
-            let writer = store.content().writer()?;
-            unpack_from(&store, &remote_of_thread, input, Some(writer))
-        });
-        let prepared = prepared.await?;
+        let work = || {
+            let (store, remote) = (self.inner.store.clone(), remote.clone());
+            move |input: Box<dyn Read + Send>| {
+                let writer = store.content().writer()?;
+                unpack_from(&store, &remote, limit, input, Some(writer))
+            }
+        };
+        let prepared = self.fetch(&remote.descriptor, &remote.origin, vertex, work).await?;
         vertex.status_done(&status, 0, 0);
         Ok(prepared)
     }
@@ -199,25 +201,38 @@ impl ImageSource {
             return Ok(());
         }
         self.make_room(descriptor.size).await?;
+        let work = || {
+            let (store, digest) = (store.clone(), descriptor.digest.clone());
+            move |input: Box<dyn Read + Send>| keep(&store, &digest, input)
+        };
+        self.fetch(descriptor, origin, vertex, work).await
+    }
+
+    /// Runs what `work` makes on the bytes of a blob. What a mirror has damaged is had from the registry itself.
+    async fn fetch<T: Send + 'static, W>(
+        &self,
+        descriptor: &Descriptor,
+        origin: &str,
+        vertex: &Vertex,
+        work: impl Fn() -> W,
+    ) -> Result<T, ImageError>
+    where
+        W: FnOnce(Box<dyn Read + Send>) -> Result<T, ImageError> + Send + 'static,
+    {
         let input = self.open(descriptor, origin).await?;
-        let (store, digest) = (store.clone(), descriptor.digest.clone());
-        let stored = feed(input, descriptor, origin, vertex, move |mut input| {
-            let mut writer = store.content().writer()?;
-            let mut buffer = vec![0; COPY_BUFFER];
-            loop {
-                match input.read(&mut buffer) {
-                    Ok(0) => break,
-                    Ok(read) => writer.write_all(&buffer[..read]).map_err(|error| store_write(&store, error))?,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(source) => {
-                        return Err(ImageError::Unpack { digest: digest.clone(), source: LayerError::Read(source) });
-                    }
-                }
+        let may_be_a_mirror = matches!(input, Input::Network(_));
+        let error = match feed(input, descriptor, origin, vertex, work()).await {
+            Err(error) if may_be_a_mirror && is_damage(&error) => error,
+            result => return result,
+        };
+        let Ok(reference) = Reference::parse(origin) else { return Err(error) };
+        match self.inner.registry.blob_of_origin(&reference, descriptor).await {
+            Ok(Some(reader)) => {
+                tracing::warn!(%error, "a mirror's blob is damaged");
+                feed(Input::Network(Box::new(reader)), descriptor, origin, vertex, work()).await
             }
-            writer.commit(Some(&digest))?;
-            Ok(())
-        });
-        stored.await
+            Ok(None) | Err(_) => Err(error),
+        }
     }
 
     async fn make_room(&self, bytes: u64) -> Result<(), ImageError> {
@@ -380,10 +395,66 @@ impl<R: Read> Read for Tee<R> {
     }
 }
 
+/// Ends with an error where more comes than may be.
+struct Bounded<R> {
+    input: R,
+    /// Bytes.
+    left: u64,
+    bomb: Bomb,
+}
+
+/// What a blob unpacks to is absurd.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(
+    "its {size} bytes unpack to more than {limit}, so it is refused as a decompression bomb; if it is meant to be so, raise \
+     `unpackedLayer` in [limits] of kiln.toml"
+)]
+struct Bomb {
+    size: u64,
+    limit: u64,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.input.read(buffer)?;
+        self.left = self.left.checked_sub(read as u64).ok_or_else(|| io::Error::other(self.bomb.clone()))?;
+        Ok(read)
+    }
+}
+
+/// Writes a blob into the store.
+fn keep(store: &Store, digest: &Digest, mut input: impl Read) -> Result<(), ImageError> {
+    let mut writer = store.content().writer()?;
+    let mut buffer = vec![0; COPY_BUFFER];
+    loop {
+        match input.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => writer.write_all(&buffer[..read]).map_err(|error| store_write(store, error))?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(source) => {
+                return Err(ImageError::Unpack { digest: digest.clone(), source: LayerError::Read(source) });
+            }
+        }
+    }
+    writer.commit(Some(digest))?;
+    Ok(())
+}
+
+/// Whether other bytes came than should have.
+fn is_damage(error: &ImageError) -> bool {
+    match error {
+        ImageError::Pull { source, .. } => {
+            matches!(**source, RegistryError::Digest { .. } | RegistryError::Size { .. })
+        }
+        _ => false,
+    }
+}
+
 /// Unpacks a compressed layer into a draft, while writing it down if there is a `writer`.
 fn unpack_from(
     store: &Store,
     remote: &RemoteLayer,
+    limit: u64,
     input: impl Read + Send,
     writer: Option<BlobWriter>,
 ) -> Result<Prepared, ImageError> {
@@ -392,7 +463,10 @@ fn unpack_from(
     let draft = store.snapshots().prepare()?;
     let mut tee = Tee { input, writer, failure: None };
     let applied = match decompressor(&mut tee) {
-        Ok(tar) => apply(tar, draft.upper()),
+        Ok(tar) => apply(
+            Bounded { input: tar, left: limit, bomb: Bomb { size: remote.descriptor.size, limit } },
+            draft.upper(),
+        ),
         Err(source) => Err(LayerError::Read(source)),
     };
     if tee.failure.is_none() && tee.writer.is_some() {
