@@ -127,6 +127,10 @@ fn pulls() {
         let build = kiln.build(&context).env("KILN_TEST_RETRY", IMPATIENT).output("oci", &archive).run();
         assert!(proxy.struck() > 0, "{name}: no request met the fault: {:?}", proxy.log());
         problems.extend(judge(name, &build, &expect, 1));
+        if name.ends_with("with a wait") {
+            let steps = build.steps();
+            assert!(steps.keys().any(|step| step.ends_with("trying again in 1 s")), "{name}: {steps:?}");
+        }
         kiln.says("debug", &["verify"]);
         proxy.set([]);
         assert_eq!(kiln.image(&context).text("/f"), "ran\n", "{name}");

@@ -113,3 +113,21 @@ fn a_later_build_of_the_name_takes_the_place_of_what_waits() {
     kiln.says("push", &["--forget", &name]);
     assert_eq!(kiln.says("push", &["--list"]), "");
 }
+
+#[test]
+fn an_ordinary_user_pushes_later() {
+    let kiln = match Kiln::as_user() {
+        Ok(kiln) => kiln,
+        Err(reason) => harness::skip!("{reason}"),
+    };
+    let registry = Registry::shared();
+    let proxy = FaultProxy::start(&registry.host);
+    let name = format!("{}/names/user:1", proxy.host);
+    proxy.set([Rule::new("POST", "/v2/", Fault::Status(503, &[], ""))]);
+    let flags = [format!("--tag={name}"), "--push".into()];
+    let build = kiln.build(&context("user")).env("KILN_TEST_RETRY", "2,10,10,1000").args(&flags).run();
+    assert_eq!(build.status.code(), Some(75), "{}", build.report());
+    proxy.set([]);
+    assert!(kiln.says("push", &[&name]).starts_with(&name));
+    assert_eq!(registry.get_manifest("names/user", "1").unwrap().status, 200);
+}

@@ -41,7 +41,7 @@ struct CreateArgs {
     /// Print the result, and push nothing
     #[arg(long)]
     dry_run: bool,
-    /// Annotation of the index, or with manifest-descriptor[PLATFORM]: of the entries of images
+    /// Annotation of the index, or of the entries of images where TYPE is manifest-descriptor
     #[arg(long = "annotation", value_name = "[TYPE[[PLATFORM]]:]NAME=VALUE")]
     annotations: Vec<String>,
     /// Only images for these platforms

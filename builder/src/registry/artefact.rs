@@ -26,7 +26,7 @@ impl Registry {
 
     /// Whether a repository has a blob.
     pub async fn has_blob(&self, to: &Reference, digest: &Digest, vertex: &Vertex) -> Result<bool, RegistryError> {
-        Pusher::new(self, to, vertex)?.has_blob(digest, Effort::Retry).await
+        Pusher::new(self, to, vertex)?.has_blob(digest, Effort::Retry(self.policy)).await
     }
 
     /// Has a blob in a repository: left as it is, mounted from one of its origins, or uploaded.

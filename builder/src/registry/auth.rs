@@ -51,7 +51,7 @@ pub(crate) enum Challenge {
 /// Authorizations by host and scopes, each got once however many requests want it.
 pub(super) struct Tokens {
     pub(super) credentials: Arc<Credentials>,
-    policy: RetryPolicy,
+    pub(super) policy: RetryPolicy,
     slots: Mutex<HashMap<(String, Scopes), Arc<Slot>>>,
 }
 

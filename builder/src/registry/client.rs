@@ -33,7 +33,6 @@ const SHOWN_WAIT: Duration = Duration::from_secs(1);
 /// What all requests share.
 pub(super) struct Client {
     pub hosts: Hosts,
-    pub policy: RetryPolicy,
     /// Where waits are shown.
     pub progress: OnceLock<Progress>,
     pub tokens: Tokens,
@@ -55,8 +54,8 @@ pub(super) struct Ask<'a> {
 /// How much is done to get an answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Effort {
-    /// Retry as the policy says.
-    Retry,
+    /// Retry as that says.
+    Retry(RetryPolicy),
     /// Once: the caller knows another way, or starts again itself.
     Once,
 }
@@ -88,7 +87,6 @@ impl Client {
     pub fn new(config: &Config, credentials: Arc<Credentials>, policy: RetryPolicy) -> Client {
         Client {
             hosts: Hosts::new(config),
-            policy,
             progress: OnceLock::new(),
             tokens: Tokens::new(credentials, policy),
             unpacked_layer: config.unpacked_layer,
@@ -99,23 +97,22 @@ impl Client {
     pub fn trusting_anyone_at(&self, domain: &str) -> Client {
         Client {
             hosts: self.hosts.trusting_anyone_at(domain),
-            policy: self.policy,
             progress: self.progress.clone(),
-            tokens: Tokens::new(self.tokens.credentials.clone(), self.policy),
+            tokens: Tokens::new(self.tokens.credentials.clone(), self.tokens.policy),
             unpacked_layer: self.unpacked_layer,
         }
     }
 
     /// Gives the answer if it is a success, and else an error.
     pub async fn send(&self, ask: &Ask<'_>) -> Result<Response, RegistryError> {
-        let mut retries = self.policy.begin();
+        let Effort::Retry(policy) = ask.effort else { return self.attempt(ask).await };
+        let mut retries = policy.begin();
         loop {
             let error = match self.attempt(ask).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            let wait = retries.after(&error).filter(|_| ask.effort == Effort::Retry);
-            let Some(wait) = wait else { return Err(error) };
+            let Some(wait) = retries.after(&error) else { return Err(error) };
             self.pause(wait, &error).await;
         }
     }

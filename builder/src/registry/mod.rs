@@ -47,6 +47,7 @@ pub enum Trust {
 #[derive(Clone)]
 pub struct Registry {
     client: Arc<client::Client>,
+    policy: RetryPolicy,
 }
 
 impl Registry {
@@ -68,14 +69,19 @@ impl Registry {
 
     /// The same with another patience.
     pub fn with_policy(config: &Config, credentials: Credentials, policy: RetryPolicy) -> Registry {
-        Registry { client: Arc::new(client::Client::new(config, Arc::new(credentials), policy)) }
+        Registry { client: Arc::new(client::Client::new(config, Arc::new(credentials), policy)), policy }
+    }
+
+    /// The same for what one can do without: each request is made so often at most.
+    pub fn at_most(&self, attempts: u32) -> Registry {
+        Registry { client: self.client.clone(), policy: self.policy.at_most(attempts) }
     }
 
     /// The same, trusting one domain more than the configuration does.
     pub fn trusting(&self, trust: Trust, domain: &str) -> Registry {
         match trust {
             Trust::AsConfigured => self.clone(),
-            Trust::Anyone => Registry { client: Arc::new(self.client.trusting_anyone_at(domain)) },
+            Trust::Anyone => Registry { client: Arc::new(self.client.trusting_anyone_at(domain)), ..*self },
         }
     }
 }

@@ -49,7 +49,7 @@ impl Registry {
             let Some(endpoint) = endpoints.next() else {
                 return Err(RegistryError::BadHost(reference.domain.clone()));
             };
-            let effort = if endpoints.peek().is_some() { Effort::Once } else { Effort::Retry };
+            let effort = if endpoints.peek().is_some() { Effort::Once } else { Effort::Retry(self.policy) };
             match self.resolve_at(endpoint, &pull.scopes(endpoint), identifier, effort).await {
                 Err(error) if endpoints.peek().is_some() => {
                     tracing::debug!(%error, mirror = endpoint.host.name, "mirror does not resolve the reference");
@@ -63,7 +63,7 @@ impl Registry {
     /// A manifest or index by tag or digest, of the registry itself.
     pub(super) async fn document(&self, reference: &Reference, identifier: &str) -> Result<Document, RegistryError> {
         let endpoint = self.client.hosts.for_push(&reference.domain, &reference.path)?;
-        self.manifest_at(&endpoint, &Scopes::pull(&endpoint.repository), identifier, Effort::Retry).await
+        self.manifest_at(&endpoint, &Scopes::pull(&endpoint.repository), identifier, Effort::Retry(self.policy)).await
     }
 
     /// A manifest or index by its digest.
@@ -74,7 +74,7 @@ impl Registry {
             let Some(endpoint) = endpoints.next() else {
                 return Err(RegistryError::BadHost(reference.domain.clone()));
             };
-            let effort = if endpoints.peek().is_some() { Effort::Once } else { Effort::Retry };
+            let effort = if endpoints.peek().is_some() { Effort::Once } else { Effort::Retry(self.policy) };
             match self.manifest_at(endpoint, &pull.scopes(endpoint), digest.as_str(), effort).await {
                 Err(error) if endpoints.peek().is_some() => {
                     tracing::debug!(%error, mirror = endpoint.host.name, "mirror does not have the manifest");
@@ -146,7 +146,7 @@ impl Registry {
             descriptor: descriptor.clone(),
             next_endpoint: 0,
             offset: 0,
-            breaks: self.client.policy.begin(),
+            breaks: self.policy.begin(),
             open: None,
             permit: None,
         })
@@ -241,13 +241,13 @@ impl Registry {
             effort: Effort::Once,
         };
         let _permit = endpoint.host.documents.acquire().await;
-        let mut retries = self.client.policy.begin();
+        let mut retries = self.policy.begin();
         loop {
             let error = match self.read_document(&ask).await {
                 Err(error) => error,
                 document => return document,
             };
-            let wait = retries.after(&error).filter(|_| effort == Effort::Retry);
+            let wait = retries.after(&error).filter(|_| effort != Effort::Once);
             let Some(wait) = wait else { return Err(error) };
             self.client.pause(wait, &error).await;
         }
@@ -323,7 +323,7 @@ impl BlobReader {
                     if chunk.is_empty() {
                         continue;
                     }
-                    self.breaks = self.registry.client.policy.begin();
+                    self.breaks = self.registry.policy.begin();
                     self.offset += chunk.len() as u64;
                     if self.offset > self.descriptor.size {
                         let (expected, actual) = (self.descriptor.size, self.offset);
@@ -371,7 +371,7 @@ impl BlobReader {
             None if self.next_endpoint + 1 < self.pull.endpoints.len() => {
                 self.permit = None;
                 self.next_endpoint += 1;
-                self.breaks = self.registry.client.policy.begin();
+                self.breaks = self.registry.policy.begin();
             }
             None => return Err(error),
         }
@@ -382,7 +382,7 @@ impl BlobReader {
     async fn reopen(&mut self) -> Result<(), RegistryError> {
         loop {
             let is_last = self.next_endpoint + 1 >= self.pull.endpoints.len();
-            let effort = if is_last { Effort::Retry } else { Effort::Once };
+            let effort = if is_last { Effort::Retry(self.registry.policy) } else { Effort::Once };
             match self.open_at(self.next_endpoint, effort).await {
                 Ok(open) => {
                     self.open = Some(open);

@@ -144,8 +144,10 @@ impl Pusher<'_> {
     pub(super) async fn manifest_at(&self, identifier: &str) -> Result<Option<Digest>, RegistryError> {
         let path = format!("manifests/{identifier}");
         let accept = super::pull::accept();
-        let ask =
-            Ask { headers: &[(ACCEPT, &accept)], ..self.ask(Method::HEAD, Target::Repository(&path), Effort::Retry) };
+        let ask = Ask {
+            headers: &[(ACCEPT, &accept)],
+            ..self.ask(Method::HEAD, Target::Repository(&path), Effort::Retry(self.registry.policy))
+        };
         let _permit = self.endpoint.host.documents.acquire().await;
         match self.registry.client.send(&ask).await {
             Ok(answer) => {
@@ -168,7 +170,7 @@ impl Pusher<'_> {
     ) -> Result<(), RegistryError> {
         let path = format!("manifests/{to}");
         let body = Body::Document { media_type: &manifest.media_type, bytes: &manifest.bytes };
-        let ask = Ask { body, ..self.ask(Method::PUT, Target::Repository(&path), Effort::Retry) };
+        let ask = Ask { body, ..self.ask(Method::PUT, Target::Repository(&path), Effort::Retry(self.registry.policy)) };
         let _permit = self.endpoint.host.documents.acquire().await;
         let mut damaged = 0;
         loop {
@@ -190,7 +192,7 @@ impl Pusher<'_> {
         blob: &PushBlob,
         open: &Open<'_, E>,
     ) -> Result<(), PushError<E>> {
-        let mut retries = self.registry.client.policy.begin();
+        let mut retries = self.registry.policy.begin();
         let mut damaged = 0;
         loop {
             let error = match self.try_blob(blob, open).await {

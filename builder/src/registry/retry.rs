@@ -38,7 +38,7 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// The default, unless [`VARIABLE`] says otherwise.
+    /// The default, unless `KILN_TEST_RETRY` says otherwise.
     pub fn from_environment(env: impl Fn(&str) -> Option<OsString>) -> RetryPolicy {
         let text = env(VARIABLE).and_then(|text| text.into_string().ok());
         text.and_then(|text| RetryPolicy::parse(&text)).unwrap_or_default()

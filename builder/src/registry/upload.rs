@@ -70,7 +70,7 @@ impl Pusher<'_> {
     /// registry says that it ends.
     async fn send_pieces(&self, mut session: Session, blob: &Blob<'_>) -> Result<(), RegistryError> {
         let client = &self.registry.client;
-        let mut retries = client.policy.begin();
+        let mut retries = self.registry.policy.begin();
         while session.offset < blob.size {
             let piece = session.offset..blob.size.min(session.offset + session.piece);
             let range = format!("{}-{}", piece.start, piece.end - 1);
@@ -80,7 +80,7 @@ impl Pusher<'_> {
             match self.send_piece(Method::PATCH, &location, blob, piece.clone(), &sent, &headers).await {
                 Ok(answer) => {
                     session.update(&answer, piece.end)?;
-                    retries = client.policy.begin();
+                    retries = self.registry.policy.begin();
                 }
                 Err(error) if is_too_large(&error) && session.shrink(session.piece) => {}
                 Err(error) => {
@@ -104,7 +104,7 @@ impl Pusher<'_> {
     /// Asks how much of an upload the registry has.
     async fn ask_offset(&self, session: &mut Session) -> Result<(), RegistryError> {
         let location = session.location.clone();
-        let ask = self.ask(Method::GET, Target::Location(&location), Effort::Retry);
+        let ask = self.ask(Method::GET, Target::Location(&location), Effort::Retry(self.registry.policy));
         let answer = self.registry.client.send(&ask).await?;
         let end = range_end(answer.headers()).unwrap_or(0);
         session.update(&answer, end)

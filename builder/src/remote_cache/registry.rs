@@ -11,6 +11,9 @@ use cache::remote::Index;
 use frontend::reference::Reference;
 use std::io::Write;
 
+/// How often something is asked for.
+const READ_ATTEMPTS: u32 = 5;
+
 /// A tag.
 #[derive(Clone)]
 pub struct Repository {
@@ -24,6 +27,11 @@ impl Repository {
         Repository { registry, reference }
     }
 
+    /// For reading: running steps is better than waiting for minutes.
+    fn impatient(&self) -> Registry {
+        self.registry.at_most(READ_ATTEMPTS)
+    }
+
     pub(super) fn name(&self) -> String {
         self.reference.to_string()
     }
@@ -33,15 +41,15 @@ impl Repository {
     }
 
     pub(super) async fn top(&self) -> Result<Option<(Descriptor, Vec<u8>)>, PlaceError> {
-        Ok(self.registry.tagged(&self.reference).await?.map(|document| (document.descriptor, document.bytes)))
+        Ok(self.impatient().tagged(&self.reference).await?.map(|document| (document.descriptor, document.bytes)))
     }
 
     pub(super) async fn manifest(&self, descriptor: &Descriptor) -> Result<Vec<u8>, PlaceError> {
-        Ok(self.registry.manifest(&self.reference, &descriptor.digest).await?.bytes)
+        Ok(self.impatient().manifest(&self.reference, &descriptor.digest).await?.bytes)
     }
 
     pub(super) async fn small(&self, descriptor: &Descriptor) -> Result<Vec<u8>, PlaceError> {
-        Ok(self.registry.small_blob(&self.reference, descriptor).await?)
+        Ok(self.impatient().small_blob(&self.reference, descriptor).await?)
     }
 
     pub(super) async fn put(

@@ -2,6 +2,7 @@
 //! digest, its decompressor and its snapshot in one pass, several layers at a time; what depends on the layers below is
 //! done when those are there. One process, and in it one task, fetches a layer; the others wait for it.
 
+use super::bomb::Bounded;
 use super::image::{ImageError, ImageSource, blocking};
 use super::oci_layout;
 use crate::progress::Vertex;
@@ -395,33 +396,6 @@ impl<R: Read> Read for Tee<R> {
     }
 }
 
-/// Ends with an error where more comes than may be.
-struct Bounded<R> {
-    input: R,
-    /// Bytes.
-    left: u64,
-    bomb: Bomb,
-}
-
-/// What a blob unpacks to is absurd.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error(
-    "its {size} bytes unpack to more than {limit}, so it is refused as a decompression bomb; if it is meant to be so, raise \
-     `unpackedLayer` in [limits] of kiln.toml"
-)]
-struct Bomb {
-    size: u64,
-    limit: u64,
-}
-
-impl<R: Read> Read for Bounded<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.input.read(buffer)?;
-        self.left = self.left.checked_sub(read as u64).ok_or_else(|| io::Error::other(self.bomb.clone()))?;
-        Ok(read)
-    }
-}
-
 /// Writes a blob into the store.
 fn keep(store: &Store, digest: &Digest, mut input: impl Read) -> Result<(), ImageError> {
     let mut writer = store.content().writer()?;
@@ -463,10 +437,7 @@ fn unpack_from(
     let draft = store.snapshots().prepare()?;
     let mut tee = Tee { input, writer, failure: None };
     let applied = match decompressor(&mut tee) {
-        Ok(tar) => apply(
-            Bounded { input: tar, left: limit, bomb: Bomb { size: remote.descriptor.size, limit } },
-            draft.upper(),
-        ),
+        Ok(tar) => apply(Bounded::new(tar, remote.descriptor.size, limit), draft.upper()),
         Err(source) => Err(LayerError::Read(source)),
     };
     if tee.failure.is_none() && tee.writer.is_some() {

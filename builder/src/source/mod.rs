@@ -1,5 +1,6 @@
 //! Where trees come from: resolve (name -> pinned), fetch (-> snapshot).
 
+mod bomb;
 pub mod context;
 pub mod dir;
 pub mod dockerfile;
