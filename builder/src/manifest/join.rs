@@ -1,6 +1,6 @@
 //! The entries of an index, joined of those of other images. Pure.
 
-use super::super::image::manifest::Annotations;
+use crate::image::manifest::Annotations;
 use cache::digest::Digest;
 use frontend::platform::Platform;
 use serde::{Deserialize, Serialize};

@@ -78,3 +78,55 @@ async fn ask(host: &Host, url: &Url, authorization: Option<HeaderValue>) -> Resu
     }
     sent_within(STALL_TIMEOUT, request, &Method::GET, url).await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Answer, Fake, Request, registry};
+    use super::*;
+
+    fn password(password: &str) -> Credential {
+        Credential::Password { username: "u".into(), password: password.into() }
+    }
+
+    /// A registry that takes the token of a service beside it, which gives one for the password `p`.
+    fn guarded(refresh: &'static str) -> Fake {
+        let answer = move |request: &Request, _| match request.path.as_str() {
+            "/v2/" if request.headers.get("authorization").is_some_and(|header| header == "Bearer t") => {
+                Answer::ok("{}")
+            }
+            "/v2/" => {
+                let realm = format!("Bearer realm=\"http://{}/token\",service=\"s\"", request.headers["host"]);
+                Answer::status(401).header("www-authenticate", realm)
+            }
+            _ if request.headers.get("authorization").is_some_and(|header| header == "Basic dTpw") => {
+                Answer::ok(format!(r#"{{"token":"t","refresh_token":"{refresh}"}}"#))
+            }
+            _ => Answer { body: br#"{"details":"wrong"}"#.to_vec(), ..Answer::status(401) },
+        };
+        Fake::start(answer)
+    }
+
+    #[tokio::test]
+    async fn identity_tokens_are_asked_for_and_kept() {
+        let fake = guarded("identity");
+        let accepted = registry("").try_login(&fake.host, &password("p")).await.unwrap();
+        assert!(accepted == Accepted::Identity("identity".into()));
+        assert_eq!(
+            fake.lines(),
+            ["GET /v2/", "GET /token?service=s&account=u&client_id=kiln&offline_token=true", "GET /v2/"]
+        );
+        assert!(registry("").try_login(&guarded("").host, &password("p")).await.unwrap() == Accepted::AsItIs);
+        let error = registry("").try_login(&fake.host, &password("wrong")).await.err().unwrap();
+        assert!(error.to_string().ends_with("401 Unauthorized: wrong"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn registries_that_ask_for_nothing_say_nothing() {
+        let open = Fake::start(|_, _| Answer::ok("{}"));
+        assert!(registry("").try_login(&open.host, &password("p")).await.unwrap() == Accepted::NotAsked);
+        let none = Fake::start(|_, _| Answer::status(404));
+        assert!(registry("").try_login(&none.host, &password("p")).await.is_err());
+        let strange = Fake::start(|_, _| Answer::status(401).header("www-authenticate", "Negotiate"));
+        assert!(registry("").try_login(&strange.host, &password("p")).await.is_err());
+    }
+}

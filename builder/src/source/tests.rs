@@ -307,3 +307,22 @@ async fn layouts_are_images_too() {
     let unknown = ImageLocation::OciLayout("none".into());
     assert!(source.info(&request(unknown, "amd64")).await.is_err());
 }
+
+#[tokio::test]
+async fn indexes_in_indexes_end_somewhere() {
+    let nested = |levels: usize| {
+        let mut content = Content::default();
+        let mut top = content.image("amd64", &[&[("a", "A")]]);
+        for _ in 0..levels {
+            top = content.index(&[("amd64", top)]);
+        }
+        content.tag("1", &top);
+        Setup::new(content)
+    };
+    let setup = nested(7);
+    setup.source().info(&request(setup.location("a:1"), "amd64")).await.unwrap();
+    let setup = nested(8);
+    let error = setup.source().info(&request(setup.location("a:1"), "amd64")).await.unwrap_err();
+    let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+    assert!(source.contains("is not an image"), "{error}: {source}");
+}
