@@ -2,6 +2,7 @@
 //! `kiln` (see `harness`), with a real sandbox and a real registry on loopback, and no network outside this machine
 //! unless `KILN_NETWORK=1` allows it.
 
+mod attest;
 mod cache;
 mod compat;
 mod cross;

@@ -2,11 +2,12 @@
 //!
 //! Start with [`pipeline`], the build from top to bottom. [`step`] implements what the solver asks of steps, with
 //! [`sandbox`] to run commands and [`source`] to bring trees in; [`image`] and [`export`] turn results into images and
-//! files; [`call`] answers questions in place of a build; [`explain`] says why steps run; [`registry`] talks to
+//! files; [`attest`] says how they were made and what is in them; [`call`] answers questions in place of a build; [`explain`] says why steps run; [`registry`] talks to
 //! registries, [`remote_cache`] to the caches of other machines; [`progress`] and [`report`] talk to people.
 //!
 //! Invariant: nothing but `report` and `progress` writes to the terminal, and only `sandbox::syscall` is `unsafe`.
 
+pub mod attest;
 pub mod call;
 pub mod cancel;
 pub mod cli;

@@ -3,6 +3,8 @@
 
 mod error;
 
+use crate::attest::facts::{self, Facts};
+use crate::attest::{make, metadata};
 use crate::cancel::Cancel;
 use crate::cli::options::BuildOptions;
 use crate::explain::{self, Reasons};
@@ -10,7 +12,7 @@ use crate::export::{self, Export, Exporter, Response};
 use crate::image::assemble::BuiltImage;
 use crate::image::layers::{LayerBlobs, LayerOptions};
 use crate::inputs::{self, Inputs};
-use crate::progress::{Outcome, Progress, Vertex, Warning};
+use crate::progress::{Outcome, Progress, Vertex, Warning, rawjson};
 use crate::registry::Registry;
 use crate::remote_cache::RemoteCache;
 use crate::remote_cache::records::Records;
@@ -40,6 +42,7 @@ use solver::graph::{Graph, VertexId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 pub(crate) use error::step_failed;
 pub use error::{BuildError, MissingImage, Place};
@@ -59,12 +62,23 @@ pub struct World {
     pub isolation: Isolation,
     /// Folder for the complete output of steps.
     pub logs: PathBuf,
+    pub build: BuildIdentity,
+}
+
+/// Which build it is.
+#[derive(Clone, Debug)]
+pub struct BuildIdentity {
+    /// Its name in the history; empty for a question, which leaves no trace there.
+    pub id: String,
+    pub begun: SystemTime,
 }
 
 /// A build that succeeded.
 pub struct Built {
     /// For `--metadata-file`; later exporters override earlier ones.
     pub response: Response,
+    /// For `--metadata-file`, if there is one: what the build was.
+    pub metadata: Response,
     /// Build checks that fired, and the text they point into.
     pub warnings: Vec<Diagnostic>,
     pub source: Arc<SourceText>,
@@ -100,8 +114,26 @@ pub async fn build(options: &BuildOptions, world: &World) -> Result<Built, Build
         break exported.and_then(|response| cached.map(|()| (response, solved)));
     };
     cache.imports.settle(&world.store)?;
-    let (response, Solved { source, warnings, unused_args, .. }) = result?;
-    Ok(Built { response, warnings, unused_args, source, nothing_exported: exporters.is_empty() })
+    let (response, solved) = result?;
+    let metadata = build_metadata(&solved, options, world);
+    let Solved { source, warnings, unused_args, .. } = solved;
+    Ok(Built { response, metadata, warnings, unused_args, source, nothing_exported: exporters.is_empty() })
+}
+
+/// What `--metadata-file` says of the build itself.
+fn build_metadata(solved: &Solved<'_>, options: &BuildOptions, world: &World) -> Response {
+    if options.metadata_file.is_none() {
+        return Response::new();
+    }
+    let platforms: Vec<Platform> = solved.images.iter().map(|image| image.platform.clone()).collect();
+    let mut metadata = metadata::of_build(&world.build.id, &platforms, &solved.facts, options.metadata);
+    if options.metadata.warnings {
+        let warnings = solved.warnings.iter().filter(|found| found.severity == Severity::Warning);
+        let warnings =
+            warnings.map(|found| rawjson::vertex_warning(&solved.definition, &warning(&solved.source, found)));
+        metadata.insert("buildx.build.warnings".into(), warnings.collect());
+    }
+    metadata
 }
 
 async fn export_cache(cache: &RemoteCache, world: &World) -> Result<(), BuildError> {
@@ -157,11 +189,15 @@ async fn export_all(
 /// A build that is done but for what becomes of its images.
 pub(crate) struct Solved<'a> {
     pub images: Vec<BuiltImage>,
+    /// How each image was made; none if nobody wants to know.
+    pub facts: Vec<Arc<Facts>>,
     pub tools: Tools<'a>,
     pub epoch: Option<i64>,
     pub warnings: Vec<Diagnostic>,
     pub unused_args: Vec<UnusedArg>,
     pub source: Arc<SourceText>,
+    /// Digest of the vertex that warnings belong to.
+    pub definition: String,
 }
 
 /// Everything but the exports; blobs of layers are begun as `layer_options` say.
@@ -171,11 +207,18 @@ pub(crate) async fn solve_images<'a>(
     layer_options: Vec<LayerOptions>,
     cache: &RemoteCache,
 ) -> Result<Solved<'a>, BuildError> {
-    let Ready { targets, steps, results, tools, epoch, warnings, unused_args, source } =
+    let Ready { targets, steps, results, tools, epoch, warnings, unused_args, source, definition } =
         prepare(options, world, layer_options, cache).await?;
     let outputs = solve(&targets, &steps, &source, world).await?;
-    let images = built_images(&results, outputs);
-    Ok(Solved { images, tools, epoch, warnings, unused_args, source })
+    let mut images = built_images(&results, outputs);
+    let layers: Vec<usize> = images.iter().map(|image| image.tree.layers().len()).collect();
+    let facts = match options.attest.provenance.is_some() || options.metadata_file.is_some() {
+        true => facts::gather(&steps, &results, &layers, options, world, &source).await?,
+        false => vec![],
+    };
+    let facts: Vec<Arc<Facts>> = facts.into_iter().map(Arc::new).collect();
+    make::attest(&mut images, &facts, &options.attest);
+    Ok(Solved { images, facts, tools, epoch, warnings, unused_args, source, definition })
 }
 
 /// A build of which no step has run.
@@ -188,6 +231,8 @@ pub(crate) struct Ready<'a> {
     pub warnings: Vec<Diagnostic>,
     pub unused_args: Vec<UnusedArg>,
     pub source: Arc<SourceText>,
+    /// Digest of the vertex that warnings belong to.
+    pub definition: String,
 }
 
 /// Everything up to the graph and what its steps work with.
@@ -218,7 +263,8 @@ pub(crate) async fn prepare<'a>(
     let steps = BuildSteps { exported, contexts, layer_options, rooted, ..tools.steps(plan.graph, &targets) };
     reading.done().await?;
     let BuildPlan { results, epoch, warnings, unused_args, .. } = plan;
-    Ok(Ready { targets, steps, results, tools, epoch, warnings, unused_args, source })
+    let definition = definition.digest().to_string();
+    Ok(Ready { targets, steps, results, tools, epoch, warnings, unused_args, source, definition })
 }
 
 /// A task that ends with its owner.
@@ -240,6 +286,7 @@ impl Drop for AbortOnDrop {
 fn open_exporters(options: &BuildOptions) -> Result<Vec<Box<dyn Exporter>>, BuildError> {
     let wanted = options.outputs.iter().filter(|output| output.kind != "cacheonly");
     let exporters = wanted.map(export::open).collect::<Result<Vec<_>, _>>()?;
+    exporters.iter().try_for_each(|exporter| exporter.check(&options.attest))?;
     if exporters.iter().filter(|exporter| exporter.uses_stdout()).count() > 1 {
         return Err(BuildError::StdoutTwice);
     }
@@ -419,14 +466,19 @@ fn announce_warnings(plan: &Result<BuildPlan, BuildError>, source: &Arc<SourceTe
         Err(BuildError::Diagnostics { list, .. }) => list,
         Err(_) => return,
     };
-    for warning in found.iter().filter(|found| found.severity == Severity::Warning) {
-        let rule = warning.rule.and_then(frontend::lint::rule);
-        definition.warn(Warning {
-            short: crate::report::one_line(source, warning),
-            detail: rule.map(|rule| rule.description.to_string()).into_iter().collect(),
-            url: rule.and_then(|rule| rule.url()),
-            place: warning.span.map(|span| (source.clone(), span)),
-        });
+    for found in found.iter().filter(|found| found.severity == Severity::Warning) {
+        definition.warn(warning(source, found));
+    }
+}
+
+/// A build check that fired, as progress says it.
+fn warning(source: &Arc<SourceText>, found: &Diagnostic) -> Warning {
+    let rule = found.rule.and_then(frontend::lint::rule);
+    Warning {
+        short: crate::report::one_line(source, found),
+        detail: rule.map(|rule| rule.description.to_string()).into_iter().collect(),
+        url: rule.and_then(|rule| rule.url()),
+        place: found.span.map(|span| (source.clone(), span)),
     }
 }
 
@@ -538,6 +590,7 @@ fn built_images(results: &[PlannedImage], outputs: Vec<StepOutput>) -> Vec<Built
             tree: result.root.and_then(|_| outputs.next()).map(tree).unwrap_or_default(),
             config: result.config.clone(),
             base_history_len: result.base_history_len,
+            attestations: vec![],
         })
         .collect()
 }

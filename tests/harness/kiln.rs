@@ -239,7 +239,7 @@ impl Build<'_> {
         if let Some(path) = &self.input {
             self.command.stdin(fs::File::open(path).expect("open standard input"));
         }
-        self.command.args(["--provenance=false", &format!("--progress={}", self.progress), &self.context]);
+        self.command.args([&format!("--progress={}", self.progress), &self.context]);
         self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
         self.command.spawn().unwrap_or_else(|error| panic!("start {:?}: {error}", self.command))
     }

@@ -5,6 +5,7 @@
 //! both sides of the same function cannot cancel out.
 
 mod actions_cache;
+pub mod attestations;
 mod authority;
 pub mod bases;
 mod dockerd;

@@ -151,6 +151,17 @@ impl Registry {
         request(&self.host, "GET", &format!("/v2/{repository}/manifests/{reference}"), &[("Accept", ACCEPT)], b"")
     }
 
+    /// A manifest or any other blob, by digest.
+    pub fn get_blob(&self, repository: &str, digest: &str) -> Result<Vec<u8>> {
+        let manifest = self.get_manifest(repository, digest)?;
+        if manifest.status == 200 {
+            return Ok(manifest.body);
+        }
+        let blob = request(&self.host, "GET", &format!("/v2/{repository}/blobs/{digest}"), &[], b"")?;
+        ensure!(blob.status == 200, "blob {digest}: status {}", blob.status);
+        Ok(blob.body)
+    }
+
     /// Folder with all its data, for tests that damage it.
     pub fn storage(&self) -> &Path {
         self.storage.path()

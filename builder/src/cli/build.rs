@@ -7,7 +7,7 @@ use crate::cancel::Cancel;
 use crate::export::{ExportError, Response};
 use crate::forecast::{self, Foretold};
 use crate::history::{About, BuildLog, Ending, Status};
-use crate::pipeline::{self, BuildError, Built, World};
+use crate::pipeline::{self, BuildError, BuildIdentity, Built, World};
 use crate::progress::Progress;
 use crate::progress::render::{self, Mode, Summary};
 use crate::registry::Registry;
@@ -20,6 +20,7 @@ use cache::store::Store;
 use frontend::git_url::redacted;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// Runs the command; gives the program's exit code.
 pub fn run(cli: &Cli, args: &BuildArgs, rights: Rights) -> Result<u8> {
@@ -74,6 +75,7 @@ pub(super) fn run_purpose(cli: &Cli, args: &BuildArgs, purpose: Purpose<'_>, rig
         let _ = std::fs::remove_file(iidfile);
     }
     let (store, registry) = open(cli, &mut options, is_question, &rights)?;
+    let begun = SystemTime::now();
     let log = if is_question { None } else { Some(BuildLog::begin(&store, about(&options))?) };
     let (sender, receiver) = std::sync::mpsc::channel();
     let progress = Progress::new(sender);
@@ -88,6 +90,7 @@ pub(super) fn run_purpose(cli: &Cli, args: &BuildArgs, purpose: Purpose<'_>, rig
         identity: rights.identity,
         isolation: rights.isolation,
         logs: log.as_ref().map(|log| log.folder().to_path_buf()).unwrap_or_default(),
+        build: BuildIdentity { id: log.as_ref().map(|log| log.id().to_string()).unwrap_or_default(), begun },
     };
     let result = act(&options, purpose, world)?;
     let summary = renderer.join().unwrap_or_default();
@@ -262,7 +265,9 @@ fn conclude(options: &BuildOptions, built: &Built) -> Result<u8> {
         write_aside(iidfile, id.as_bytes())?;
     }
     if let Some(path) = &options.metadata_file {
-        let text = serde_json::to_string_pretty(&built.response).context("write metadata")?;
+        let metadata: Response =
+            built.response.iter().chain(&built.metadata).map(|(k, v)| (k.clone(), v.clone())).collect();
+        let text = serde_json::to_string_pretty(&metadata).context("write metadata")?;
         write_aside(path, text.as_bytes())?;
     }
     if options.progress == "quiet" {

@@ -8,6 +8,8 @@ use super::values::{
     assignments, contexts, extra_hosts, is_annotation_kind, is_http_url, is_ssh, network, parse_tag, ulimit,
 };
 use super::{on_failure, resources};
+use crate::attest::metadata::MetadataOptions;
+use crate::attest::request::{self, AttestRequest};
 use crate::config::ChecksConfig;
 use crate::sandbox::isolation::Wanted;
 use crate::sandbox::limits::Limits;
@@ -171,12 +173,15 @@ pub struct BuildArgs {
     /// What follows a RUN that fails: abort, or shell, which opens one in what the command left; shell:PROGRAM names it
     #[arg(long, value_name = "ACTION", default_value = "abort")]
     on_failure: String,
-    /// Provenance attestation; kiln makes none yet, so only `false` is accepted
-    #[arg(long, value_name = "false")]
-    provenance: Option<String>,
-    /// SBOM attestation; kiln makes none yet, so only `false` is accepted
-    #[arg(long, value_name = "false", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
-    sbom: Option<String>,
+    /// Attestation of the result: type=provenance|sbom[,OPTION=VALUE…]; see docs/attestations.md
+    #[arg(long = "attest", value_name = "SPEC")]
+    attests: Vec<String>,
+    /// Say how the result was made, in SLSA's form: true, false, or mode=min|max,version=v1|v0.2,builder-id=…
+    #[arg(long, value_name = "BOOL|SPEC")]
+    provenance: Vec<String>,
+    /// Say which packages the result holds, in SPDX's form: true or false
+    #[arg(long, value_name = "BOOL|SPEC")]
+    sbom: Vec<String>,
 }
 
 /// What `kiln build` is asked to do, checked and typed.
@@ -221,6 +226,9 @@ pub struct BuildOptions {
     pub entitlements: BTreeSet<String>,
     pub cache_from: Vec<CacheSpec>,
     pub cache_to: Vec<CacheSpec>,
+    pub attest: AttestRequest,
+    /// What `metadata_file` is to hold of the build itself.
+    pub metadata: MetadataOptions,
 }
 
 /// The positional argument.
@@ -274,8 +282,12 @@ pub enum OptionError {
     OnFailure(#[from] on_failure::OnFailureError),
     #[error("tag is needed when pushing to registry")]
     PushWithoutTag,
-    #[error("kiln makes no {0} attestations yet; leave --{1} out or set it to false")]
-    Attestation(&'static str, &'static str),
+    #[error("kiln makes no SBOM attestations yet; leave --sbom out")]
+    NoSbom,
+    #[error("{0}")]
+    Metadata(String),
+    #[error(transparent)]
+    Attest(#[from] request::AttestFlagError),
 }
 
 pub(super) fn bad(flag: &'static str, value: &str, problem: impl Into<String>) -> OptionError {
@@ -316,7 +328,6 @@ impl BuildArgs {
         host: &Platform,
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> Result<BuildOptions, OptionError> {
-        self.refuse_attestations()?;
         let (mut context, file) = self.sources()?;
         let tags = self.tags.iter().map(|tag| parse_tag(tag)).collect::<Result<Vec<_>, _>>()?;
         let mut build_args = assignments(&self.build_args, "build-arg", environment)?;
@@ -372,23 +383,17 @@ impl BuildArgs {
             entitlements: self.entitlements()?,
             cache_from: cache_flags::parse(&self.cache_from)?,
             cache_to: cache_flags::parse(&self.cache_to)?,
+            attest: self.attest()?,
+            metadata: MetadataOptions::from_environment(environment).map_err(OptionError::Metadata)?,
         })
     }
 
-    fn refuse_attestations(&self) -> Result<(), OptionError> {
-        let off = |value: &str| {
-            csv::boolean(value) == Some(false)
-                || csv::pairs(value).is_ok_and(|pairs| {
-                    pairs
-                        .iter()
-                        .any(|(key, on)| key == "disabled" && on.as_deref().and_then(csv::boolean) == Some(true))
-                })
-        };
-        match (&self.provenance, &self.sbom) {
-            (Some(value), _) if !off(value) => Err(OptionError::Attestation("provenance", "provenance")),
-            (_, Some(value)) if !off(value) => Err(OptionError::Attestation("SBOM", "sbom")),
-            _ => Ok(()),
-        }
+    /// Of a flag that is given twice the last counts.
+    fn attest(&self) -> Result<AttestRequest, OptionError> {
+        let last = |values: &[String]| values.last().cloned();
+        let (provenance, sbom) = (last(&self.provenance), last(&self.sbom));
+        let request = request::parse(&self.attests, provenance.as_deref(), sbom.as_deref())?;
+        if request.sbom.is_some() { Err(OptionError::NoSbom) } else { Ok(request) }
     }
 
     fn sources(&self) -> Result<(ContextArg, Option<FileArg>), OptionError> {

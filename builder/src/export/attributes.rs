@@ -3,6 +3,7 @@
 use super::{ExportError, ImageAttributes};
 use crate::cli::csv;
 use crate::image::assemble::{AnnotationSet, AssembleOptions};
+use crate::image::attestation::{AttestationOptions, Form, Place};
 use crate::image::layers::LayerOptions;
 use cache::layer::compression::{Compression, MediaTypes};
 use frontend::platform::Platform;
@@ -61,8 +62,9 @@ impl Attributes {
         }
     }
 
-    /// What image-like exporters have in common.
-    pub fn image(&mut self) -> Result<ImageAttributes, ExportError> {
+    /// What image-like exporters have in common. `inline` is whether attestations come along that are only for what is
+    /// pushed, unless `attestation-inline` says otherwise.
+    pub fn image(&mut self, inline: bool) -> Result<ImageAttributes, ExportError> {
         let (mut names, mut names_as_given) = (vec![], vec![]);
         for name in self.take("name").iter().flat_map(|names| names.split(',')).filter(|name| !name.is_empty()) {
             names.push(Reference::parse(name).map_err(|error| self.bad("name", name, error.to_string()))?);
@@ -72,7 +74,17 @@ impl Attributes {
             Some(false) => MediaTypes::Docker,
             _ => MediaTypes::Oci,
         };
+        let form = match (self.boolean("oci-artifact")?, types) {
+            (Some(true), MediaTypes::Docker) => {
+                return Err(self.bad("oci-artifact", "true", "artifacts need oci-mediatypes=true"));
+            }
+            (Some(false), _) => Form::Legacy,
+            _ => Form::Artifact,
+        };
         let annotations = self.annotations()?;
+        if types == MediaTypes::Docker && !annotations.index.is_empty() {
+            return Err(self.bad("oci-mediatypes", "false", "Docker's indexes have no annotations"));
+        }
         Ok(ImageAttributes {
             names,
             names_as_given,
@@ -84,6 +96,12 @@ impl Attributes {
                 build_epoch: None,
                 annotations,
                 multi_platform: false,
+                attestations: AttestationOptions {
+                    form,
+                    place: Place::Index,
+                    inline: self.boolean("attestation-inline")?.unwrap_or(inline),
+                    names: vec![],
+                },
             },
             rewrite_timestamp: self.boolean("rewrite-timestamp")?.unwrap_or(false),
             epoch: self.epoch()?,
@@ -181,7 +199,7 @@ mod tests {
     #[test]
     fn what_is_not_known_is_refused() {
         let mut attributes = Attributes::new("oci", BTreeMap::from([("compresion".into(), "zstd".into())]));
-        attributes.image().unwrap();
+        attributes.image(false).unwrap();
         assert!(matches!(attributes.finish(), Err(ExportError::UnknownAttribute { .. })));
     }
 }

@@ -6,6 +6,7 @@ use super::attributes::Attributes;
 use super::oci::{assemble_for, folder, response, write_folder};
 use super::target::Target;
 use super::{Export, ExportError, Exporter, ImageAttributes, Response};
+use crate::attest::request::AttestRequest;
 use crate::image::assemble::AssembledImage;
 use crate::image::layers::LayerOptions;
 use frontend::reference::Reference;
@@ -29,7 +30,7 @@ enum Place {
 
 /// Reads the attributes.
 pub fn open(attributes: &mut Attributes) -> Result<Box<dyn Exporter>, ExportError> {
-    let image = attributes.image()?;
+    let image = attributes.image(false)?;
     let place = match attributes.boolean("tar")?.unwrap_or(true) {
         true => Target::take(attributes)?.map_or(Place::Daemon, Place::Archive),
         false => Place::Folder(folder(attributes)?),
@@ -52,6 +53,10 @@ impl Exporter for Docker {
 
     fn makes_image(&self) -> bool {
         true
+    }
+
+    fn check(&self, attest: &AttestRequest) -> Result<(), ExportError> {
+        if self.image.attaches(attest) { Err(ExportError::DockerIndex) } else { Ok(()) }
     }
 
     fn export<'a>(&'a self, export: &'a Export<'a>) -> BoxFuture<'a, Result<Response, ExportError>> {

@@ -3,12 +3,14 @@
 use super::attributes::Attributes;
 use super::oci::{assemble_for, response};
 use super::{Export, ExportError, Exporter, ImageAttributes, Response};
+use crate::attest::request::AttestRequest;
 use crate::image::assemble::Assembled;
 use crate::image::layers::LayerOptions;
 use crate::image::manifest::Entry;
 use crate::publish::{PublishError, Target, publish};
 use crate::registry::Trust;
 use crate::registry::push::{PushBlob, PushImage, PushManifest};
+use cache::layer::compression::MediaTypes;
 use futures::future::BoxFuture;
 use std::collections::HashSet;
 
@@ -21,7 +23,7 @@ struct Image {
 /// Reads the attributes.
 pub fn open(attributes: &mut Attributes) -> Result<Box<dyn Exporter>, ExportError> {
     let by_digest = attributes.boolean("push-by-digest")?.unwrap_or(false);
-    let mut image = attributes.image()?;
+    let mut image = attributes.image(true)?;
     let push = attributes.boolean("push")?.unwrap_or(false);
     if push && image.names.is_empty() {
         return Err(attributes.missing("name"));
@@ -72,6 +74,11 @@ impl Exporter for Image {
         true
     }
 
+    fn check(&self, attest: &AttestRequest) -> Result<(), ExportError> {
+        let is_docker = self.image.options.types == MediaTypes::Docker;
+        if is_docker && self.image.attaches(attest) { Err(ExportError::AttestationTypes) } else { Ok(()) }
+    }
+
     fn export<'a>(&'a self, export: &'a Export<'a>) -> BoxFuture<'a, Result<Response, ExportError>> {
         Box::pin(async move {
             let assembled = assemble_for(&self.image, export).await?;
@@ -107,10 +114,13 @@ fn push_image(assembled: &Assembled, export: &Export<'_>) -> Result<PushImage, E
         }
         push.blobs.push(blob(&image.config, vec![]));
     }
+    let attestations = || assembled.images.iter().filter_map(|image| image.attestation.as_ref());
+    push.blobs.extend(attestations().flat_map(|about| about.blobs()).map(|entry| blob(entry, vec![])));
     // Platforms share layers, and a layer may be in an image twice.
     let mut seen = HashSet::new();
     push.blobs.retain(|blob| seen.insert(blob.descriptor.digest.clone()));
-    let documents = assembled.images.iter().map(|image| &image.manifest).chain(&assembled.index);
+    let images = assembled.images.iter().map(|image| &image.manifest);
+    let documents = images.chain(attestations().map(|about| &about.manifest)).chain(&assembled.index);
     for document in documents {
         let bytes = export.store.content().read_small(&document.digest)?;
         push.manifests.push(PushManifest { media_type: document.media_type.clone(), bytes });

@@ -1,6 +1,7 @@
 //! `type=local`: the result's file system as a folder. Owned by whoever runs kiln; modes, times, links and FIFOs are
 //! kept (reference/engine.md 2.11).
 
+use super::attested::{self, AttestationFile, Attested};
 use super::attributes::Attributes;
 use super::oci::folder;
 use super::{Export, ExportError, Exporter, Response};
@@ -12,6 +13,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps};
 use std::collections::HashMap;
 use std::ffi::{CStr, OsStr};
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
@@ -74,6 +76,8 @@ struct Local {
     dest: PathBuf,
     split: Split,
     epoch: Option<Option<i64>>,
+    /// Before the names of attestations.
+    prefix: String,
 }
 
 /// Reads the attributes.
@@ -83,7 +87,8 @@ pub fn open(attributes: &mut Attributes) -> Result<Box<dyn Exporter>, ExportErro
         None | Some("copy") => {}
         Some(mode) => return Err(attributes.bad("mode", mode, "kiln only knows copy: it removes nothing from dest")),
     }
-    Ok(Box::new(Local { dest, split: Split::take(attributes)?, epoch: attributes.epoch()? }))
+    let prefix = attested::take_prefix(attributes)?;
+    Ok(Box::new(Local { dest, split: Split::take(attributes)?, epoch: attributes.epoch()?, prefix }))
 }
 
 impl Exporter for Local {
@@ -107,17 +112,17 @@ impl Exporter for Local {
         Box::pin(async move {
             let views = views(export, self.split).await?;
             let (dest, epoch) = (self.dest.clone(), self.epoch.unwrap_or(export.epoch));
+            let (attested, prefix) = (Attested::of(export), self.prefix.clone());
             export.vertex.status("copying files", 0, 0);
             let bytes = tokio::task::spawn_blocking(move || {
+                let attestations = attested::files(&attested, &views, &prefix)?;
                 let mut copier = Copier { epoch, written: HashMap::new(), bytes: 0 };
                 for view in &views {
                     copier.copy(view.root.as_fd(), &dest.join(&view.folder))?;
+                    let about = attestations.iter().filter(|file| file.folder == view.folder);
+                    about.into_iter().try_for_each(|file| copier.attestation(file, &dest))?;
                     if let (Some(epoch), false) = (epoch, view.folder.is_empty()) {
-                        let folder = dest.join(&view.folder);
-                        let time = Timespec { tv_sec: epoch, tv_nsec: 0 };
-                        let times = Timestamps { last_access: time, last_modification: time };
-                        rustix::fs::utimensat(CWD, &folder, &times, AtFlags::empty())
-                            .map_err(|e| ExportError::io("set the time of", &folder)(e.into()))?;
+                        set_time(&dest.join(&view.folder), Timespec { tv_sec: epoch, tv_nsec: 0 })?;
                     }
                 }
                 Ok::<u64, ExportError>(copier.bytes)
@@ -206,6 +211,23 @@ impl Copier {
         Ok(())
     }
 
+    fn attestation(&mut self, file: &AttestationFile, dest: &Path) -> Result<(), ExportError> {
+        let path = dest.join(&file.folder).join(&file.name);
+        replace(&path)?;
+        let mut written = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(attested::MODE)
+            .open(&path)
+            .map_err(ExportError::io("create", &path))?;
+        written.write_all(&file.content).map_err(ExportError::io("write", &path))?;
+        self.bytes += file.content.len() as u64;
+        match self.epoch {
+            Some(seconds) => set_time(&path, Timespec { tv_sec: seconds, tv_nsec: 0 }),
+            None => Ok(()),
+        }
+    }
+
     /// A path that another platform's tree wrote already is not overwritten in silence.
     fn claim(&mut self, path: &Path, tree: usize) -> Result<(), ExportError> {
         match self.written.insert(path.to_path_buf(), tree) {
@@ -248,10 +270,14 @@ impl Copier {
             Some(seconds) => Timespec { tv_sec: seconds, tv_nsec: 0 },
             None => Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ },
         };
-        let times = Timestamps { last_access: time, last_modification: time };
-        rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|e| ExportError::io("set the times of", path)(e.into()))
+        set_time(path, time)
     }
+}
+
+fn set_time(path: &Path, time: Timespec) -> Result<(), ExportError> {
+    let times = Timestamps { last_access: time, last_modification: time };
+    rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(|e| ExportError::io("set the times of", path)(e.into()))
 }
 
 /// Makes room for something that is not a folder.

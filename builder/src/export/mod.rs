@@ -1,6 +1,7 @@
 //! Exporters: where a build's result goes. One file a type; [`EXPORTERS`] is the table from which help is made.
 
 pub mod archive;
+pub mod attested;
 pub mod attributes;
 pub mod docker;
 pub mod image;
@@ -9,6 +10,7 @@ pub mod oci;
 pub mod tar;
 pub mod target;
 
+use crate::attest::request::AttestRequest;
 use crate::cli::output::OutputSpec;
 use crate::image::assemble::{AssembleError, AssembleOptions, BuiltImage};
 use crate::image::layers::{BlobError, LayerBlobs, LayerOptions};
@@ -67,6 +69,11 @@ pub trait Exporter: Send + Sync {
     /// Whether the result has an image digest for `--iidfile`.
     fn makes_image(&self) -> bool;
 
+    /// Whether it can take what is to be attested; known before anything is built.
+    fn check(&self, _attest: &AttestRequest) -> Result<(), ExportError> {
+        Ok(())
+    }
+
     /// Writes the result. A destination is complete, or as it was.
     fn export<'a>(&'a self, export: &'a Export<'a>) -> BoxFuture<'a, Result<Response, ExportError>>;
 }
@@ -114,6 +121,10 @@ pub enum ExportError {
     Missing { exporter: String, key: &'static str },
     #[error("docker exporter does not support exporting manifest lists, use the oci exporter instead")]
     DockerIndex,
+    #[error("image exporter: attestations need oci-mediatypes=true; leave oci-mediatypes=false out")]
+    AttestationTypes,
+    #[error("{0} is a file of the result, and an attestation is to be written there; give attestation-prefix=TEXT")]
+    AttestationCollision(String),
     #[error("destination {} is a folder, and a file is needed", .0.display())]
     IsFolder(PathBuf),
     #[error("destination {} is a file, and a folder is needed", .0.display())]
@@ -122,6 +133,8 @@ pub enum ExportError {
     Terminal,
     #[error("could not {verb} {}", path.display())]
     Io { verb: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("could not read the result")]
+    Read(#[from] cache::FileError),
     #[error("could not write the archive")]
     Archive(#[source] std::io::Error),
     #[error("could not write the file system's archive")]
@@ -176,11 +189,18 @@ impl ImageAttributes {
         options.epoch = self.epoch.unwrap_or(export.epoch);
         options.multi_platform = export.multi_platform;
         options.build_epoch = export.epoch;
+        options.attestations.names = self.names.clone();
         if self.rewrite_timestamp {
             // Without an epoch there is nothing to rewrite to, which BuildKit takes for no fault.
             options.layer.clamp = options.epoch;
         }
         Ok(options)
+    }
+
+    /// Whether attestations that are asked for come along.
+    pub fn attaches(&self, attest: &AttestRequest) -> bool {
+        let inline = self.options.attestations.inline;
+        attest.provenance.as_ref().is_some_and(|provenance| inline || !provenance.inline_only) || attest.sbom.is_some()
     }
 
     /// How layers are wanted, if that is known before the build's epoch is.

@@ -25,7 +25,7 @@ enum Place {
 
 /// Reads the attributes.
 pub fn open(attributes: &mut Attributes) -> Result<Box<dyn Exporter>, ExportError> {
-    let mut image = attributes.image()?;
+    let mut image = attributes.image(false)?;
     image.options.types = MediaTypes::Oci;
     let place = match attributes.boolean("tar")?.unwrap_or(true) {
         true => Place::Archive(Target::take(attributes)?.ok_or_else(|| attributes.missing("dest"))?),
@@ -100,6 +100,10 @@ pub async fn assemble_for(image: &ImageAttributes, export: &Export<'_>) -> Resul
     for image in &assembled.images {
         export.vertex.status_done(&format!("exporting manifest {}", image.manifest.digest), 0, 0);
         export.vertex.status_done(&format!("exporting config {}", image.config.digest), 0, 0);
+        if let Some(attestation) = &image.attestation {
+            let status = format!("exporting attestation manifest {}", attestation.manifest.digest);
+            export.vertex.status_done(&status, 0, 0);
+        }
     }
     if let Some(index) = &assembled.index {
         export.vertex.status_done(&format!("exporting manifest list {}", index.digest), 0, 0);

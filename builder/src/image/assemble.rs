@@ -1,8 +1,10 @@
 //! A built file system and its planned config -> layers, config, manifest and index, as blobs in the store.
 
+use super::attestation::{self, AssembledAttestation, AttestationOptions, Place};
 use super::config::{self, LayerFacts};
 use super::layers::{BlobError, LayerBlobs, LayerOptions};
 use super::manifest::{self, Annotations, Entry};
+use crate::attest::statement::Attestation;
 use crate::progress::Vertex;
 use crate::remote_cache::export::Exports;
 use crate::remote_cache::inline;
@@ -26,6 +28,8 @@ pub struct BuiltImage {
     pub config: ImageConfig,
     /// Entries at the start of the history that came with the base.
     pub base_history_len: usize,
+    /// What is attested of it, whichever exporter takes it.
+    pub attestations: Vec<Attestation>,
 }
 
 /// What exporters decide about the documents.
@@ -42,6 +46,7 @@ pub struct AssembleOptions {
     pub annotations: AnnotationSet,
     /// An index even for one platform.
     pub multi_platform: bool,
+    pub attestations: AttestationOptions,
 }
 
 /// `--annotation` and `annotation…` attributes, by where they go.
@@ -78,13 +83,14 @@ pub struct AssembledImage {
     pub manifest: Entry,
     /// The config's `created`.
     pub created: Option<String>,
+    pub attestation: Option<AssembledAttestation>,
 }
 
 /// All documents of a build's result. They are in the store; layers of base images may not be.
 #[derive(Clone, Debug)]
 pub struct Assembled {
     pub images: Vec<AssembledImage>,
-    /// Present for several platforms.
+    /// Present for several platforms, and where attestations are beside the image.
     pub index: Option<Entry>,
 }
 
@@ -104,7 +110,7 @@ pub enum AssembleError {
     Fetch(#[from] ImageError),
     #[error(transparent)]
     Store(#[from] cache::error::StoreError),
-    #[error("index annotations need an image index: build for several platforms")]
+    #[error("index annotations need an image index: build for several platforms, or with attestations")]
     IndexAnnotations,
 }
 
@@ -127,7 +133,9 @@ pub async fn assemble(
     workshop: Workshop<'_>,
 ) -> Result<Assembled, AssembleError> {
     let mut assembled = vec![];
-    let is_index = built.len() > 1 || options.multi_platform;
+    let holds_attestations = options.attestations.place == Place::Index
+        && built.iter().flat_map(|image| &image.attestations).any(|attestation| options.attestations.take(attestation));
+    let is_index = built.len() > 1 || options.multi_platform || holds_attestations;
     for image in built {
         assembled.push(assemble_one(image, is_index, options, workshop).await?);
     }
@@ -135,7 +143,10 @@ pub async fn assemble(
         false if !options.annotations.index.is_empty() => return Err(AssembleError::IndexAnnotations),
         false => None,
         true => {
-            let entries: Vec<Entry> = assembled.iter().map(|image| image.manifest.clone()).collect();
+            let images = assembled.iter().map(|image| image.manifest.clone());
+            let attestations = assembled.iter().filter_map(|image| image.attestation.as_ref());
+            let attestations = attestations.filter(|_| options.attestations.place == Place::Index);
+            let entries: Vec<Entry> = images.chain(attestations.map(|about| about.manifest.clone())).collect();
             let bytes = manifest::index(options.types, &entries, &options.annotations.index);
             let mut entry = Entry::plain(put(workshop.store, manifest::index_type(options.types), &bytes)?);
             entry.annotations = options.annotations.index_descriptor.clone();
@@ -186,7 +197,9 @@ async fn assemble_one(
     let mut manifest = Entry::plain(put(workshop.store, manifest::manifest_type(options.types), &bytes)?);
     manifest.platform = Some((&image.platform).into());
     manifest.annotations = AnnotationSet::select(&options.annotations.manifest_descriptor, platform);
-    Ok(AssembledImage { platform: image.platform.clone(), layers, config, manifest, created: completed.created })
+    let attestation = attestation::assemble(image, &manifest, &entries, &options.attestations, workshop.store)?;
+    let platform = image.platform.clone();
+    Ok(AssembledImage { platform, layers, config, manifest, created: completed.created, attestation })
 }
 
 /// The layers that steps have made, as a cache names them.

@@ -55,6 +55,9 @@ pub struct Entry {
     pub size: u64,
     #[serde(skip_serializing_if = "Annotations::is_empty")]
     pub annotations: Annotations,
+    /// The content itself, in base64, of what is tiny.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub platform: Option<PlatformEntry>,
 }
@@ -63,7 +66,7 @@ impl Entry {
     /// Without annotations and platform.
     pub fn plain(descriptor: Descriptor) -> Entry {
         let Descriptor { media_type, digest, size } = descriptor;
-        Entry { media_type, digest, size, annotations: Annotations::new(), platform: None }
+        Entry { media_type, digest, size, annotations: Annotations::new(), data: None, platform: None }
     }
 
     /// Type, digest and size alone.
@@ -108,6 +111,22 @@ pub fn manifest(types: MediaTypes, config: &Entry, layers: &[Entry], annotations
     }
     let layers = (!layers.is_empty()).then_some(layers);
     pretty(&Manifest { schema_version: 2, media_type: manifest_type(types), config, layers, annotations })
+}
+
+/// A manifest's bytes of what is no image, but something about the image that `subject` names.
+pub fn artifact(artifact_type: &str, config: &Entry, layers: &[Entry], subject: &Entry) -> Vec<u8> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Artifact<'a> {
+        schema_version: u32,
+        media_type: &'a str,
+        artifact_type: &'a str,
+        config: &'a Entry,
+        layers: &'a [Entry],
+        subject: &'a Entry,
+    }
+    let media_type = manifest_type(MediaTypes::Oci);
+    pretty(&Artifact { schema_version: 2, media_type, artifact_type, config, layers, subject })
 }
 
 #[derive(Serialize)]

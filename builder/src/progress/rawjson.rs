@@ -2,7 +2,7 @@
 
 use super::render::Renderer;
 use super::track::{Track, Tracked};
-use super::{Event, Outcome, Stream};
+use super::{Event, Outcome, Stream, Warning};
 use crate::call::json::{self, Range, SourceInfo};
 use crate::time::rfc3339;
 use base64::Engine;
@@ -86,6 +86,26 @@ struct VertexWarning {
     range: Vec<Range>,
 }
 
+impl VertexWarning {
+    fn of(vertex: String, warning: &Warning) -> VertexWarning {
+        VertexWarning {
+            vertex,
+            level: 1,
+            short: BASE64_STANDARD.encode(&warning.short),
+            detail: warning.detail.iter().map(|text| BASE64_STANDARD.encode(text)).collect(),
+            url: warning.url.clone(),
+            source_info: warning.place.as_ref().map(|(source, _)| json::source_info(source)),
+            range: warning.place.iter().map(|(source, span)| json::range(source, *span)).collect(),
+        }
+    }
+}
+
+/// A warning of a vertex, in the same form.
+pub fn vertex_warning(vertex: &str, warning: &Warning) -> serde_json::Value {
+    let warning = VertexWarning::of(vertex.to_string(), warning);
+    serde_json::to_value(&warning).expect("a warning is plain data")
+}
+
 /// What BuildKit's messages end in when a vertex was stopped; its clients look for it.
 const CANCELED: &str = "context canceled";
 
@@ -149,15 +169,7 @@ impl<W: Write> RawJson<W> {
                 data: BASE64_STANDARD.encode(data),
                 timestamp: rfc3339(*at),
             }),
-            Event::Warning { warning, .. } => message.warnings.push(VertexWarning {
-                vertex,
-                level: 1,
-                short: BASE64_STANDARD.encode(&warning.short),
-                detail: warning.detail.iter().map(|text| BASE64_STANDARD.encode(text)).collect(),
-                url: warning.url.clone(),
-                source_info: warning.place.as_ref().map(|(source, _)| json::source_info(source)),
-                range: warning.place.iter().map(|(source, span)| json::range(source, *span)).collect(),
-            }),
+            Event::Warning { warning, .. } => message.warnings.push(VertexWarning::of(vertex, warning)),
         }
     }
 }

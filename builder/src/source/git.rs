@@ -73,6 +73,8 @@ pub struct GitTree {
     pub layer: Layer,
     /// When it was committed, seconds since 1970.
     pub time: i64,
+    /// The commit, 40 or 64 hex digits.
+    pub commit: String,
 }
 
 /// A tree, as it is remembered.
@@ -113,7 +115,7 @@ impl Inner {
         let question = format!("{} {:?} {:?}", source.remote, source.reference, source.checksum);
         let resolved = once(&self.resolved, question, resolve(&git, &remote, source)).await?;
         let key = key(source, &remote, &resolved);
-        if let Some(tree) = self.known(&key)? {
+        if let Some(tree) = self.known(&key, &resolved)? {
             return Ok(tree);
         }
         let id = CacheKey::of(format!("git tree {key}").as_bytes());
@@ -121,7 +123,7 @@ impl Inner {
             claim = self.store.claim(&id) => claim?,
             () = self.cancel.canceled() => return Err(GitError::Canceled),
         };
-        if let Some(tree) = self.known(&key)? {
+        if let Some(tree) = self.known(&key, &resolved)? {
             return Ok(tree);
         }
         let tree = self.make(source, &remote, &git, &resolved, vertex).await?;
@@ -134,11 +136,12 @@ impl Inner {
         Ok(tree)
     }
 
-    fn known(&self, key: &str) -> Result<Option<GitTree>, GitError> {
+    fn known(&self, key: &str, resolved: &Resolved) -> Result<Option<GitTree>, GitError> {
         let note = self.store.note(NOTES, key)?;
         let known = note.and_then(|note| serde_json::from_slice::<Known>(&note).ok());
         let known = known.filter(|known| self.store.snapshots().exists(&known.snapshot));
-        Ok(known.map(|known| GitTree { layer: layer(known.snapshot, known.change), time: known.time }))
+        let commit = resolved.commit().to_string();
+        Ok(known.map(|known| GitTree { layer: layer(known.snapshot, known.change), time: known.time, commit }))
     }
 
     /// The program, with what it takes to ask a remote that was asked for, or that `trusted` names as a submodule.
@@ -185,7 +188,7 @@ impl Inner {
         let time = self.fill(commit, vertex).await?;
         let (store, subdir, times) = (self.store.clone(), source.subdir.clone(), source.commit_times.then_some(time));
         let layer = blocking(move || finish(&store, draft, &tree, &subdir, times)).await?;
-        Ok(GitTree { layer, time })
+        Ok(GitTree { layer, time, commit: resolved.commit().to_string() })
     }
 
     /// Writes the files of a commit and of its submodules; gives the time of the commit. A future on the heap, since

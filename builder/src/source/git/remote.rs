@@ -52,6 +52,13 @@ pub(super) struct Resolved {
     pub has_name: bool,
 }
 
+impl Resolved {
+    /// The commit, as far as is known before it is fetched.
+    pub fn commit(&self) -> &str {
+        self.commit.as_deref().unwrap_or(&self.object)
+    }
+}
+
 impl Remote {
     /// Takes a URL or `user@host:path`.
     pub fn parse(text: &str) -> Result<Remote, GitError> {

@@ -1,0 +1,148 @@
+//! Attestations of an image as blobs and a manifest that names them (reference/engine.md 2.6): an entry of the image's
+//! index, or a referrer of the image's manifest.
+
+use super::assemble::BuiltImage;
+use super::manifest::{self, Annotations, Entry, PlatformEntry};
+use crate::attest::purl;
+use crate::attest::statement::{Attestation, Subject, statement};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use cache::digest::Descriptor;
+use cache::error::StoreError;
+use cache::layer::compression::MediaTypes;
+use cache::ledger::About;
+use cache::object::{Kind, ObjectId};
+use cache::store::Store;
+use frontend::reference::Reference;
+use serde_json::json;
+
+/// `artifactType` of the manifest.
+pub const ARTIFACT_TYPE: &str = "application/vnd.docker.attestation.manifest.v1+json";
+const STATEMENT_TYPE: &str = "application/vnd.in-toto+json";
+const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
+const EMPTY: &[u8] = b"{}";
+
+/// What exporters decide about attestations.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttestationOptions {
+    pub form: Form,
+    pub place: Place,
+    /// Whether attestations come along that are only for what is pushed.
+    pub inline: bool,
+    /// Names of the image.
+    pub names: Vec<Reference>,
+}
+
+/// Form of the manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// image-spec's artifacts, with a subject.
+    Artifact,
+    /// An image of an unknown platform, for readers that know no artifacts.
+    Legacy,
+}
+
+/// Where the manifest is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Beside the image, in an index, which is what the image's name then stands for.
+    Index,
+    /// Through the registry's referrers API: the image stays as it is.
+    Referrers,
+}
+
+impl AttestationOptions {
+    /// Whether an attestation comes along.
+    pub fn take(&self, attestation: &Attestation) -> bool {
+        self.inline || !attestation.inline_only
+    }
+}
+
+/// The attestations of one image, in the store.
+#[derive(Clone, Debug)]
+pub struct AssembledAttestation {
+    /// As an entry of an index.
+    pub manifest: Entry,
+    pub config: Entry,
+    /// One for each attestation.
+    pub statements: Vec<Entry>,
+}
+
+impl AssembledAttestation {
+    /// What the manifest names.
+    pub fn blobs(&self) -> impl Iterator<Item = &Entry> {
+        [&self.config].into_iter().chain(&self.statements)
+    }
+}
+
+/// Makes the documents; `None` if there is nothing to attest. `manifest` is the image's, with these layers.
+pub fn assemble(
+    image: &BuiltImage,
+    manifest: &Entry,
+    layers: &[Entry],
+    options: &AttestationOptions,
+    store: &Store,
+) -> Result<Option<AssembledAttestation>, StoreError> {
+    let attestations: Vec<_> = image.attestations.iter().filter(|attestation| options.take(attestation)).collect();
+    if attestations.is_empty() {
+        return Ok(None);
+    }
+    let layers: Vec<Descriptor> = layers.iter().map(Entry::descriptor).collect();
+    let subjects = subjects(image, manifest, &options.names);
+    let mut statements = vec![];
+    for attestation in attestations {
+        let bytes = statement(attestation, &subjects, &layers);
+        let mut entry = put(store, STATEMENT_TYPE, &bytes)?;
+        entry.annotations.insert("in-toto.io/predicate-type".into(), attestation.predicate_type().into());
+        statements.push(entry);
+    }
+    let (config, bytes) = match options.form {
+        Form::Artifact => {
+            let config = Entry { data: Some(BASE64_STANDARD.encode(EMPTY)), ..put(store, EMPTY_TYPE, EMPTY)? };
+            let subject = Entry::plain(manifest.descriptor());
+            let bytes = manifest::artifact(ARTIFACT_TYPE, &config, &statements, &subject);
+            (config, bytes)
+        }
+        Form::Legacy => {
+            let diff_ids: Vec<_> = statements.iter().map(|statement| &statement.digest).collect();
+            let config = json!({
+                "architecture": "unknown",
+                "config": {},
+                "os": "unknown",
+                "rootfs": { "diff_ids": diff_ids, "type": "layers" },
+            });
+            let config = put(store, manifest::config_type(MediaTypes::Oci), config.to_string().as_bytes())?;
+            let bytes = manifest::manifest(MediaTypes::Oci, &config, &statements, &Annotations::new());
+            (config, bytes)
+        }
+    };
+    let mut entry = put(store, manifest::manifest_type(MediaTypes::Oci), &bytes)?;
+    let unknown = || "unknown".to_string();
+    entry.annotations = Annotations::from([
+        ("vnd.docker.reference.type".to_string(), "attestation-manifest".to_string()),
+        ("vnd.docker.reference.digest".to_string(), manifest.digest.to_string()),
+    ]);
+    entry.platform = Some(PlatformEntry {
+        architecture: unknown(),
+        os: unknown(),
+        os_version: String::new(),
+        variant: String::new(),
+    });
+    Ok(Some(AssembledAttestation { manifest: entry, config, statements }))
+}
+
+/// The image by each of its names.
+fn subjects(image: &BuiltImage, manifest: &Entry, names: &[Reference]) -> Vec<Subject> {
+    let subject = |name: String| Subject { name, digest: manifest.digest.clone() };
+    match names {
+        [] => vec![subject("_".into())],
+        names => names.iter().map(|name| subject(purl::image("docker", name, Some(&image.platform)))).collect(),
+    }
+}
+
+fn put(store: &Store, media_type: &str, bytes: &[u8]) -> Result<Entry, StoreError> {
+    let digest = store.content().put(bytes)?;
+    let about = About { description: "attestation of an image that was built".into(), category: "" };
+    store.describe(ObjectId::new(Kind::Blob, digest.hex()), about);
+    Ok(Entry::plain(Descriptor { media_type: media_type.into(), digest, size: bytes.len() as u64 }))
+}
