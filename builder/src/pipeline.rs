@@ -4,7 +4,8 @@
 mod error;
 
 use crate::attest::facts::{self, Facts};
-use crate::attest::{make, metadata};
+use crate::attest::make::Maker;
+use crate::attest::metadata;
 use crate::cancel::Cancel;
 use crate::cli::options::BuildOptions;
 use crate::explain::{self, Reasons};
@@ -217,7 +218,16 @@ pub(crate) async fn solve_images<'a>(
         false => vec![],
     };
     let facts: Vec<Arc<Facts>> = facts.into_iter().map(Arc::new).collect();
-    make::attest(&mut images, &facts, &options.attest);
+    let begun = world.build.begun.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
+    let maker = Maker {
+        request: &options.attest,
+        store: &world.store,
+        images: &tools.images,
+        progress: &world.progress,
+        name: options.tags.first().map(|tag| tag.familiar()),
+        created: epoch.unwrap_or(begun),
+    };
+    maker.attest(&mut images, &facts).await?;
     Ok(Solved { images, facts, tools, epoch, warnings, unused_args, source, definition })
 }
 

@@ -1,6 +1,7 @@
 //! What holds for any input, as functions that panic where it does not: run by the fuzz targets (`tests/fuzz`), and by
 //! `cargo test` on what those have found (`tests/corpus/fuzz`). Feature `testing`.
 
+use crate::attest::request;
 use crate::cli::output;
 use crate::config::Config;
 use crate::image::config::to_bytes;
@@ -79,6 +80,20 @@ pub fn output(input: &[u8]) {
     let _ = output::parse(&String::from_utf8_lossy(input));
 }
 
+/// A database or lock file of a package manager, whichever it is.
+pub fn packages(input: &[u8]) {
+    crate::attest::sbom::read_every_way(input);
+}
+
+/// The values of `--attest`, `--provenance` and `--sbom`.
+pub fn attest(input: &[u8]) {
+    let text = String::from_utf8_lossy(input).into_owned();
+    for kind in ["provenance", "sbom"] {
+        let _ = request::parse(&[format!("type={kind},{text}")], None, None);
+    }
+    let _ = request::parse(std::slice::from_ref(&text), Some(&text), Some(&text));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,5 +116,7 @@ mod tests {
         replay("fuzz/config", config);
         replay("fuzz/user", user);
         replay("fuzz/output", output);
+        replay("fuzz/packages", packages);
+        replay("fuzz/attest", attest);
     }
 }

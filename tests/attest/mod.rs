@@ -2,6 +2,7 @@
 
 mod places;
 mod provenance;
+mod sbom;
 
 use harness::attestations::{Attested, attestations, of_files};
 use harness::{Build, Image};

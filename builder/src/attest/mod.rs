@@ -11,4 +11,5 @@ pub mod metadata;
 pub mod provenance;
 pub mod purl;
 pub mod request;
+pub mod sbom;
 pub mod statement;

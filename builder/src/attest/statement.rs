@@ -1,6 +1,7 @@
 //! In-toto statements: what is said (the predicate) and of what (the subjects).
 
 use super::provenance::Provenance;
+use super::sbom::{self, Sbom};
 use crate::image::config::go_escape;
 use cache::digest::{Descriptor, Digest};
 use serde::Serialize;
@@ -22,6 +23,7 @@ pub struct Attestation {
 #[derive(Clone, Debug)]
 pub enum Content {
     Provenance(Arc<Provenance>),
+    Sbom(Arc<Sbom>),
 }
 
 impl Attestation {
@@ -29,12 +31,14 @@ impl Attestation {
     pub fn predicate_type(&self) -> &'static str {
         match &self.content {
             Content::Provenance(provenance) => provenance.predicate_type(),
+            Content::Sbom(_) => sbom::PREDICATE_TYPE,
         }
     }
 
     fn predicate(&self, layers: &[Descriptor]) -> Value {
         match &self.content {
             Content::Provenance(provenance) => provenance.predicate(layers),
+            Content::Sbom(sbom) => sbom.document(layers),
         }
     }
 }

@@ -282,8 +282,6 @@ pub enum OptionError {
     OnFailure(#[from] on_failure::OnFailureError),
     #[error("tag is needed when pushing to registry")]
     PushWithoutTag,
-    #[error("kiln makes no SBOM attestations yet; leave --sbom out")]
-    NoSbom,
     #[error("{0}")]
     Metadata(String),
     #[error(transparent)]
@@ -392,8 +390,7 @@ impl BuildArgs {
     fn attest(&self) -> Result<AttestRequest, OptionError> {
         let last = |values: &[String]| values.last().cloned();
         let (provenance, sbom) = (last(&self.provenance), last(&self.sbom));
-        let request = request::parse(&self.attests, provenance.as_deref(), sbom.as_deref())?;
-        if request.sbom.is_some() { Err(OptionError::NoSbom) } else { Ok(request) }
+        Ok(request::parse(&self.attests, provenance.as_deref(), sbom.as_deref())?)
     }
 
     fn sources(&self) -> Result<(ContextArg, Option<FileArg>), OptionError> {

@@ -1,5 +1,6 @@
 //! What can go wrong with a build.
 
+use crate::attest::make::MakeError;
 use crate::export::ExportError;
 use crate::progress::Outcome;
 use crate::remote_cache::export::ExportFailure;
@@ -78,6 +79,8 @@ pub enum BuildError {
     CacheFlag(#[from] FlagError),
     #[error(transparent)]
     CacheExport(#[from] ExportFailure),
+    #[error(transparent)]
+    Attest(#[from] MakeError),
     #[error("Canceled: context canceled")]
     Canceled,
 }

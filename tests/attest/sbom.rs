@@ -1,0 +1,128 @@
+//! What `--sbom` lists.
+
+use super::attested;
+use harness::{Kiln, Tree};
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+fn context() -> Tree {
+    Tree::dockerfile(
+        "FROM busybox AS base\nCOPY status /var/lib/dpkg/status\nCOPY os-release /etc/os-release\n\
+         FROM base\nCOPY Cargo.lock /app/\nRUN echo broken > /app/package-lock.json\n",
+    )
+    .file("status", "Package: bash\nStatus: install ok installed\nArchitecture: amd64\nVersion: 5.2-1\n\nPackage: gone\nStatus: deinstall ok config-files\nVersion: 1\n")
+    .file("os-release", "ID=debian\nVERSION_ID=\"12\"\n")
+    .file("Cargo.lock", "[[package]]\nname = \"serde\"\nversion = \"1.0.0\"\n")
+}
+
+fn purls(document: &Value) -> BTreeSet<&str> {
+    let packages = document["packages"].as_array().unwrap();
+    packages.iter().filter_map(|package| package["externalRefs"][0]["referenceLocator"].as_str()).collect()
+}
+
+/// What SPDX 2.3 requires of a document, its packages and files, and of what refers to them.
+fn check_spdx(document: &Value) {
+    let text = |value: &Value, key: &str| {
+        value[key].as_str().filter(|text| !text.is_empty()).unwrap_or_else(|| panic!("no {key}: {value}")).to_string()
+    };
+    assert_eq!(
+        (text(document, "spdxVersion").as_str(), text(document, "dataLicense").as_str()),
+        ("SPDX-2.3", "CC0-1.0")
+    );
+    assert!(text(document, "documentNamespace").starts_with("https://"));
+    assert!(!text(document, "name").is_empty());
+    let created = text(&document["creationInfo"], "created");
+    assert!(created.len() == 20 && created.ends_with('Z'), "{created}");
+    assert!(document["creationInfo"]["creators"][0].as_str().unwrap().starts_with("Tool: kiln-"));
+    let mut ids = BTreeSet::from([text(document, "SPDXID")]);
+    for package in document["packages"].as_array().unwrap() {
+        for key in ["name", "downloadLocation", "licenseConcluded", "licenseDeclared", "copyrightText"] {
+            text(package, key);
+        }
+        assert_eq!(package["filesAnalyzed"], false);
+        assert!(ids.insert(text(package, "SPDXID")), "twice: {package}");
+    }
+    for file in document["files"].as_array().unwrap() {
+        assert!(text(file, "fileName").starts_with("./"));
+        assert_eq!(file["checksums"][0]["algorithm"], "SHA1");
+        assert!(ids.insert(text(file, "SPDXID")), "twice: {file}");
+    }
+    for id in &ids {
+        let is_good = id
+            .strip_prefix("SPDXRef-")
+            .is_some_and(|id| id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b)));
+        assert!(is_good, "{id}");
+    }
+    let mut related = BTreeSet::new();
+    for relationship in document["relationships"].as_array().unwrap() {
+        let (from, to) = (text(relationship, "spdxElementId"), text(relationship, "relatedSpdxElement"));
+        assert!(ids.contains(&from) && ids.contains(&to), "{relationship}");
+        // What is not analysed by file has no files (7.8).
+        let is_file = to.starts_with("SPDXRef-File-");
+        assert_eq!(relationship["relationshipType"] == "OTHER", is_file, "{relationship}");
+        related.insert(to);
+    }
+    assert_eq!(related.len(), ids.len() - 1, "all but the document itself are in something, or are evidence");
+}
+
+#[test]
+fn packages_with_their_layers() {
+    let kiln = Kiln::new();
+    let context = context();
+    let build = kiln.build(&context).args(["--sbom=true", "-t", "app:1"]);
+    let (index, found) = attested(build, &kiln.out("image.tar"));
+    let statement = &found[0].statements[0];
+    assert_eq!(statement["predicateType"], "https://spdx.dev/Document");
+    assert_eq!(statement["subject"][0]["name"], "pkg:docker/app@1?platform=linux%2Famd64");
+    let document = &statement["predicate"];
+    check_spdx(document);
+    assert_eq!(
+        purls(document),
+        BTreeSet::from(["pkg:cargo/serde@1.0.0", "pkg:deb/debian/bash@5.2-1?arch=amd64&distro=debian-12"])
+    );
+    // Busybox, two files, and the crates.
+    let image = harness::Image::read_all(&kiln.out("image.tar")).unwrap().remove(0);
+    assert_eq!(index["manifests"][0]["digest"], image.digest);
+    let packages = document["packages"].as_array().unwrap();
+    let bash = packages.iter().find(|package| package["name"] == "bash").unwrap();
+    assert_eq!(bash["comment"], format!("layerID: {}", image.manifest["layers"][1]["digest"].as_str().unwrap()));
+    assert!(document["comment"].as_str().unwrap().contains("/app/package-lock.json cannot be read"), "{document}");
+}
+
+#[test]
+fn the_same_result_gives_the_same_document() {
+    let document = |kiln: &Kiln| {
+        let context = context();
+        let build = kiln.build(&context).env("SOURCE_DATE_EPOCH", "1700000000").args(["--sbom=true"]);
+        let (index, _) = attested(build, &kiln.out("image.tar"));
+        index["manifests"].as_array().unwrap().iter().map(|entry| entry["digest"].clone()).collect::<Vec<_>>()
+    };
+    let kiln = Kiln::new();
+    let first = document(&kiln);
+    assert_eq!(first.len(), 2);
+    assert_eq!(first, document(&kiln));
+}
+
+#[test]
+fn files_and_both_kinds_at_once() {
+    let kiln = Kiln::new();
+    let folder = kiln.out("files");
+    let out = format!("type=local,dest={}", folder.display());
+    let finished = kiln.build(&context()).args(["-o", &out, "--attest=type=sbom", "--provenance=mode=min"]).ok();
+    let read = |name: &str| -> Value { serde_json::from_slice(&std::fs::read(folder.join(name)).unwrap()).unwrap() };
+    let (sbom, provenance) = (read("sbom.spdx.json"), read("provenance.json"));
+    check_spdx(&sbom["predicate"]);
+    assert_eq!(sbom["subject"], provenance["subject"]);
+    assert!(finished.stderr.contains("generating sbom using kiln"));
+    let paths: Vec<_> = sbom["subject"].as_array().unwrap().iter().map(|subject| subject["name"].clone()).collect();
+    assert!(paths.contains(&"var/lib/dpkg/status".into()), "{paths:?}");
+}
+
+#[test]
+fn an_empty_result_has_an_empty_list() {
+    let kiln = Kiln::new();
+    let context = Tree::dockerfile("FROM scratch\nLABEL a=1\n");
+    let (_, found) = attested(kiln.build(&context).args(["--sbom=1"]), &kiln.out("image.tar"));
+    check_spdx(&found[0].statements[0]["predicate"]);
+    kiln.build(&context).args(["--sbom=generator=example.org/scanner"]).fails().says(&["runs no generator"]);
+}
