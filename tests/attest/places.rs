@@ -117,3 +117,61 @@ fn an_index_that_was_pushed_is_a_base() {
     let image = Kiln::new().image(&Tree::dockerfile(&format!("FROM {name}\nCOPY --from={name} /d/f /g\n")));
     assert_eq!((image.text("/d/f"), image.text("/g")), ("F".into(), "F".into()));
 }
+
+/// Statements about a manifest, found as distribution-spec says for a registry that lists no referrers.
+fn referrers(registry: &Registry, repository: &str, subject: &str) -> Vec<Value> {
+    let tag = subject.replace(':', "-");
+    let list: Value = serde_json::from_slice(&registry.get_manifest(repository, &tag).unwrap().body).unwrap();
+    let blob = |digest: &str| registry.get_blob(repository, digest);
+    let mut statements = vec![];
+    for entry in list["manifests"].as_array().unwrap() {
+        assert_eq!(entry["artifactType"], "application/vnd.docker.attestation.manifest.v1+json");
+        let bytes = blob(entry["digest"].as_str().unwrap()).unwrap();
+        let manifest: Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(manifest["subject"]["digest"], subject);
+        statements.extend(harness::attestations::statements(&manifest, &blob).unwrap());
+    }
+    statements
+}
+
+#[test]
+fn referrers_leave_the_image_as_it_is() {
+    let registry = Registry::shared();
+    let kiln = Kiln::new();
+    let name = format!("{}/attest/referrers:1", registry.host);
+    let output = format!("--output=type=image,name={name},push=true");
+    let tagged = || sha256(&registry.get_manifest("attest/referrers", "1").unwrap().body);
+    kiln.build(&context()).args([&output]).ok();
+    let plain = tagged();
+    let output = format!("{output},attestation-referrers=true");
+    kiln.build(&context()).args([&output, "--provenance=mode=min", "--sbom=true"]).ok();
+    assert_eq!(tagged(), plain);
+    let kinds = |statements: Vec<Value>| -> Vec<String> {
+        statements.iter().map(|statement| statement["predicateType"].as_str().unwrap().to_string()).collect()
+    };
+    let found = kinds(referrers(registry, "attest/referrers", &plain));
+    assert_eq!(found, ["https://spdx.dev/Document", "https://slsa.dev/provenance/v1"]);
+    // Another build of the same image is one more witness.
+    kiln.build(&context()).args([&output, "--provenance=mode=min"]).ok();
+    assert_eq!(kinds(referrers(registry, "attest/referrers", &plain)).len(), 3);
+
+    kiln.build(&context())
+        .args(["--output=type=image,name=x,attestation-referrers=true", "--provenance=true"])
+        .fails()
+        .says(&["push=true"]);
+}
+
+#[test]
+fn referrers_of_each_platform() {
+    let registry = Registry::shared();
+    let kiln = Kiln::new();
+    let name = format!("{}/attest/platforms:1", registry.host);
+    let output = format!("--output=type=image,name={name},push=true,attestation-referrers=true");
+    kiln.build(&context()).args([&output, "--provenance=mode=min", "--platform=linux/amd64,linux/arm64"]).ok();
+    let index: Value = serde_json::from_slice(&registry.get_manifest("attest/platforms", "1").unwrap().body).unwrap();
+    let entries = index["manifests"].as_array().unwrap();
+    assert_eq!(entries.len(), 2);
+    for entry in entries {
+        assert_eq!(referrers(registry, "attest/platforms", entry["digest"].as_str().unwrap()).len(), 1);
+    }
+}

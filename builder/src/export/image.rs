@@ -5,14 +5,18 @@ use super::oci::{assemble_for, response};
 use super::{Export, ExportError, Exporter, ImageAttributes, Response};
 use crate::attest::request::AttestRequest;
 use crate::image::assemble::Assembled;
+use crate::image::attestation::{self, AssembledAttestation, Form, Place};
 use crate::image::layers::LayerOptions;
 use crate::image::manifest::Entry;
 use crate::publish::{PublishError, Target, publish};
 use crate::registry::Trust;
 use crate::registry::push::{PushBlob, PushImage, PushManifest};
+use crate::registry::referrers::Referrer;
 use cache::layer::compression::MediaTypes;
+use frontend::reference::Reference;
 use futures::future::BoxFuture;
 use std::collections::HashSet;
+use std::sync::Arc;
 
 struct Image {
     image: ImageAttributes,
@@ -48,6 +52,19 @@ pub fn open(attributes: &mut Attributes) -> Result<Box<dyn Exporter>, ExportErro
         Some(true) => Trust::Anyone,
         Some(false) | None => Trust::AsConfigured,
     };
+    if attributes.boolean("attestation-referrers")? == Some(true) {
+        if !push {
+            return Err(attributes.bad(
+                "attestation-referrers",
+                "true",
+                "only registries have referrers: give push=true",
+            ));
+        }
+        if image.options.attestations.form == Form::Legacy {
+            return Err(attributes.bad("oci-artifact", "false", "attestation-referrers=true needs artifacts"));
+        }
+        image.options.attestations.place = Place::Referrers;
+    }
     // The store has no images by name and no unpacked copies of them, so there is nothing to switch on.
     for key in ["store", "unpack"] {
         if attributes.boolean(key)? == Some(true) {
@@ -92,19 +109,49 @@ impl Exporter for Image {
 
 impl Image {
     async fn push(&self, assembled: &Assembled, export: &Export<'_>) -> Result<(), ExportError> {
-        let image = push_image(assembled, export)?;
+        let is_in_index = self.image.options.attestations.place == Place::Index;
+        let image = push_image(assembled, is_in_index, export)?;
         let names = self.image.names.iter();
         let targets: Vec<Target> = names.map(|name| Target { name: name.clone(), trust: self.trust }).collect();
-        publish(export.sources, export.store, &image, &targets, export.vertex).await.map_err(|error| match error {
-            PublishError::NotPushed(error) => ExportError::NotPushed(error),
-            PublishError::Image(error) => ExportError::Publish(error),
-            PublishError::Store(error) => ExportError::Store(error),
-        })
+        publish(export.sources, export.store, &image, &targets, export.vertex).await.map_err(failed)?;
+        if !is_in_index {
+            for about in assembled.images.iter().filter_map(|image| image.attestation.as_ref()) {
+                self.push_referrer(about, &targets, export).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn push_referrer(
+        &self,
+        about: &AssembledAttestation,
+        targets: &[Target],
+        export: &Export<'_>,
+    ) -> Result<(), ExportError> {
+        let mut push = PushImage::default();
+        push.blobs.extend(about.blobs().map(|entry| PushBlob { descriptor: entry.descriptor(), origins: vec![] }));
+        push.manifests.push(manifest(&about.manifest, export)?);
+        let by_digest = |target: &Target| Target {
+            name: Reference { tag: None, digest: None, ..target.name.clone() },
+            trust: target.trust,
+        };
+        let targets: Vec<Target> = targets.iter().map(by_digest).collect();
+        publish(export.sources, export.store, &push, &targets, export.vertex).await.map_err(failed)?;
+        let referrer = Referrer {
+            descriptor: about.manifest.descriptor(),
+            artifact_type: attestation::ARTIFACT_TYPE.into(),
+            subject: about.subject.clone(),
+        };
+        for target in &targets {
+            let listed = export.sources.list_referrer(&target.name, &referrer, export.vertex).await;
+            listed.map_err(|error| ExportError::Publish(Arc::new(error)))?;
+        }
+        Ok(())
     }
 }
 
 /// What of a result goes to registries: each blob once, children before those that name them.
-fn push_image(assembled: &Assembled, export: &Export<'_>) -> Result<PushImage, ExportError> {
+fn push_image(assembled: &Assembled, with_attestations: bool, export: &Export<'_>) -> Result<PushImage, ExportError> {
     let blob = |entry: &Entry, origins| PushBlob { descriptor: entry.descriptor(), origins };
     let mut push = PushImage::default();
     for image in &assembled.images {
@@ -114,7 +161,8 @@ fn push_image(assembled: &Assembled, export: &Export<'_>) -> Result<PushImage, E
         }
         push.blobs.push(blob(&image.config, vec![]));
     }
-    let attestations = || assembled.images.iter().filter_map(|image| image.attestation.as_ref());
+    let attestations =
+        || assembled.images.iter().filter_map(|image| image.attestation.as_ref()).filter(|_| with_attestations);
     push.blobs.extend(attestations().flat_map(|about| about.blobs()).map(|entry| blob(entry, vec![])));
     // Platforms share layers, and a layer may be in an image twice.
     let mut seen = HashSet::new();
@@ -122,8 +170,20 @@ fn push_image(assembled: &Assembled, export: &Export<'_>) -> Result<PushImage, E
     let images = assembled.images.iter().map(|image| &image.manifest);
     let documents = images.chain(attestations().map(|about| &about.manifest)).chain(&assembled.index);
     for document in documents {
-        let bytes = export.store.content().read_small(&document.digest)?;
-        push.manifests.push(PushManifest { media_type: document.media_type.clone(), bytes });
+        push.manifests.push(manifest(document, export)?);
     }
     Ok(push)
+}
+
+fn manifest(document: &Entry, export: &Export<'_>) -> Result<PushManifest, ExportError> {
+    let bytes = export.store.content().read_small(&document.digest)?;
+    Ok(PushManifest { media_type: document.media_type.clone(), bytes })
+}
+
+fn failed(error: PublishError) -> ExportError {
+    match error {
+        PublishError::NotPushed(error) => ExportError::NotPushed(error),
+        PublishError::Image(error) => ExportError::Publish(error),
+        PublishError::Store(error) => ExportError::Store(error),
+    }
 }

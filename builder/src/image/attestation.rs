@@ -7,7 +7,7 @@ use crate::attest::purl;
 use crate::attest::statement::{Attestation, Subject, statement};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use cache::digest::Descriptor;
+use cache::digest::{Descriptor, Digest};
 use cache::error::StoreError;
 use cache::layer::compression::MediaTypes;
 use cache::ledger::About;
@@ -66,6 +66,8 @@ pub struct AssembledAttestation {
     pub config: Entry,
     /// One for each attestation.
     pub statements: Vec<Entry>,
+    /// The image's manifest.
+    pub subject: Digest,
 }
 
 impl AssembledAttestation {
@@ -128,7 +130,8 @@ pub fn assemble(
         os_version: String::new(),
         variant: String::new(),
     });
-    Ok(Some(AssembledAttestation { manifest: entry, config, statements }))
+    let subject = manifest.digest.clone();
+    Ok(Some(AssembledAttestation { manifest: entry, config, statements, subject }))
 }
 
 /// The image by each of its names.

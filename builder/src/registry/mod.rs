@@ -1,7 +1,7 @@
 //! Client of the distribution-spec: manifests, blobs, uploads, mounts. `client.rs` sends one request with everything
 //! that belongs to it (`auth.rs`, `credentials.rs`, `retry.rs`), `hosts.rs` knows where a domain's requests go, `pull.rs`
-//! and `push.rs` (with `upload.rs`) say what is asked for, `artefact.rs` for what is no image;
-//! `login.rs` tries logins and `auth_file.rs` keeps them. What the answers mean as images is `source/image.rs`.
+//! and `push.rs` (with `upload.rs`) say what is asked for, `artefact.rs` for what is no image, `referrers.rs` for what is about
+//! one; `login.rs` tries logins and `auth_file.rs` keeps them. What the answers mean as images is `source/image.rs`.
 
 pub mod artefact;
 pub(crate) mod auth;
@@ -13,6 +13,7 @@ pub(crate) mod hosts;
 pub mod login;
 pub mod pull;
 pub mod push;
+pub mod referrers;
 pub mod retry;
 #[cfg(test)]
 pub(crate) mod testing;

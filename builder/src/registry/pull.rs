@@ -222,7 +222,7 @@ impl Registry {
         }
     }
 
-    async fn document_at(
+    pub(super) async fn document_at(
         &self,
         endpoint: &Endpoint,
         scopes: &Scopes,

@@ -6,6 +6,7 @@ use super::oci_layout::{self, Layout, LayoutError};
 use crate::image::select::{self, Document, DocumentError, Manifest};
 use crate::progress::Vertex;
 use crate::registry::push::{self, Opened, PushError, PushImage};
+use crate::registry::referrers::Referrer;
 use crate::registry::{Registry, RegistryError, Trust};
 use crate::remote_cache::import::Imports;
 use cache::digest::{BadDigest, Descriptor, Digest};
@@ -274,6 +275,12 @@ impl ImageSource {
             PushError::Open(error) => error,
             PushError::Empty => ImageError::NothingToPush(to.to_string()),
         })
+    }
+
+    /// Makes a manifest that was pushed be found through its subject.
+    pub async fn list_referrer(&self, to: &Reference, referrer: &Referrer, vertex: &Vertex) -> Result<(), ImageError> {
+        let listed = self.inner.registry.list_referrer(to, referrer, vertex).await;
+        listed.map_err(|error| ImageError::Push { reference: to.to_string(), source: Box::new(error) })
     }
 
     async fn find_top(&self, location: &ImageLocation) -> Result<Descriptor, ImageError> {
