@@ -1,5 +1,6 @@
 //! Outputs, read by other programs where there are some.
 
+mod annotations;
 mod docker;
 mod layout;
 mod local;

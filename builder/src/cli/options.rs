@@ -438,7 +438,13 @@ impl BuildArgs {
                 output.attributes.insert("push".into(), "true".into());
             }
         }
-        for output in outputs.iter_mut().filter(|output| matches!(output.kind.as_str(), "image" | "oci" | "docker")) {
+        let is_image = |output: &OutputSpec| matches!(output.kind.as_str(), "image" | "oci" | "docker");
+        if let (Some(annotation), false) =
+            (self.annotations.first(), outputs.is_empty() || outputs.iter().any(is_image))
+        {
+            return Err(bad("annotation", annotation, "no image is written that could have it"));
+        }
+        for output in outputs.iter_mut().filter(|output| is_image(output)) {
             if !tags.is_empty() && !output.attributes.contains_key("name") {
                 let names: Vec<String> = tags.iter().map(|tag| tag.to_string()).collect();
                 output.attributes.insert("name".into(), names.join(","));
