@@ -4,8 +4,10 @@
 mod error;
 
 use crate::attest::facts::{self, Facts};
-use crate::attest::make::Maker;
+use crate::attest::generator::{self, GeneratorError};
+use crate::attest::make::{MakeError, Maker};
 use crate::attest::metadata;
+use crate::attest::request::{SbomRequest, Scanner};
 use crate::cancel::Cancel;
 use crate::cli::options::BuildOptions;
 use crate::explain::{self, Reasons};
@@ -31,8 +33,8 @@ use cache::store::Store;
 use cache::tree::Tree;
 use frontend::ast::Dockerfile;
 use frontend::compile::{
-    BuildPlan, CheckOptions, CompileRequest, Compiled, Compiler, ImageInfo, ImageRequest, Images, NoCache,
-    PlannedImage, UnusedArg, instruction_errors, similar_name,
+    BuildPlan, CheckOptions, CompileRequest, Compiled, Compiler, ImageInfo, ImageLocation, ImageRequest, Images,
+    NoCache, PlannedImage, UnusedArg, instruction_errors, similar_name,
 };
 use frontend::diagnostic::{Diagnostic, Severity};
 use frontend::lint::config::OwnChecks;
@@ -208,9 +210,11 @@ pub(crate) async fn solve_images<'a>(
     layer_options: Vec<LayerOptions>,
     cache: &RemoteCache,
 ) -> Result<Solved<'a>, BuildError> {
-    let Ready { targets, steps, results, tools, epoch, warnings, unused_args, source, definition } =
+    let Ready { targets, scans, steps, results, tools, epoch, warnings, unused_args, source, definition } =
         prepare(options, world, layer_options, cache).await?;
-    let outputs = solve(&targets, &steps, &source, world).await?;
+    let mut outputs = solve(&[&targets[..], &scans].concat(), &steps, &source, world).await?;
+    let scanned = outputs.split_off(targets.len()).into_iter();
+    let scans: Vec<_> = scanned.zip(scans.iter().map(|scan| steps.vertices[scan.0 as usize].clone())).collect();
     let mut images = built_images(&results, outputs);
     let layers: Vec<usize> = images.iter().map(|image| image.tree.layers().len()).collect();
     let facts = match options.attest.provenance.is_some() || options.metadata_file.is_some() {
@@ -227,13 +231,15 @@ pub(crate) async fn solve_images<'a>(
         name: options.tags.first().map(|tag| tag.familiar()),
         created: epoch.unwrap_or(begun),
     };
-    maker.attest(&mut images, &facts).await?;
+    maker.attest(&mut images, &facts, &scans).await?;
     Ok(Solved { images, facts, tools, epoch, warnings, unused_args, source, definition })
 }
 
 /// A build of which no step has run.
 pub(crate) struct Ready<'a> {
     pub targets: Vec<VertexId>,
+    /// Steps that list the packages in each result, if a scanner image does.
+    pub scans: Vec<VertexId>,
     pub steps: BuildSteps,
     pub results: Vec<PlannedImage>,
     pub tools: Tools<'a>,
@@ -264,17 +270,37 @@ pub(crate) async fn prepare<'a>(
     let dockerfile = parse(text)?;
     let plan = plan(&dockerfile, request, &tools).await;
     announce_warnings(&plan, &dockerfile.source, &definition);
-    let plan = plan?;
+    let mut plan = plan?;
+    let scans = add_scans(&mut plan, &tools).await?;
 
     let source = dockerfile.source.clone();
     let targets: Vec<VertexId> = roots(&plan.results).collect();
     let (rooted, exported) = (rooted_vertices(&plan), exported_vertices(&plan));
     let contexts = contexts(context, &named, &plan, &world.progress)?;
-    let steps = BuildSteps { exported, contexts, layer_options, rooted, ..tools.steps(plan.graph, &targets) };
+    let wanted = [&targets[..], &scans].concat();
+    let steps = BuildSteps { exported, contexts, layer_options, rooted, ..tools.steps(plan.graph, &wanted) };
     reading.done().await?;
     let BuildPlan { results, epoch, warnings, unused_args, .. } = plan;
     let definition = definition.digest().to_string();
-    Ok(Ready { targets, steps, results, tools, epoch, warnings, unused_args, source, definition })
+    Ok(Ready { targets, scans, steps, results, tools, epoch, warnings, unused_args, source, definition })
+}
+
+/// Adds the steps of the scanner image that lists the packages in the results, if there is one.
+async fn add_scans(plan: &mut BuildPlan, tools: &Tools<'_>) -> Result<Vec<VertexId>, BuildError> {
+    let Some(SbomRequest { scanner: Scanner::Image { reference, parameters } }) = &tools.options.attest.sbom else {
+        return Ok(vec![]);
+    };
+    let request = ImageRequest {
+        source: ImageLocation::Registry(reference.clone()),
+        platform: tools.world.host.clone(),
+        span: None,
+        word: None,
+        name: format!("[internal] load metadata for {reference}"),
+    };
+    let info = resolve(&request, &tools.images, tools.world).await;
+    let info = info.map_err(|source| GeneratorError::Image { reference: reference.familiar(), source });
+    let added = info.and_then(|info| generator::add_steps(plan, reference, parameters, &info, &tools.world.host));
+    Ok(added.map_err(MakeError::Generator)?)
 }
 
 /// A task that ends with its owner.

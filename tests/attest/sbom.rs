@@ -1,7 +1,7 @@
 //! What `--sbom` lists.
 
 use super::attested;
-use harness::{Kiln, Tree};
+use harness::{Kiln, Registry, Tree};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -124,5 +124,74 @@ fn an_empty_result_has_an_empty_list() {
     let context = Tree::dockerfile("FROM scratch\nLABEL a=1\n");
     let (_, found) = attested(kiln.build(&context).args(["--sbom=1"]), &kiln.out("image.tar"));
     check_spdx(&found[0].statements[0]["predicate"]);
-    kiln.build(&context).args(["--sbom=generator=example.org/scanner"]).fails().says(&["runs no generator"]);
+}
+
+/// An image in the shared registry whose command is a shell script; gives its name.
+fn scanner(repository: &str, script: &str) -> String {
+    let name = format!("{}/attest/{repository}:1", Registry::shared().host);
+    let text = "FROM busybox\nCOPY scan /scan\nENV FROM_IMAGE=1\nENTRYPOINT [\"/bin/sh\"]\nCMD [\"/scan\"]\n";
+    Kiln::new().build(&Tree::dockerfile(text).file("scan", script)).args(["-t", &name, "--push"]).ok();
+    name
+}
+
+#[test]
+fn a_scanner_image() {
+    let name = scanner(
+        "scanner",
+        r#"set -e
+test "$FROM_IMAGE" = 1
+test -s "$BUILDKIT_SCAN_SOURCE/app/Cargo.lock"
+if touch "$BUILDKIT_SCAN_SOURCE/new"; then exit 3; fi
+echo x > /tmp/x
+cat > "$BUILDKIT_SCAN_DESTINATION/sbom.spdx.json" <<EOF
+{"_type": "https://in-toto.io/Statement/v0.1", "predicateType": "https://spdx.dev/Document", "predicate": {
+  "name": "$BUILDKIT_SCAN_SELECT", "creationInfo": {"creators": ["Tool: scanner"]},
+  "files": [{"SPDXID": "SPDXRef-F", "fileName": "/app/Cargo.lock"}]}}
+EOF
+"#,
+    );
+    let kiln = Kiln::new();
+    let archive = kiln.out("image.tar");
+    let build = || {
+        let flag = format!("--sbom=generator={name},select=all");
+        kiln.build(&context()).args([flag]).output("oci", &archive).ok()
+    };
+    let finished = build();
+    let image = harness::Image::read_all(&archive).unwrap().remove(0);
+    let blob = harness::attestations::of_files(&image.files);
+    let top = blob(image.index["manifests"][0]["digest"].as_str().unwrap()).unwrap();
+    let found = harness::attestations::attestations(&serde_json::from_slice(&top).unwrap(), &blob).unwrap();
+    let statement = &found[0].statements[0];
+    assert_eq!(statement["subject"][0]["name"], "_");
+    let document = &statement["predicate"];
+    assert_eq!(document["name"], "all");
+    assert_eq!(document["creationInfo"]["creators"].as_array().unwrap().len(), 2);
+    // The last but one: the RUN comes after it.
+    let layer = image.manifest["layers"].as_array().unwrap().iter().rev().nth(1).unwrap();
+    assert_eq!(document["files"][0]["comment"], format!("layerID: {}", layer["digest"].as_str().unwrap()));
+    let is_cached = |finished: &harness::Finished| {
+        let steps = finished.steps();
+        let (name, step) = steps.iter().find(|(name, _)| name.contains("generating sbom using")).unwrap();
+        assert!(name.starts_with("[linux/amd64]"), "{name}");
+        step.cached
+    };
+    assert!(!is_cached(&finished));
+    assert!(is_cached(&build()), "nothing has changed");
+}
+
+#[test]
+fn scanner_images_that_do_not_follow_the_protocol() {
+    let kiln = Kiln::new();
+    let fails = |generator: &str, expect: &str| {
+        let flag = format!("--sbom=generator={generator}");
+        kiln.build(&context()).args([flag]).output("oci", &kiln.out("image.tar")).fails().says(&[expect]);
+    };
+    let leaves = |repository: &str, text: &str| {
+        scanner(repository, &format!("echo '{text}' > $BUILDKIT_SCAN_DESTINATION/x.json\n"))
+    };
+    fails(&leaves("bare", "{\"spdxVersion\": \"SPDX-2.3\"}"), "is no in-toto statement");
+    fails(&leaves("broken", "["), "is no JSON object");
+    fails(&scanner("silent", "true\n"), "has left nothing in /run/out/");
+    fails(&scanner("failing", "exit 7\n"), "exit code: 7");
+    fails(&format!("{}/attest/none:1", Registry::shared().host), "cannot get the SBOM generator");
 }

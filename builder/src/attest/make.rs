@@ -1,14 +1,16 @@
 //! Makes what is to be attested of a build's results.
 
 use super::facts::Facts;
+use super::generator::{self, GeneratorError};
 use super::provenance::Provenance;
-use super::request::{AttestRequest, SbomRequest, Scanner};
+use super::request::{AttestRequest, Scanner};
 use super::sbom::{Sbom, Scan, ScanError, remembered, scan};
 use super::statement::{Attestation, Content};
 use crate::image::assemble::BuiltImage;
 use crate::progress::{Progress, Vertex};
 use crate::sandbox::{SandboxError, rootfs};
 use crate::source::image::{ImageError, ImageSource};
+use crate::step::StepOutput;
 use crate::time::rfc3339_millis;
 use cache::store::Store;
 use cache::tree::Tree;
@@ -27,6 +29,8 @@ pub enum MakeError {
     Mount(#[from] SandboxError),
     #[error(transparent)]
     Source(#[from] ImageError),
+    #[error(transparent)]
+    Generator(#[from] GeneratorError),
     #[error("the thread that listed packages died")]
     Join(#[from] tokio::task::JoinError),
 }
@@ -44,12 +48,31 @@ pub(crate) struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    /// Gives each image what is asked for. `facts` are in the order of the images, if provenance is.
-    pub async fn attest(&self, images: &mut [BuiltImage], facts: &[Arc<Facts>]) -> Result<(), MakeError> {
-        if let Some(SbomRequest { scanner: Scanner::BuiltIn }) = &self.request.sbom {
-            for image in images.iter_mut() {
-                let sbom = self.sbom(image).await?;
-                image.attestations.push(sbom);
+    /// Gives each image what is asked for. In the order of the images are `facts`, if provenance is asked for, and
+    /// `scans`, with their vertices, if a scanner image is.
+    pub async fn attest(
+        &self,
+        images: &mut [BuiltImage],
+        facts: &[Arc<Facts>],
+        scans: &[(StepOutput, Vertex)],
+    ) -> Result<(), MakeError> {
+        match self.request.sbom.as_ref().map(|request| &request.scanner) {
+            None => {}
+            Some(Scanner::BuiltIn) => {
+                for image in images.iter_mut() {
+                    let sbom = self.sbom(image).await?;
+                    image.attestations.push(sbom);
+                }
+            }
+            Some(Scanner::Image { reference, .. }) => {
+                for (image, (output, vertex)) in images.iter_mut().zip(scans) {
+                    let read = generator::read(output, &image.tree, reference, self.images, self.store, vertex);
+                    image.attestations.extend(read.await?.into_iter().map(|given| Attestation {
+                        filename: given.file.clone(),
+                        inline_only: false,
+                        content: Content::Given(Arc::new(given)),
+                    }));
+                }
             }
         }
         if let Some(request) = &self.request.provenance {

@@ -53,6 +53,8 @@ pub struct SbomRequest {
 pub enum Scanner {
     /// kiln itself.
     BuiltIn,
+    /// An image that follows BuildKit's protocol, with parameters for it.
+    Image { reference: Reference, parameters: BTreeMap<String, String> },
 }
 
 /// A flag that cannot be understood.
@@ -68,10 +70,6 @@ pub enum AttestFlagError {
     Value { kind: &'static str, key: &'static str, value: String, expected: &'static str },
     #[error("invalid generator of SBOMs \"{value}\"")]
     Generator { value: String, source: ReferenceError },
-    #[error(
-        "kiln runs no generator of SBOMs yet, {reference} neither; leave generator out, and kiln lists the packages itself"
-    )]
-    NoGenerators { reference: String },
     #[error("unknown option {key:?} of {kind} attestations; kiln has {known}")]
     Unknown { kind: &'static str, key: String, known: &'static str },
 }
@@ -184,10 +182,12 @@ fn sbom_request(fields: Fields) -> Result<Option<SbomRequest>, AttestFlagError> 
             _ => drop(parameters.insert(key, value)),
         }
     }
-    let scanner = match (generator, parameters.into_iter().next()) {
-        (None, None) => Scanner::BuiltIn,
-        (None, Some((key, _))) => return Err(AttestFlagError::Unknown { kind: KIND, key, known: SBOM_KEYS }),
-        (Some(reference), _) => return Err(AttestFlagError::NoGenerators { reference: reference.familiar() }),
+    let scanner = match (generator, parameters) {
+        (None, parameters) => match parameters.into_keys().next() {
+            None => Scanner::BuiltIn,
+            Some(key) => return Err(AttestFlagError::Unknown { kind: KIND, key, known: SBOM_KEYS }),
+        },
+        (Some(reference), parameters) => Scanner::Image { reference, parameters },
     };
     Ok((!is_disabled).then_some(SbomRequest { scanner }))
 }

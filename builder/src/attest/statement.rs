@@ -1,12 +1,12 @@
 //! In-toto statements: what is said (the predicate) and of what (the subjects).
 
+use super::generator::Given;
 use super::provenance::Provenance;
 use super::sbom::{self, Sbom};
 use crate::image::config::go_escape;
 use cache::digest::{Descriptor, Digest};
 use serde::Serialize;
-use serde_json::Value;
-use std::collections::BTreeMap;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// Something that is said of one platform's result.
@@ -24,6 +24,8 @@ pub struct Attestation {
 pub enum Content {
     Provenance(Arc<Provenance>),
     Sbom(Arc<Sbom>),
+    /// An SBOM that a scanner image has made.
+    Given(Arc<Given>),
 }
 
 impl Attestation {
@@ -31,7 +33,7 @@ impl Attestation {
     pub fn predicate_type(&self) -> &'static str {
         match &self.content {
             Content::Provenance(provenance) => provenance.predicate_type(),
-            Content::Sbom(_) => sbom::PREDICATE_TYPE,
+            Content::Sbom(_) | Content::Given(_) => sbom::PREDICATE_TYPE,
         }
     }
 
@@ -39,6 +41,15 @@ impl Attestation {
         match &self.content {
             Content::Provenance(provenance) => provenance.predicate(layers),
             Content::Sbom(sbom) => sbom.document(layers),
+            Content::Given(given) => given.document(layers),
+        }
+    }
+
+    /// What it says itself that it is about; nothing means the result.
+    fn own_subjects(&self) -> &[Value] {
+        match &self.content {
+            Content::Given(given) => &given.subjects,
+            Content::Provenance(_) | Content::Sbom(_) => &[],
         }
     }
 }
@@ -68,25 +79,17 @@ struct Statement {
     #[serde(rename = "_type")]
     kind: &'static str,
     predicate_type: &'static str,
-    subject: Vec<SubjectEntry>,
+    subject: Vec<Value>,
     predicate: Value,
 }
 
-#[derive(Serialize)]
-struct SubjectEntry {
-    name: String,
-    digest: BTreeMap<&'static str, String>,
-}
-
 fn document(attestation: &Attestation, subjects: &[Subject], layers: &[Descriptor]) -> Statement {
-    let subject = |subject: &Subject| SubjectEntry {
-        name: subject.name.clone(),
-        digest: BTreeMap::from([("sha256", subject.digest.hex().to_string())]),
-    };
+    let subject = |subject: &Subject| json!({ "name": subject.name, "digest": { "sha256": subject.digest.hex() } });
+    let own = attestation.own_subjects();
     Statement {
         kind: "https://in-toto.io/Statement/v1",
         predicate_type: attestation.predicate_type(),
-        subject: subjects.iter().map(subject).collect(),
+        subject: if own.is_empty() { subjects.iter().map(subject).collect() } else { own.to_vec() },
         predicate: attestation.predicate(layers),
     }
 }

@@ -307,6 +307,8 @@ impl BuildOptions {
             (self.metadata_file.is_some(), "metadata-file"),
             (self.call.is_some(), "call"),
             (!self.cache_to.is_empty(), "cache-to"),
+            (self.attest.provenance.is_some(), "provenance"),
+            (self.attest.sbom.is_some(), "sbom"),
         ];
         if let Some((_, flag)) = unfit.into_iter().find(|(is_given, _)| *is_given) {
             return Err(OptionError::NotForShell(flag));
