@@ -7,7 +7,7 @@ use crate::attest::facts::{self, Facts};
 use crate::attest::generator::{self, GeneratorError};
 use crate::attest::make::{MakeError, Maker};
 use crate::attest::metadata;
-use crate::attest::request::{SbomRequest, Scanner};
+use crate::attest::request::Scanner;
 use crate::cancel::Cancel;
 use crate::cli::options::BuildOptions;
 use crate::explain::{self, Reasons};
@@ -231,14 +231,14 @@ pub(crate) async fn solve_images<'a>(
         name: options.tags.first().map(|tag| tag.familiar()),
         created: epoch.unwrap_or(begun),
     };
-    maker.attest(&mut images, &facts, &scans).await?;
+    maker.attest(&mut images, &results, &facts, &scans).await?;
     Ok(Solved { images, facts, tools, epoch, warnings, unused_args, source, definition })
 }
 
 /// A build of which no step has run.
 pub(crate) struct Ready<'a> {
     pub targets: Vec<VertexId>,
-    /// Steps that list the packages in each result, if a scanner image does.
+    /// What is solved for SBOMs beside the results.
     pub scans: Vec<VertexId>,
     pub steps: BuildSteps,
     pub results: Vec<PlannedImage>,
@@ -275,7 +275,9 @@ pub(crate) async fn prepare<'a>(
 
     let source = dockerfile.source.clone();
     let targets: Vec<VertexId> = roots(&plan.results).collect();
-    let (rooted, exported) = (rooted_vertices(&plan), exported_vertices(&plan));
+    let (mut rooted, exported) = (rooted_vertices(&plan), exported_vertices(&plan));
+    // A folder of the client that is scanned is scanned as a tree.
+    rooted.extend(&scans);
     let contexts = contexts(context, &named, &plan, &world.progress)?;
     let wanted = [&targets[..], &scans].concat();
     let steps = BuildSteps { exported, contexts, layer_options, rooted, ..tools.steps(plan.graph, &wanted) };
@@ -285,10 +287,16 @@ pub(crate) async fn prepare<'a>(
     Ok(Ready { targets, scans, steps, results, tools, epoch, warnings, unused_args, source, definition })
 }
 
-/// Adds the steps of the scanner image that lists the packages in the results, if there is one.
+/// What is solved for SBOMs beside the results: the steps of a scanner image, which are added, or what kiln itself is to
+/// scan beside them.
 async fn add_scans(plan: &mut BuildPlan, tools: &Tools<'_>) -> Result<Vec<VertexId>, BuildError> {
-    let Some(SbomRequest { scanner: Scanner::Image { reference, parameters } }) = &tools.options.attest.sbom else {
-        return Ok(vec![]);
+    let (reference, parameters) = match tools.options.attest.sbom.as_ref().map(|request| &request.scanner) {
+        None => return Ok(vec![]),
+        Some(Scanner::BuiltIn) => {
+            let beside = plan.results.iter().flat_map(|result| &result.scans);
+            return Ok(beside.filter_map(|scanned| scanned.root.map(|root| root.vertex)).collect());
+        }
+        Some(Scanner::Image { reference, parameters }) => (reference, parameters),
     };
     let request = ImageRequest {
         source: ImageLocation::Registry(reference.clone()),

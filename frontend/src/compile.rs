@@ -7,6 +7,7 @@ mod lower;
 mod merge;
 mod outline;
 mod outside;
+mod scans;
 mod stages;
 mod triggers;
 pub(crate) mod typed;
@@ -34,6 +35,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use typed::TypedFile;
 
 pub use context::{HttpBody, MainContext};
+pub use scans::ScannedTree;
 
 /// All that decides what is built, beside the Dockerfile.
 #[derive(Clone, Debug)]
@@ -221,6 +223,8 @@ pub struct PlannedImage {
     pub config: ImageConfig,
     /// How many entries at the start of the history came with the base image.
     pub base_history_len: usize,
+    /// What an SBOM is to list beside the result.
+    pub scans: Vec<ScannedTree>,
 }
 
 /// A Dockerfile whose instructions have been read, to be compiled once or, with more answers, again.
@@ -297,11 +301,17 @@ fn compile_file(
     if let Some(error) = lint_error {
         return Err(warnings.into_iter().chain([error]).collect());
     }
-    let roots: Vec<_> = results.iter().map(|result: &PlannedImage| result.root).collect();
+    // The results first: they decide what steps are called.
+    let scans = |results: &[PlannedImage]| -> Vec<Option<Edge>> {
+        results.iter().flat_map(|result| &result.scans).map(|scanned| scanned.root).collect()
+    };
+    let mut roots: Vec<_> = results.iter().map(|result: &PlannedImage| result.root).collect();
+    roots.extend(scans(&results));
     let (graph, roots) = merge::merge(build.draft, &roots);
-    for (result, root) in results.iter_mut().zip(roots) {
-        result.root = root;
-    }
+    let mut roots = roots.into_iter();
+    results.iter_mut().zip(&mut roots).for_each(|(result, root)| result.root = root);
+    let scanned = results.iter_mut().flat_map(|result| &mut result.scans);
+    scanned.zip(roots).for_each(|(scanned, root)| scanned.root = root);
     Ok(Compiled::Plan(BuildPlan { graph, results, warnings, epoch, unused_args }))
 }
 

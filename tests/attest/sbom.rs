@@ -195,3 +195,45 @@ fn scanner_images_that_do_not_follow_the_protocol() {
     fails(&scanner("failing", "exit 7\n"), "exit code: 7");
     fails(&format!("{}/attest/none:1", Registry::shared().host), "cannot get the SBOM generator");
 }
+
+fn two_stages() -> Tree {
+    Tree::dockerfile(
+        "ARG BUILDKIT_SBOM_SCAN_CONTEXT=true\nFROM busybox AS build\nARG BUILDKIT_SBOM_SCAN_STAGE=true\n\
+         COPY Cargo.lock /src/\nRUN echo built > /out\nFROM scratch\nCOPY --from=build /out /\nCOPY f /f\n",
+    )
+    .file("Cargo.lock", "[[package]]\nname = \"serde\"\nversion = \"1.0.0\"\n")
+    .file("requirements.txt", "flask==3.0.0\n")
+    .file("f", "F")
+}
+
+#[test]
+fn stages_and_the_context_beside_the_result() {
+    let kiln = Kiln::new();
+    let folder = kiln.out("files");
+    let out = format!("type=local,dest={}", folder.display());
+    kiln.build(&two_stages()).args(["-o", &out, "--sbom=true"]).ok();
+    let of = |name: &str| -> Vec<String> {
+        let statement: Value = serde_json::from_slice(&std::fs::read(folder.join(name)).unwrap()).unwrap();
+        check_spdx(&statement["predicate"]);
+        purls(&statement["predicate"]).into_iter().map(str::to_string).collect()
+    };
+    assert_eq!(of("sbom.spdx.json"), Vec::<String>::new());
+    assert_eq!(of("sbom-build.spdx.json"), ["pkg:cargo/serde@1.0.0"]);
+    assert_eq!(of("sbom-context.spdx.json"), ["pkg:cargo/serde@1.0.0", "pkg:pypi/flask@3.0.0"]);
+
+    // The same for a scanner image, and nothing of it unless SBOMs are asked for.
+    let name = scanner(
+        "extras",
+        r#"set -e
+cd "$BUILDKIT_SCAN_SOURCE_EXTRAS"
+test "$(cat sbom-build/out)" = built && test "$(cat sbom-context/f)" = F
+echo '{"predicateType": "https://spdx.dev/Document", "predicate": {"name": "'$(echo *)'"}}' > $BUILDKIT_SCAN_DESTINATION/sbom.spdx.json
+"#,
+    );
+    let flag = format!("--sbom=generator={name}");
+    kiln.build(&two_stages()).args(["-o", &out, &flag]).ok();
+    let text = std::fs::read_to_string(folder.join("sbom.spdx.json")).unwrap();
+    assert!(text.contains("sbom-build sbom-context"), "{text}");
+    let plain = kiln.build(&two_stages()).output("oci", &kiln.out("plain.tar")).ok();
+    assert!(!plain.stderr.contains("sbom"));
+}

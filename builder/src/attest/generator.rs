@@ -22,6 +22,8 @@ use std::sync::Arc;
 /// Where the scanner finds the result, and leaves what it found.
 const SOURCE: &str = "/run/src/core/sbom";
 const DESTINATION: &str = "/run/out/";
+/// Where it finds what is to be scanned beside the result.
+const EXTRAS: &str = "/run/src/extras/";
 /// The main document; others come after it.
 const MAIN_FILE: &str = "sbom.spdx.json";
 const STATEMENT_MAX_BYTES: u64 = 40 << 20;
@@ -73,11 +75,16 @@ pub fn add_steps(
     let root = plan.graph.add(vec![edge(image)], step(Op::File(folder), name));
     let mut scans = vec![];
     for result in &plan.results {
-        let (inputs, from) = match result.root {
-            Some(result) => (vec![edge(root), result], Some(1)),
-            None => (vec![edge(root)], None),
+        let mut inputs = vec![edge(root)];
+        let mut bind = |target: String, tree: Option<Edge>| {
+            let is_client = |edge: Edge| matches!(plan.graph.value(edge.vertex).op, Op::Source(Source::Local { .. }));
+            let (from, from_client) = (tree.map(|_| inputs.len()), tree.is_some_and(is_client));
+            inputs.extend(tree);
+            Mount { target, kind: MountKind::Bind { from, source: "/".into(), readonly: true, from_client } }
         };
-        let exec = exec(args.clone(), environment(info, parameters), info, host, from);
+        let mut mounts = vec![bind(SOURCE.into(), result.root)];
+        mounts.extend(result.scans.iter().map(|beside| bind(format!("{EXTRAS}sbom-{}", beside.name), beside.root)));
+        let exec = exec(args.clone(), environment(info, parameters, mounts.len() > 1), info, host, mounts);
         let name = format!("[{}] generating sbom using {reference}", result.platform);
         scans.push(plan.graph.add(inputs, step(Op::Exec(Box::new(exec)), name)));
     }
@@ -92,21 +99,20 @@ fn step(op: Op, name: String) -> Step {
     Step { op, name, span: None, words: Arc::default(), ignore_cache: false }
 }
 
-fn environment(info: &ImageInfo, parameters: &BTreeMap<String, String>) -> Vec<Arc<str>> {
+fn environment(info: &ImageInfo, parameters: &BTreeMap<String, String>, has_extras: bool) -> Vec<Arc<str>> {
     let mut env = info.config.config.env.clone();
     env.push(format!("BUILDKIT_SCAN_DESTINATION={DESTINATION}"));
     env.push(format!("BUILDKIT_SCAN_SOURCE={SOURCE}"));
+    if has_extras {
+        env.push(format!("BUILDKIT_SCAN_SOURCE_EXTRAS={EXTRAS}"));
+    }
     env.extend(parameters.iter().map(|(name, value)| format!("BUILDKIT_SCAN_{}={value}", name.to_uppercase())));
     env.into_iter().map(Arc::from).collect()
 }
 
-fn exec(args: Vec<String>, env: Vec<Arc<str>>, info: &ImageInfo, host: &Platform, from: Option<usize>) -> Exec {
+fn exec(args: Vec<String>, env: Vec<Arc<str>>, info: &ImageInfo, host: &Platform, mut mounts: Vec<Mount>) -> Exec {
     let config = &info.config.config;
-    let bind = MountKind::Bind { from, source: "/".into(), readonly: true, from_client: false };
-    let mounts = vec![
-        Mount { target: SOURCE.into(), kind: bind },
-        Mount { target: "/tmp".into(), kind: MountKind::Tmpfs { size_bytes: None } },
-    ];
+    mounts.push(Mount { target: "/tmp".into(), kind: MountKind::Tmpfs { size_bytes: None } });
     Exec {
         root: Some(0),
         args,

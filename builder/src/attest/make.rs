@@ -14,6 +14,7 @@ use crate::step::StepOutput;
 use crate::time::rfc3339_millis;
 use cache::store::Store;
 use cache::tree::Tree;
+use frontend::compile::PlannedImage;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -48,20 +49,32 @@ pub(crate) struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    /// Gives each image what is asked for. In the order of the images are `facts`, if provenance is asked for, and
-    /// `scans`, with their vertices, if a scanner image is.
+    /// Gives each image what is asked for. In the order of the images are `results`, `facts`, if provenance is asked for,
+    /// and `scans`, with their vertices: what a scanner image has left, or the trees that are scanned beside the results.
     pub async fn attest(
         &self,
         images: &mut [BuiltImage],
+        results: &[PlannedImage],
         facts: &[Arc<Facts>],
         scans: &[(StepOutput, Vertex)],
     ) -> Result<(), MakeError> {
         match self.request.sbom.as_ref().map(|request| &request.scanner) {
             None => {}
             Some(Scanner::BuiltIn) => {
-                for image in images.iter_mut() {
-                    let sbom = self.sbom(image).await?;
+                let mut scans = scans.iter().map(|(output, _)| output);
+                for (image, planned) in images.iter_mut().zip(results) {
+                    let result = image.tree.clone();
+                    let sbom = self.sbom(image, &result, None).await?;
                     image.attestations.push(sbom);
+                    for beside in &planned.scans {
+                        let tree = match beside.root.and_then(|_| scans.next()) {
+                            Some(StepOutput::Tree(tree)) => Tree::clone(tree),
+                            // A folder of the client is made a tree where it is to be scanned.
+                            Some(StepOutput::Client(_)) | None => Tree::default(),
+                        };
+                        let sbom = self.sbom(image, &tree, Some(&beside.name)).await?;
+                        image.attestations.push(sbom);
+                    }
                 }
             }
             Some(Scanner::Image { reference, .. }) => {
@@ -88,16 +101,25 @@ impl Maker<'_> {
         Ok(())
     }
 
-    async fn sbom(&self, image: &BuiltImage) -> Result<Attestation, MakeError> {
-        let vertex = self.progress.task(&format!("[{}] generating sbom using kiln", image.platform));
-        let scan = vertex.finish(self.scan(&image.tree, &vertex).await)?;
-        scan.remarks.iter().for_each(|remark| vertex.warn(format!("SBOM: {remark}")));
-        let sbom = Sbom {
-            scan,
-            name: self.name.clone().unwrap_or_else(|| image.platform.to_string()),
-            created: rfc3339_millis(self.created * 1000),
+    /// Of the result, or of a tree beside it of that name.
+    async fn sbom(&self, image: &BuiltImage, tree: &Tree, beside: Option<&str>) -> Result<Attestation, MakeError> {
+        let of = beside.map(|name| format!(" of {name}")).unwrap_or_default();
+        let vertex = self.progress.task(&format!("[{}] generating sbom{of} using kiln", image.platform));
+        let mut scan = vertex.finish(self.scan(tree, &vertex).await)?;
+        scan.remarks.iter().for_each(|remark| vertex.warn(format!("SBOM{of}: {remark}")));
+        // Layers are only named that the image has.
+        let snapshot = |tree: &Tree, layer: usize| tree.layers().get(layer).map(|layer| layer.snapshot.clone());
+        for file in scan.files.values_mut() {
+            file.layer = file.layer.filter(|layer| snapshot(tree, *layer) == snapshot(&image.tree, *layer));
+        }
+        let name = self.name.clone().unwrap_or_else(|| image.platform.to_string());
+        let sbom = Sbom { scan, name: format!("{name}{of}"), created: rfc3339_millis(self.created * 1000) };
+        let filename = match beside {
+            None => SBOM_FILE.to_string(),
+            // Names of stages have no slashes.
+            Some(name) => format!("sbom-{name}.spdx.json"),
         };
-        Ok(Attestation { filename: SBOM_FILE.into(), inline_only: false, content: Content::Sbom(Arc::new(sbom)) })
+        Ok(Attestation { filename, inline_only: false, content: Content::Sbom(Arc::new(sbom)) })
     }
 
     async fn scan(&self, tree: &Tree, vertex: &Vertex) -> Result<Scan, MakeError> {

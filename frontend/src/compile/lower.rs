@@ -2,8 +2,8 @@
 
 use super::outside::{Kind, Outside, is_empty};
 use super::stages::{Origin, PlannedCommand, StageGraph, StagePlan, has_from_step, names_read};
-use super::triggers;
-use super::{ImageInfo, Images, PlannedImage};
+use super::{ImageInfo, Images, PlannedImage, ScannedTree};
+use super::{scans, triggers};
 use crate::diagnostic::Diagnostic;
 use crate::draft::Draft;
 use crate::env::Environment;
@@ -76,9 +76,14 @@ impl<'a> Lower<'a> {
             }
         }
         *done.uses.entry(target).or_default() += 1;
-        let mut errors = vec![];
+        let (mut errors, mut scans, mut scans_context) = (vec![], vec![], false);
         for &index in reachable {
             let mut stage = self.stage(index, &mut done, &mut errors);
+            let name = self.plans.stages[index].from.name.clone().unwrap_or_else(|| index.to_string());
+            scans_context |= scans::wants_context(&stage, &name, self.settings);
+            if index != target && scans::wants_stage(&stage, &name, self.settings) {
+                scans.push(ScannedTree { name, root: stage.root });
+            }
             done.parameters.insert(index, std::mem::take(&mut stage.parameters));
             done.roots.insert(index, stage.root);
             if done.uses.contains_key(&index) {
@@ -86,7 +91,12 @@ impl<'a> Lower<'a> {
             }
         }
         let target = done.bases.remove(&target).filter(|_| errors.is_empty());
-        let image = target.map(|stage| finish(stage, self.settings));
+        if scans_context {
+            let request = self.settings.request;
+            let context = request.context.tree(self.draft, &request.build_platform);
+            scans.push(ScannedTree { name: "context".into(), root: context.edge });
+        }
+        let image = target.map(|stage| PlannedImage { scans, ..finish(stage, self.settings) });
         Lowered { image, parameters: done.parameters, errors }
     }
 
@@ -390,5 +400,5 @@ fn finish(stage: OpenStage, settings: &Settings<'_>) -> PlannedImage {
             platform = actual;
         }
     }
-    PlannedImage { platform, root: stage.root, config, base_history_len: stage.base_history_len }
+    PlannedImage { platform, root: stage.root, config, base_history_len: stage.base_history_len, scans: vec![] }
 }
