@@ -217,7 +217,7 @@ pub(crate) async fn solve_images<'a>(
     let scans: Vec<_> = scanned.zip(scans.iter().map(|scan| steps.vertices[scan.0 as usize].clone())).collect();
     let mut images = built_images(&results, outputs);
     let layers: Vec<usize> = images.iter().map(|image| image.tree.layers().len()).collect();
-    let facts = match options.attest.provenance.is_some() || options.metadata_file.is_some() {
+    let facts = match options.attest.provenance.is_some() || options.metadata.provenance.is_some() {
         true => facts::gather(&steps, &results, &layers, options, world, &source).await?,
         false => vec![],
     };

@@ -384,7 +384,10 @@ impl BuildArgs {
             cache_from: cache_flags::parse(&self.cache_from)?,
             cache_to: cache_flags::parse(&self.cache_to)?,
             attest: self.attest()?,
-            metadata: MetadataOptions::from_environment(environment).map_err(OptionError::Metadata)?,
+            metadata: match &self.metadata_file {
+                Some(_) => MetadataOptions::from_environment(environment).map_err(OptionError::Metadata)?,
+                None => MetadataOptions { provenance: None, warnings: false },
+            },
         })
     }
 
