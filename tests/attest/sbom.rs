@@ -1,7 +1,7 @@
 //! What `--sbom` lists.
 
 use super::attested;
-use harness::{Kiln, Registry, Tree};
+use harness::{Kiln, Registry, Tree, skip};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -236,4 +236,36 @@ echo '{"predicateType": "https://spdx.dev/Document", "predicate": {"name": "'$(e
     assert!(text.contains("sbom-build sbom-context"), "{text}");
     let plain = kiln.build(&two_stages()).output("oci", &kiln.out("plain.tar")).ok();
     assert!(!plain.stderr.contains("sbom"));
+}
+
+/// Lists a result by kiln and by a scanner image, and says how it was made.
+fn check_all(kiln: &Kiln, generator: &str) {
+    let folder = kiln.out("files");
+    let out = format!("type=local,dest={}", folder.display());
+    let generator = format!("--sbom=generator={generator}");
+    for (flag, name) in [("--sbom=true", "app"), (generator.as_str(), "scanned")] {
+        kiln.build(&context()).args(["-o", &out, flag, "--provenance=true", "-t", "app"]).ok();
+        let text = std::fs::read_to_string(folder.join("sbom.spdx.json")).unwrap();
+        let statement: Value = serde_json::from_str(&text).unwrap();
+        assert!(statement["predicate"]["name"].as_str().unwrap().starts_with(name), "{text}");
+        assert!(folder.join("provenance.json").is_file());
+    }
+}
+
+#[test]
+fn ordinary_users_and_unprivileged_containers_have_them_too() {
+    let generator = scanner(
+        "plain",
+        r#"test -s $BUILDKIT_SCAN_SOURCE/app/Cargo.lock || exit 3
+echo '{"predicateType": "https://spdx.dev/Document", "predicate": {"name": "scanned"}}' > $BUILDKIT_SCAN_DESTINATION/sbom.spdx.json
+"#,
+    );
+    match Kiln::as_user() {
+        Ok(kiln) => check_all(&kiln, &generator),
+        Err(reason) => skip!("{reason}"),
+    }
+    match Kiln::confined() {
+        Ok(kiln) => check_all(&kiln, &generator),
+        Err(reason) => skip!("{reason}"),
+    }
 }
