@@ -1,9 +1,9 @@
 //! The database: one SQLite file that all processes on the store share.
 //!
-//! Everything in it can be found out again, so a loss costs time and never correctness: a lost row is a miss. So a
-//! damaged one is moved aside, and an empty one takes its place.
+//! Everything in it but the names of images can be found out again, so a loss costs time and never correctness: a lost
+//! row is a miss. So a damaged one is moved aside, and an empty one takes its place.
 //! Knows its tables; what they mean is in `records.rs`, `memo.rs`, `runs.rs`, `listing.rs`,
-//! `ledger.rs` and `store.rs`.
+//! `images.rs`, `ledger.rs` and `store.rs`.
 
 use crate::damage::Damage;
 use crate::error::{FileError, StoreError};
@@ -48,6 +48,8 @@ const SCHEMA: &str = "
         PRIMARY KEY (project, key)) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS listings (
         digest TEXT PRIMARY KEY, made_ms INTEGER NOT NULL, length INTEGER NOT NULL, files BLOB NOT NULL);
+    CREATE TABLE IF NOT EXISTS images (
+        name TEXT PRIMARY KEY, id TEXT NOT NULL, named_ms INTEGER NOT NULL, record TEXT NOT NULL) WITHOUT ROWID;
 ";
 
 /// A connection, used by one thread at a time.
@@ -139,7 +141,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "normal")?;
     let ready: bool = connection
-        .prepare("SELECT count(*) = 2 FROM sqlite_schema WHERE name IN ('records_by_snapshot', 'listings')")?
+        .prepare("SELECT count(*) = 3 FROM sqlite_schema WHERE name IN ('records_by_snapshot', 'listings', 'images')")?
         .query_row([], |row| row.get(0))?;
     if !ready {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;

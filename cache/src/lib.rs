@@ -18,7 +18,8 @@
 //!
 //! Start with [`store`], which opens all this; [`content`], [`snapshot`] and [`records`] are its three parts, and
 //! [`layer`] goes between the first two. What all of it takes is [`usage`]; [`prune`] decides what goes, [`quota`]
-//! holds the limit, [`pin`] keeps what somebody comes back for, [`verify`] looks for damage. What former builds used is in [`runs`], which files their digests are of in
+//! holds the limit, [`pin`] keeps what somebody comes back for, [`verify`] looks for damage. Images by name are [`images`].
+//! What former builds used is in [`runs`], which files their digests are of in
 //! [`listing`].
 //!
 //! Invariant: what is below `blobs/` and `snapshots/` is complete and never changes. It is written aside, in
@@ -51,6 +52,7 @@ pub mod digest;
 pub mod error;
 mod failpoint;
 pub mod git;
+pub mod images;
 mod ingest;
 pub mod layer;
 mod lease;

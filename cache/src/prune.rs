@@ -78,10 +78,11 @@ impl PrunePlan {
 
 /// Decides what to remove. `free` is what the disk has left in bytes, `now_ms` milliseconds since 1970.
 ///
-/// Invariant: nothing in use is planned to be removed.
+/// Invariant: nothing in use is planned to be removed, and nothing that a named image holds.
 pub fn plan_prune(usage: &Usage, policy: Policy<'_>, free: u64, now_ms: i64) -> PrunePlan {
     let may_go = |object: &&Object| {
         !object.in_use
+            && object.images.is_empty()
             && (policy.all || !(object.shared || object.id.kind == Kind::Log))
             && policy.used_before_ms.is_none_or(|before| object.used_ms < before)
             && (policy.matches)(object)
@@ -228,6 +229,9 @@ impl Store {
             }
             Ok(unused)
         })?;
+        // An image may have got its name since, too.
+        let held = self.held_by_images()?;
+        let unused: Vec<&Object> = unused.into_iter().filter(|object| !held.contains_key(&object.id)).collect();
         let ids: Vec<ObjectId> = unused.iter().map(|object| object.id.clone()).collect();
         let strike_out = || self.inner.db.write("strike out what is removed", |db| strike(db, &ids));
         match strike_out() {
@@ -346,6 +350,7 @@ mod tests {
             cost_ms: 100,
             in_use: false,
             shared: false,
+            images: vec![],
         }
     }
 

@@ -9,7 +9,7 @@ use crate::ledger::now_ms;
 use crate::object::{Kind, measure};
 use crate::prune::{Limits, Policy, plan_prune};
 use crate::store::Store;
-use crate::usage::own_bytes;
+use crate::usage::{Object, own_bytes};
 use rustix::fs::statvfs;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -124,8 +124,14 @@ impl Store {
         state.total = total.saturating_sub(removed);
         if state.total + bytes > allowed && !state.is_said {
             state.is_said = true;
+            let is_held = |object: &&Object| !object.images.is_empty();
+            let held: u64 = usage.objects.iter().filter(is_held).map(|object| object.size.bytes).sum();
+            let images = match held {
+                0 => String::new(),
+                held => format!("; named images hold {held} of them, see `kiln image ls` and `kiln image rm`"),
+            };
             self.remark(format!(
-                "what builds need now is more than the store may take: {} of {} bytes",
+                "what builds need now is more than the store may take: {} of {} bytes{images}",
                 state.total + bytes,
                 allowed
             ));

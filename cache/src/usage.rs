@@ -52,6 +52,8 @@ pub struct Object {
     pub in_use: bool,
     /// Several other objects lie on it.
     pub shared: bool,
+    /// Names of the images that hold it: it goes when they do.
+    pub images: Vec<String>,
 }
 
 /// All that the store holds.
@@ -80,6 +82,7 @@ impl Store {
         self.correct(&known, &found.found)?;
         let made = self.made_by()?;
         let pinned = self.pinned()?;
+        let mut held = self.held_by_images()?;
         let remover = Remover::open(self.root())?;
         let mut children: HashMap<&str, u32> = HashMap::new();
         for parent in known.values().filter_map(|row| row.parent.as_deref()) {
@@ -103,12 +106,19 @@ impl Store {
                 category: text(row.map(|row| &row.category)).unwrap_or_else(|| category(id.kind).to_string()),
                 cost_ms: step.map_or_else(|| guessed_cost_ms(&size), |step| step.cost_ms),
                 in_use,
+                images: held.remove(&id).unwrap_or_default(),
                 shared: id.kind == Kind::Snapshot && children.get(&*id.name).is_some_and(|count| *count > 1),
                 id,
                 size,
             });
         }
         Ok(Usage { objects, other_bytes: found.other_bytes })
+    }
+
+    /// How long the files of snapshots and blobs are, in bytes, as far as that is written down; nothing is looked for.
+    pub fn lengths(&self) -> Result<HashMap<ObjectId, u64>, StoreError> {
+        self.inner.ledger.flush()?;
+        Ok(self.known()?.into_iter().map(|(id, row)| (id, row.size.length)).collect())
     }
 
     fn finder<'a>(&'a self, known: &'a HashMap<ObjectId, Row>) -> Finder<'a> {

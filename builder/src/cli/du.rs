@@ -62,6 +62,10 @@ fn summary(out: &mut dyn Write, objects: &[Object], other: u64) -> io::Result<()
     if other > 0 {
         writeln!(out, "Database:\t{}", bytes(other))?;
     }
-    writeln!(out, "Reclaimable:\t{}", bytes(sum(&|object| !object.in_use)))?;
+    let held = sum(&|object| !object.images.is_empty());
+    if held > 0 {
+        writeln!(out, "Images:\t\t{}", bytes(held))?;
+    }
+    writeln!(out, "Reclaimable:\t{}", bytes(sum(&object::is_reclaimable)))?;
     writeln!(out, "Total:\t\t{}", bytes(all + other))
 }

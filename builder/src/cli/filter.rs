@@ -180,6 +180,7 @@ mod tests {
             category: "regular".into(),
             cost_ms: 0,
             in_use: true,
+            images: vec![],
             shared: false,
         }
     }

@@ -38,6 +38,11 @@ pub fn is_mutable(object: &Object) -> bool {
     matches!(object.id.kind, Kind::CacheMount | Kind::Git)
 }
 
+/// Whether pruning may take it.
+pub fn is_reclaimable(object: &Object) -> bool {
+    !object.in_use && object.images.is_empty()
+}
+
 /// Prints objects, in the order given.
 pub fn print(out: &mut dyn Write, objects: &[Object], format: Format, now_ms: i64) -> io::Result<()> {
     match format {
@@ -55,7 +60,7 @@ fn table(out: &mut dyn Write, objects: &[Object], now_ms: i64) -> io::Result<()>
         let size = format!("{}{}", bytes(object.size.bytes), star(object.shared));
         let used = ago(now_ms - object.used_ms);
         let about: String = object.description.chars().take(60).collect();
-        writeln!(out, "{id:27} {:12} {size:>10}  {used:20}  {about}", !object.in_use)?;
+        writeln!(out, "{id:27} {:12} {size:>10}  {used:20}  {about}", is_reclaimable(object))?;
     }
     Ok(())
 }
@@ -67,7 +72,10 @@ fn block(out: &mut dyn Write, object: &Object) -> io::Result<()> {
     }
     writeln!(out, "Created at:\t{}", rfc3339_millis(object.created_ms))?;
     writeln!(out, "Mutable:\t{}", is_mutable(object))?;
-    writeln!(out, "Reclaimable:\t{}", !object.in_use)?;
+    writeln!(out, "Reclaimable:\t{}", is_reclaimable(object))?;
+    if !object.images.is_empty() {
+        writeln!(out, "Images:\t\t{}", object.images.join(", "))?;
+    }
     writeln!(out, "Shared:\t\t{}", object.shared)?;
     writeln!(out, "Size:\t\t{}", bytes(object.size.bytes))?;
     if !object.description.is_empty() {
@@ -85,7 +93,8 @@ fn json(object: &Object) -> serde_json::Value {
         "Parents": object.parent.iter().collect::<Vec<_>>(),
         "CreatedAt": rfc3339_millis(object.created_ms),
         "Mutable": is_mutable(object),
-        "Reclaimable": !object.in_use,
+        "Reclaimable": is_reclaimable(object),
+        "Images": object.images,
         "Shared": object.shared,
         "Size": bytes(object.size.bytes),
         "Bytes": object.size.bytes,
