@@ -12,6 +12,7 @@ pub mod call;
 pub mod cancel;
 pub mod cli;
 pub mod config;
+pub mod dockerd;
 pub mod explain;
 pub mod export;
 pub mod forecast;

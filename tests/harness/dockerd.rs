@@ -45,6 +45,11 @@ impl Dockerd {
         Err("no answer within 30 s".into())
     }
 
+    /// Its socket, as `$DOCKER_HOST` has it.
+    pub fn host(&self) -> String {
+        format!("unix://{}", self.socket.display())
+    }
+
     /// A command for this daemon, `docker` with no arguments yet.
     pub fn docker(&self) -> Command {
         let mut command = Command::new("docker");

@@ -70,6 +70,10 @@ pub fn text(error: &BuildError, summary: &Summary, look: Look) -> String {
         BuildError::Export(ExportError::NotPushed(error)) => {
             report::failure(&Failure { help: &error.help(), ..failure }, look)
         }
+        BuildError::Export(error) => {
+            let help: Vec<String> = error.help().into_iter().collect();
+            report::failure(&Failure { help: &help, ..failure }, look)
+        }
         BuildError::Remote(error) => report::failure(&Failure { help: &error.help(), ..failure }, look),
         _ => report::failure(&failure, look),
     }

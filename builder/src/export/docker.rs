@@ -1,20 +1,20 @@
-//! `type=docker`: the archive that `docker load` reads: an OCI layout plus `manifest.json`. Without `dest` it is piped
-//! into `docker load`.
+//! `type=docker`: the archive that `docker load` reads: an OCI layout plus `manifest.json`. Without `dest` it goes into
+//! the daemon, `docker_load.rs`.
 
 use super::archive::{self, Extra};
 use super::attributes::Attributes;
+use super::docker_load;
 use super::oci::{assemble_for, folder, response, write_folder};
 use super::target::Target;
 use super::{Export, ExportError, Exporter, ImageAttributes, Response};
 use crate::attest::request::AttestRequest;
-use crate::image::assemble::AssembledImage;
+use crate::dockerd;
+use crate::image::assemble::{Assembled, AssembledImage};
 use crate::image::layers::LayerOptions;
 use frontend::reference::Reference;
 use futures::future::BoxFuture;
 use serde_json::json;
-use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 
 struct Docker {
     image: ImageAttributes,
@@ -25,14 +25,18 @@ struct Docker {
 enum Place {
     Archive(Target),
     Folder(PathBuf),
-    Daemon,
+    Daemon(dockerd::Place),
 }
 
 /// Reads the attributes.
 pub fn open(attributes: &mut Attributes) -> Result<Box<dyn Exporter>, ExportError> {
     let image = attributes.image(false)?;
     let place = match attributes.boolean("tar")?.unwrap_or(true) {
-        true => Target::take(attributes)?.map_or(Place::Daemon, Place::Archive),
+        true => match Target::take(attributes)? {
+            Some(target) => Place::Archive(target),
+            // Said before anything is built.
+            None => Place::Daemon(docker_load::place()?),
+        },
         false => Place::Folder(folder(attributes)?),
     };
     Ok(Box::new(Docker { image, place }))
@@ -65,19 +69,19 @@ impl Exporter for Docker {
                 return Err(ExportError::DockerIndex);
             }
             let assembled = assemble_for(&self.image, export).await?;
+            let response = response(&assembled, &self.image);
+            if let Place::Daemon(daemon) = &self.place {
+                docker_load::load(daemon, &assembled, &self.image.names, export).await?;
+                return Ok(response);
+            }
             archive::fetch_blobs(&assembled, export).await?;
             let entries = archive::index_entries(&assembled, &self.image.names);
-            let extras = [
-                archive::index_file(&entries),
-                manifest_file(&assembled.images[0], &self.image.names),
-                archive::oci_layout_file(),
-            ];
-            let response = response(&assembled, &self.image);
+            let extras = archive_extras(&assembled, &self.image.names);
             let (store, blobs, place) = (export.store.clone(), archive::blobs(&assembled), self.place.clone());
             export.vertex.status("sending tarball", 0, 0);
             tokio::task::spawn_blocking(move || match place {
                 Place::Archive(target) => target.write(|out| archive::write(out, &store, &blobs, &extras)),
-                Place::Daemon => load(|out| archive::write(out, &store, &blobs, &extras)),
+                Place::Daemon(_) => unreachable!("it was loaded"),
                 Place::Folder(dest) => {
                     write_folder(&dest, &store, &blobs, entries)?;
                     let [_, manifest, _] = extras;
@@ -92,35 +96,29 @@ impl Exporter for Docker {
     }
 }
 
-/// `manifest.json`.
-fn manifest_file(image: &AssembledImage, names: &[Reference]) -> Extra {
-    let path = |digest: &cache::digest::Digest| format!("blobs/sha256/{}", digest.hex());
-    let tags: Option<Vec<String>> = (!names.is_empty()).then(|| names.iter().map(Reference::familiar).collect());
-    let layers: Option<Vec<String>> =
-        (!image.layers.is_empty()).then(|| image.layers.iter().map(|layer| path(&layer.entry.digest)).collect());
-    let content = json!([{ "Config": path(&image.config.digest), "RepoTags": tags, "Layers": layers }]);
-    Extra { name: "manifest.json", mode: 0o644, content: content.to_string().into_bytes() }
+/// What is in the archive beside the blobs, in the order of names.
+pub fn archive_extras(assembled: &Assembled, names: &[Reference]) -> [Extra; 3] {
+    let entries = archive::index_entries(assembled, names);
+    let tagged = Tagged { image: &assembled.images[0], names };
+    [archive::index_file(&entries), manifest_file(&[tagged]), archive::oci_layout_file()]
 }
 
-/// Pipes the archive into `docker load`.
-fn load(write: impl FnOnce(&mut dyn Write) -> Result<(), ExportError>) -> Result<(), ExportError> {
-    let mut docker = Command::new("docker")
-        .arg("load")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => {
-                ExportError::DockerLoad("there is no docker here; give dest=FILE to write the archive to a file".into())
-            }
-            _ => ExportError::DockerLoad(error.to_string()),
-        })?;
-    let written = docker.stdin.take().map_or(Ok(()), |mut stdin| write(&mut stdin));
-    let output = docker.wait_with_output().map_err(|error| ExportError::DockerLoad(error.to_string()))?;
-    // When docker ends early, writing fails with a broken pipe, and docker's own words say why.
-    match output.status.success() {
-        true => written,
-        false => Err(ExportError::DockerLoad(String::from_utf8_lossy(&output.stderr).trim().to_string())),
-    }
+/// An image and its names.
+pub struct Tagged<'a> {
+    pub image: &'a AssembledImage,
+    pub names: &'a [Reference],
+}
+
+/// `manifest.json`.
+pub fn manifest_file(images: &[Tagged<'_>]) -> Extra {
+    let path = |digest: &cache::digest::Digest| format!("blobs/sha256/{}", digest.hex());
+    let element = |Tagged { image, names }: &Tagged<'_>| {
+        let tags: Option<Vec<String>> = (!names.is_empty()).then(|| names.iter().map(Reference::familiar).collect());
+        let layers: Option<Vec<String>> =
+            (!image.layers.is_empty()).then(|| image.layers.iter().map(|layer| path(&layer.entry.digest)).collect());
+        json!({ "Config": path(&image.config.digest), "RepoTags": tags, "Layers": layers })
+    };
+    let content: Vec<serde_json::Value> = images.iter().map(element).collect();
+    let content = serde_json::Value::from(content).to_string().into_bytes();
+    Extra { name: "manifest.json", mode: 0o644, content }
 }

@@ -4,6 +4,7 @@ pub mod archive;
 pub mod attested;
 pub mod attributes;
 pub mod docker;
+mod docker_load;
 pub mod image;
 pub mod local;
 pub mod oci;
@@ -145,6 +146,8 @@ pub enum ExportError {
     Collision(String),
     #[error("`docker load` failed: {0}")]
     DockerLoad(String),
+    #[error("failed to load the image")]
+    Daemon(#[from] crate::dockerd::DaemonError),
     #[error(transparent)]
     Assemble(#[from] AssembleError),
     #[error(transparent)]
@@ -162,6 +165,16 @@ pub enum ExportError {
 }
 
 impl ExportError {
+    /// What the user can do about it.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            ExportError::Daemon(error) => error.help(),
+            ExportError::Source(error) => error.help(),
+            ExportError::Publish(error) => error.help(),
+            _ => None,
+        }
+    }
+
     /// An IO error, to be given its cause by `map_err`.
     pub fn io(verb: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> ExportError {
         let path = path.into();
