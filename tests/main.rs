@@ -10,6 +10,7 @@ mod examples;
 mod export;
 mod fault;
 mod history;
+mod image;
 mod instruction;
 mod registry;
 mod sandbox;

@@ -1,6 +1,8 @@
 //! Starts kiln: enters a user namespace where one is needed, then runs the command.
 
-use builder::cli::{Cli, Command, build, debug, du, exit, explain, history, login, logs, manifest, plan, prune, push};
+use builder::cli::{
+    Cli, Command, build, debug, du, exit, explain, history, image, login, logs, manifest, plan, prune, push,
+};
 use builder::sandbox::isolation::{self, Wanted};
 use builder::sandbox::supervise;
 use clap::Parser;
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
         Command::Explain(_)
         | Command::History(_)
         | Command::Logs(_)
+        | Command::Image(_)
         | Command::Du(_)
         | Command::Push(_)
         | Command::Prune(_) => Wanted::Auto,
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => explain::run(&cli, args, &rights.identity),
         Command::History(args) => history::run(&cli, args, &rights.identity),
         Command::Logs(args) => logs::run(&cli, args, &rights.identity),
+        Command::Image(args) => image::run(&cli, args, &rights),
         Command::Du(args) => du::run(&cli, args, &rights.identity),
         Command::Push(args) => push::run(&cli, args, &rights.identity),
         Command::Prune(args) => prune::run(&cli, args, &rights.identity),

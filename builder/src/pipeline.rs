@@ -15,6 +15,7 @@ use crate::export::{self, Export, Exporter, Response};
 use crate::image::assemble::BuiltImage;
 use crate::image::layers::{LayerBlobs, LayerOptions};
 use crate::inputs::{self, Inputs};
+use crate::local::keep::{Kept, keep};
 use crate::progress::{Outcome, Progress, Vertex, Warning, rawjson};
 use crate::registry::Registry;
 use crate::remote_cache::RemoteCache;
@@ -87,8 +88,8 @@ pub struct Built {
     pub source: Arc<SourceText>,
     /// Build arguments that no ARG declares.
     pub unused_args: Vec<UnusedArg>,
-    /// Nothing was exported: no `--output` was given.
-    pub nothing_exported: bool,
+    /// What became of a result that no `--output` asked for.
+    pub kept: Kept,
 }
 
 /// How often a build is gone through again because a remote cache lost what its records promised.
@@ -117,10 +118,18 @@ pub async fn build(options: &BuildOptions, world: &World) -> Result<Built, Build
         break exported.and_then(|response| cached.map(|()| (response, solved)));
     };
     cache.imports.settle(&world.store)?;
-    let (response, solved) = result?;
+    let (mut response, solved) = result?;
     let metadata = build_metadata(&solved, options, world);
+    let kept = match exporters.is_empty() {
+        true => keep(&solved.images, solved.epoch, options, &world.store)?,
+        false => Kept::Exported,
+    };
+    if let Kept::Named { names, .. } = &kept {
+        let names: Vec<String> = names.iter().map(|name| name.to_string()).collect();
+        response.insert("image.name".into(), names.join(",").into());
+    }
     let Solved { source, warnings, unused_args, .. } = solved;
-    Ok(Built { response, metadata, warnings, unused_args, source, nothing_exported: exporters.is_empty() })
+    Ok(Built { response, metadata, warnings, unused_args, source, kept })
 }
 
 /// What `--metadata-file` says of the build itself.
@@ -366,7 +375,7 @@ impl<'a> Tools<'a> {
         options.ssh.iter().try_for_each(|agent| ssh.add(agent))?;
         let (secrets, ssh) = (Arc::new(secrets), Arc::new(ssh));
         let (registry, store) = (world.registry.clone(), world.store.clone());
-        let images = ImageSource::with_imports(registry, store, named.layouts.clone(), cache.imports.clone());
+        let images = ImageSource::with_places(registry, store, named.places(options.pull, cache.imports.clone()));
         let blobs = LayerBlobs::new(world.store.clone());
         let remotes = Remotes::new(&world.store, secrets.clone(), ssh.clone(), &world.cancel);
         Ok(Tools { options, world, images, blobs, remotes, secrets, ssh, cache: cache.clone() })
@@ -483,7 +492,9 @@ async fn plan(
                 }
                 Err(error) => {
                     let near = similar_name(dockerfile, &request.source);
-                    list.push(MissingImage { place: Place { span: request.span, word: request.word }, error, near });
+                    let advice = tools.images.daemon_advice(&request).await;
+                    let place = Place { span: request.span, word: request.word };
+                    list.push(MissingImage { place, error, near, advice });
                 }
             }
         }
@@ -500,7 +511,7 @@ pub(crate) async fn resolve(
     world: &World,
 ) -> Result<ImageInfo, ImageError> {
     let vertex = world.progress.task(&request.name);
-    vertex.finish(images.info(request).await)
+    vertex.finish(images.info_shown(request, Some(&vertex)).await)
 }
 
 /// Sends the build checks that fired to progress, on the vertex that the Dockerfile was read in.

@@ -6,11 +6,13 @@ use crate::cli::output;
 use crate::config::Config;
 use crate::image::config::to_bytes;
 use crate::image::select;
+use crate::local::load;
 use crate::registry::auth::parse_challenges;
 use crate::report::{self, Look, Phase};
 use crate::source::oci_layout::{self, Layout};
 use crate::step::user::look_up;
 use cache::digest::Digest;
+use cache::store::Store;
 use frontend::image_config::ImageConfig;
 use frontend::span::SourceText;
 use frontend::stand_in;
@@ -94,6 +96,15 @@ pub fn attest(input: &[u8]) {
     let _ = request::parse(std::slice::from_ref(&text), Some(&text), Some(&text));
 }
 
+/// An archive of images: loaded or refused, and what is loaded is whole.
+pub fn image_archive(input: &[u8]) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let store = Store::open(folder.path()).expect("an empty store");
+    for image in load::load(&store, input, "", &|_| {}).unwrap_or_default() {
+        assert_eq!(store.missing_parts(&image.record).expect("a sound store"), []);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,5 +129,6 @@ mod tests {
         replay("fuzz/output", output);
         replay("fuzz/packages", packages);
         replay("fuzz/attest", attest);
+        replay("fuzz/image_archive", image_archive);
     }
 }

@@ -7,6 +7,7 @@ use crate::cancel::Cancel;
 use crate::export::{ExportError, Response};
 use crate::forecast::{self, Foretold};
 use crate::history::{About, BuildLog, Ending, Status};
+use crate::local::keep::Kept;
 use crate::pipeline::{self, BuildError, BuildIdentity, Built, World};
 use crate::progress::Progress;
 use crate::progress::render::{self, Mode, Summary};
@@ -260,7 +261,11 @@ fn remember(log: BuildLog, result: &Result<Outcome, BuildError>, summary: &Summa
 /// Writes the files that were asked for, and says what happened.
 fn conclude(options: &BuildOptions, built: &Built) -> Result<u8> {
     let digest = |key: &str| built.response.get(key).and_then(|value| value.as_str()).map(str::to_string);
-    let image_id = digest("containerimage.config.digest").or_else(|| digest("containerimage.digest"));
+    let named = match &built.kept {
+        Kept::Named { id, .. } => Some(id.to_string()),
+        Kept::Exported | Kept::Cached => None,
+    };
+    let image_id = digest("containerimage.config.digest").or_else(|| digest("containerimage.digest")).or(named);
     if let (Some(iidfile), Some(id)) = (&options.iidfile, &image_id) {
         write_aside(iidfile, id.as_bytes())?;
     }
@@ -276,12 +281,7 @@ fn conclude(options: &BuildOptions, built: &Built) -> Result<u8> {
     if !is_quiet(options) {
         eprint!("{}", report::warnings(&built.source, &built.warnings, detail(options), failure::look().colour));
         eprint!("{}", report::unused_args(&built.unused_args));
-        if built.nothing_exported {
-            eprintln!(
-                "WARNING: No output specified: the result stays in kiln's cache. Add --push, --load, \
-                 -o FOLDER, or -o type=oci,dest=FILE"
-            );
-        }
+        eprint!("{}", built.kept);
     }
     Ok(exit::SUCCESS)
 }
@@ -301,7 +301,7 @@ fn write_aside(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// The first signal stops the build and lets it clean up, the third ends the program at once. Signals are caught from
 /// when this returns, before anything is begun that has to be cleaned up. In a tokio runtime.
-fn cancel_on_signals(cancel: Cancel) {
+pub(super) fn cancel_on_signals(cancel: Cancel) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {

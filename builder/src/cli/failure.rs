@@ -42,7 +42,7 @@ pub fn text(error: &BuildError, summary: &Summary, look: Look) -> String {
                 .iter()
                 .map(|missing| {
                     let near = missing.near.as_ref().map(|name| format!("did you mean {name}?"));
-                    let help = missing.error.help().into_iter();
+                    let help = missing.error.help().into_iter().chain(missing.advice.clone());
                     let diagnostic = diagnostic(chain(&missing.error), missing.place, near.unwrap_or_default());
                     Drawing { source: text, diagnostic: help.fold(diagnostic, Diagnostic::help) }
                 })

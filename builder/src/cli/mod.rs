@@ -11,6 +11,8 @@ pub mod explain;
 pub mod failure;
 pub mod filter;
 pub mod history;
+pub mod image;
+mod image_text;
 pub mod login;
 pub mod logs;
 pub mod manifest;
@@ -60,6 +62,8 @@ pub enum Command {
     History(history::HistoryArgs),
     /// Show the complete output of a build's steps
     Logs(logs::LogsArgs),
+    /// List, show, name, remove, save and load the images that kiln's store knows by name
+    Image(image::ImageArgs),
     /// Show what the store holds, and how much of the disk it takes
     Du(du::DuArgs),
     /// Log in to a registry
@@ -74,6 +78,11 @@ pub enum Command {
     Prune(prune::PruneArgs),
     /// Look into builds, and into what went wrong
     Debug(debug::DebugArgs),
+}
+
+/// How long ago something was, as docker says it. Milliseconds.
+pub(crate) fn ago(milliseconds: i64) -> String {
+    object::ago(milliseconds)
 }
 
 /// Opens the store that the flags name; what was found damaged is said.

@@ -106,7 +106,7 @@ fn json(object: &Object) -> serde_json::Value {
 }
 
 /// As docker says how long ago something was.
-fn ago(milliseconds: i64) -> String {
+pub(super) fn ago(milliseconds: i64) -> String {
     let seconds = milliseconds.max(0) / 1000;
     let (minutes, hours) = (seconds / 60, seconds / 3600);
     let text = match () {

@@ -167,7 +167,7 @@ pub struct BuildArgs {
     /// all steps, mounts=true for cache mounts; may be given more than once
     #[arg(long = "cache-to", value_name = "SPEC")]
     cache_to: Vec<String>,
-    /// Look up every tag anew (kiln always does)
+    /// Ask registries for every image, also for those that kiln's store has by that name
     #[arg(long)]
     pull: bool,
     /// What follows a RUN that fails: abort, or shell, which opens one in what the command left; shell:PROGRAM names it
@@ -196,6 +196,8 @@ pub struct BuildOptions {
     pub platforms: Vec<Platform>,
     pub no_cache: frontend::compile::NoCache,
     pub outputs: Vec<OutputSpec>,
+    /// Images are asked for in registries, whatever names the store has.
+    pub pull: bool,
     pub progress: String,
     pub iidfile: Option<PathBuf>,
     pub metadata_file: Option<PathBuf>,
@@ -348,6 +350,7 @@ impl BuildArgs {
             context,
             file,
             outputs: self.outputs(&tags)?,
+            pull: self.pull,
             tags,
             build_args,
             target: self.target.clone(),

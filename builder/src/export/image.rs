@@ -8,6 +8,7 @@ use crate::image::assemble::Assembled;
 use crate::image::attestation::{self, AssembledAttestation, Form, Place};
 use crate::image::layers::LayerOptions;
 use crate::image::manifest::Entry;
+use crate::local::record;
 use crate::publish::{PublishError, Target, publish};
 use crate::registry::Trust;
 use crate::registry::push::{PushBlob, PushImage, PushManifest};
@@ -22,6 +23,8 @@ struct Image {
     image: ImageAttributes,
     push: bool,
     trust: Trust,
+    /// Names stand for it in kiln's store.
+    store: bool,
 }
 
 /// Reads the attributes.
@@ -46,7 +49,11 @@ pub fn open(attributes: &mut Attributes) -> Result<Box<dyn Exporter>, ExportErro
     }
     // It is the name in a store of images, and what is pushed can be had by its digest in any case.
     if attributes.boolean("name-canonical")? == Some(true) && !push {
-        return Err(attributes.bad("name-canonical", "true", "kiln keeps no images by name; push it, or use type=oci"));
+        return Err(attributes.bad(
+            "name-canonical",
+            "true",
+            "a digest names what is pushed; without a push it is in the metadata",
+        ));
     }
     let trust = match attributes.boolean("registry.insecure")? {
         Some(true) => Trust::Anyone,
@@ -65,13 +72,12 @@ pub fn open(attributes: &mut Attributes) -> Result<Box<dyn Exporter>, ExportErro
         }
         image.options.attestations.place = Place::Referrers;
     }
-    // The store has no images by name and no unpacked copies of them, so there is nothing to switch on.
-    for key in ["store", "unpack"] {
-        if attributes.boolean(key)? == Some(true) {
-            return Err(attributes.bad(key, "true", "kiln keeps no images by name; push it, or use type=oci"));
-        }
+    // What is pushed has its place in the registry: kept here as well, each build of a pipeline would stay for ever.
+    let store = attributes.boolean("store")?.unwrap_or(!push);
+    if attributes.boolean("unpack")? == Some(true) {
+        return Err(ExportError::NoUnpack);
     }
-    Ok(Box::new(Image { image, push, trust }))
+    Ok(Box::new(Image { image, push, trust, store }))
 }
 
 impl Exporter for Image {
@@ -101,6 +107,20 @@ impl Exporter for Image {
             let assembled = assemble_for(&self.image, export).await?;
             if self.push {
                 self.push(&assembled, export).await?;
+            }
+            if self.store && !self.image.names.is_empty() {
+                let is_attested = assembled.images.iter().any(|image| image.attestation.is_some());
+                if is_attested {
+                    let advice = "attestations are not kept with the image in kiln's store: push it, or use type=oci";
+                    export.vertex.warn(advice.to_string());
+                }
+                // Its documents name what is not kept; without them they are made anew.
+                let documents = (!is_attested).then_some((&assembled, export.store));
+                let record = record::of_build(export.images, export.epoch, documents)?;
+                for name in &self.image.names {
+                    export.store.name_image(&name.to_string(), &record)?;
+                    export.vertex.status_done(&format!("naming to {name}"), 0, 0);
+                }
             }
             Ok(response(&assembled, &self.image))
         })
@@ -151,7 +171,11 @@ impl Image {
 }
 
 /// What of a result goes to registries: each blob once, children before those that name them.
-fn push_image(assembled: &Assembled, with_attestations: bool, export: &Export<'_>) -> Result<PushImage, ExportError> {
+pub fn push_image(
+    assembled: &Assembled,
+    with_attestations: bool,
+    export: &Export<'_>,
+) -> Result<PushImage, ExportError> {
     let blob = |entry: &Entry, origins| PushBlob { descriptor: entry.descriptor(), origins };
     let mut push = PushImage::default();
     for image in &assembled.images {

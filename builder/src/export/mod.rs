@@ -91,7 +91,7 @@ pub struct ExporterType {
 /// All types. `registry` is `image` with `push=true` and is turned into it before.
 pub const EXPORTERS: &[ExporterType] = &[
     ExporterType { name: "docker", about: "archive for `docker load`", open: docker::open },
-    ExporterType { name: "image", about: "image, pushed with push=true", open: image::open },
+    ExporterType { name: "image", about: "image of kiln's store; with push=true, of its registry", open: image::open },
     ExporterType { name: "local", about: "the file system, as a folder", open: local::open },
     ExporterType { name: "oci", about: "OCI layout, as an archive or a folder", open: oci::open },
     ExporterType { name: "tar", about: "the file system, as an archive", open: tar::open },
@@ -126,6 +126,8 @@ pub enum ExportError {
     AttestationTypes,
     #[error("{0} is a file of the result, and an attestation is to be written there; give attestation-prefix=TEXT")]
     AttestationCollision(String),
+    #[error("image exporter: kiln does not unpack images into containerd")]
+    NoUnpack,
     #[error("destination {} is a folder, and a file is needed", .0.display())]
     IsFolder(PathBuf),
     #[error("destination {} is a file, and a folder is needed", .0.display())]
@@ -171,6 +173,9 @@ impl ExportError {
             ExportError::Daemon(error) => error.help(),
             ExportError::Source(error) => error.help(),
             ExportError::Publish(error) => error.help(),
+            ExportError::NoUnpack => {
+                Some("`kiln image save NAME | ctr images import -` has containerd unpack it".into())
+            }
             _ => None,
         }
     }

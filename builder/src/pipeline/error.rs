@@ -92,6 +92,8 @@ pub struct MissingImage {
     pub error: ImageError,
     /// A stage or a well-known image that may be meant.
     pub near: Option<String>,
+    /// How to have it from elsewhere.
+    pub advice: Option<String>,
 }
 
 /// Where in the Dockerfile something is asked for.

@@ -2,8 +2,10 @@
 //! Every document that was ever read is in the content store, so a pinned image needs no network a second time. The
 //! layers themselves are `layers.rs`.
 
+use super::local::{DaemonImageError, LocalNames};
 use super::oci_layout::{self, Layout, LayoutError};
 use crate::image::select::{self, Document, DocumentError, Manifest};
+use crate::local::record::LocalError;
 use crate::progress::Vertex;
 use crate::registry::push::{self, Opened, PushError, PushImage};
 use crate::registry::referrers::Referrer;
@@ -146,6 +148,18 @@ pub enum ImageError {
     /// A thread that unpacked died.
     #[error("unpacking layer {0} was interrupted")]
     Interrupted(Digest),
+    /// The only place of a blob was this store.
+    #[error("layer {digest} of an image that was loaded is not in the store any more")]
+    NotStored {
+        /// Of the blob.
+        digest: Digest,
+    },
+    /// A named image of the store cannot be used.
+    #[error(transparent)]
+    Local(Box<LocalError>),
+    /// A dockerd does not give an image.
+    #[error(transparent)]
+    Daemon(Box<DaemonImageError>),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -164,6 +178,15 @@ impl ImageError {
             | ImageError::Pull { source, .. }
             | ImageError::Push { source, .. } => source.help(),
             ImageError::Shared(error) => error.help(),
+            ImageError::Local(error) => error.help(),
+            ImageError::Daemon(error) => match &**error {
+                DaemonImageError::Daemon(error) => error.help(),
+                _ => None,
+            },
+            ImageError::NotStored { .. } => Some("load the image again (kiln image load)".into()),
+            ImageError::Origin { .. } => {
+                Some("the layer may be in a remote cache alone: build the image again with that --cache-from".into())
+            }
             _ => None,
         }
     }
@@ -199,9 +222,28 @@ pub(super) struct Inner {
     /// Steps' layers that are in remote caches.
     pub imports: Imports,
     layouts: BTreeMap<String, Layout>,
+    /// Names of images in a dockerd, by the names of their contexts.
+    daemons: BTreeMap<String, String>,
+    /// Whether names of the store count.
+    pub locals: LocalNames,
+    /// Layers of images that were found at hand, by the digests that this build knows them by.
+    pub picked: Mutex<BTreeMap<Digest, Tree>>,
     tops: Once<ImageLocation, Descriptor>,
     infos: Once<(ImageLocation, Platform), ImageInfo>,
     trees: Once<(ImageLocation, Digest), Tree>,
+}
+
+/// Where images and layers may be, beside registries.
+#[derive(Clone, Default)]
+pub struct Places {
+    /// OCI layouts by the names of their contexts.
+    pub layouts: BTreeMap<String, Layout>,
+    /// Names of images in a dockerd, by the names of their contexts.
+    pub daemons: BTreeMap<String, String>,
+    /// Whether images that the store knows by name are used.
+    pub locals: LocalNames,
+    /// Remote caches that layers may come from.
+    pub imports: Imports,
 }
 
 /// Answers that are computed once each; errors too.
@@ -210,18 +252,21 @@ type Once<K, V> = Mutex<BTreeMap<K, Arc<OnceCell<Result<V, Arc<ImageError>>>>>>;
 impl ImageSource {
     /// `layouts` are the named contexts of kind `oci-layout://`, by name.
     pub fn new(registry: Registry, store: Store, layouts: BTreeMap<String, Layout>) -> ImageSource {
-        ImageSource::with_imports(registry, store, layouts, Imports::default())
+        ImageSource::with_places(registry, store, Places { layouts, ..Places::default() })
     }
 
-    /// The same, for trees with layers that are in remote caches.
-    pub fn with_imports(
-        registry: Registry,
-        store: Store,
-        layouts: BTreeMap<String, Layout>,
-        imports: Imports,
-    ) -> ImageSource {
-        let (tops, infos, trees) = Default::default();
-        ImageSource { inner: Arc::new(Inner { registry, store, imports, layouts, tops, infos, trees }) }
+    /// The same, where images may be elsewhere, too.
+    pub fn with_places(registry: Registry, store: Store, places: Places) -> ImageSource {
+        let (tops, infos, trees, picked) = Default::default();
+        let Places { layouts, daemons, locals, imports } = places;
+        ImageSource {
+            inner: Arc::new(Inner { registry, store, imports, layouts, daemons, locals, picked, tops, infos, trees }),
+        }
+    }
+
+    /// The registries.
+    pub fn registry(&self) -> Registry {
+        self.inner.registry.clone()
     }
 
     /// Remote caches that layers may come from.
@@ -231,8 +276,13 @@ impl ImageSource {
 
     /// Resolves a name, picks the platform's manifest, and reads its config.
     pub async fn info(&self, request: &ImageRequest) -> Result<ImageInfo, ImageError> {
+        self.info_shown(request, None).await
+    }
+
+    /// The same; what is found at hand, or read from a daemon, is said on the vertex.
+    pub async fn info_shown(&self, request: &ImageRequest, vertex: Option<&Vertex>) -> Result<ImageInfo, ImageError> {
         let key = (request.source.clone(), request.platform.clone());
-        once(&self.inner.infos, key, self.find_info(&request.source, &request.platform)).await
+        once(&self.inner.infos, key, self.find_info(&request.source, &request.platform, vertex)).await
     }
 
     /// The layers of an image by the digest of its platform's manifest. Only manifest and config are fetched, if they
@@ -309,7 +359,24 @@ impl ImageSource {
         }
     }
 
-    async fn find_info(&self, location: &ImageLocation, platform: &Platform) -> Result<ImageInfo, ImageError> {
+    async fn find_info(
+        &self,
+        location: &ImageLocation,
+        platform: &Platform,
+        vertex: Option<&Vertex>,
+    ) -> Result<ImageInfo, ImageError> {
+        match location {
+            ImageLocation::Registry(reference) => {
+                if let Some(info) = self.named_info(reference, platform, vertex)? {
+                    return Ok(info);
+                }
+            }
+            ImageLocation::OciLayout(context) => {
+                if let Some(name) = self.inner.daemons.get(context) {
+                    return self.daemon_info(name, platform, vertex).await;
+                }
+            }
+        }
         let top = self.resolve(location).await?;
         let manifest = self.manifest_for(location, &top.digest, platform).await?;
         let config = self.config(location, &manifest).await?;
@@ -353,6 +420,9 @@ impl ImageSource {
     }
 
     async fn find_tree(&self, location: &ImageLocation, digest: &Digest) -> Result<Tree, ImageError> {
+        if let Some(tree) = self.picked(digest) {
+            return Ok(tree);
+        }
         let bytes = self.document(location, digest).await?;
         let failed = |source| ImageError::Document { reference: display(location), source };
         let manifest = match select::parse(&bytes, digest).map_err(failed)? {

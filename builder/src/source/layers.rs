@@ -12,6 +12,7 @@ use crate::remote_cache::objects::ObjectReader;
 use bytes::{Buf, Bytes};
 use cache::content::local::BlobWriter;
 use cache::digest::{Descriptor, Digest};
+use cache::images::is_stored_origin;
 use cache::layer::LayerError;
 use cache::layer::apply::{Deferred, apply, finish_deferred};
 use cache::layer::compression::decompressor;
@@ -257,6 +258,9 @@ impl ImageSource {
         if let Some(place) = self.inner.imports.place(origin) {
             let opened = Box::pin(place.open(descriptor)).await;
             return opened.map(|reader| Input::Object(Box::new(reader))).map_err(|error| pull_error(origin, error));
+        }
+        if is_stored_origin(origin) {
+            return Err(ImageError::NotStored { digest: descriptor.digest.clone() });
         }
         if origin.starts_with('/') {
             return Ok(Input::File(oci_layout::open(Path::new(origin), &descriptor.digest)?));

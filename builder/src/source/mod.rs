@@ -8,6 +8,7 @@ pub mod git;
 pub mod http;
 pub mod image;
 mod layers;
+pub mod local;
 pub mod named;
 pub mod oci_layout;
 pub mod remote;

@@ -1,7 +1,10 @@
 //! `--build-context NAME=VALUE`: folders, images, OCI layouts and URLs that a Dockerfile refers to by name.
 
 use super::context::{ContextDir, ContextError, load_ignore_file};
+use super::image::Places;
+use super::local::LocalNames;
 use super::oci_layout::Layout;
+use crate::remote_cache::import::Imports;
 use frontend::compile::NamedContext;
 use frontend::git_url::{GitUrl, redacted};
 use frontend::ignore::{Ignore, IgnoreError};
@@ -18,6 +21,8 @@ pub struct NamedContexts {
     pub compile: BTreeMap<String, NamedContext>,
     /// OCI layouts by name: folder, and tag or digest as written.
     pub layouts: BTreeMap<String, Layout>,
+    /// Names of images in a dockerd, by context name.
+    pub daemons: BTreeMap<String, String>,
     folders: BTreeMap<String, PathBuf>,
 }
 
@@ -56,6 +61,16 @@ pub fn resolve(values: &BTreeMap<String, String>, _host: &Platform) -> Result<Na
             NamedContext::Image(reference)
         } else if let Some(layout) = value.strip_prefix("oci-layout://") {
             contexts.layouts.insert(name.clone(), layout_ref(layout)?);
+            NamedContext::OciLayout
+        } else if let Some(image) = value.strip_prefix("docker-daemon:") {
+            let image = image.strip_prefix("//").unwrap_or(image);
+            Reference::parse(image).map_err(|source| NamedContextError::Reference {
+                name: name.clone(),
+                value: image.into(),
+                source,
+            })?;
+            contexts.daemons.insert(name.clone(), image.to_string());
+            // As for a layout, what the name means is the client's affair.
             NamedContext::OciLayout
         } else if let Some(context) = remote(name, value)? {
             context
@@ -99,6 +114,12 @@ fn layout_ref(text: &str) -> Result<Layout, NamedContextError> {
 }
 
 impl NamedContexts {
+    /// Where images may be, beside registries. With `pull`, names of the store do not count.
+    pub fn places(&self, pull: bool, imports: Imports) -> Places {
+        let locals = if pull { LocalNames::Ignore } else { LocalNames::Use };
+        Places { layouts: self.layouts.clone(), daemons: self.daemons.clone(), locals, imports }
+    }
+
     /// The folders, each seen through its own .dockerignore.
     pub fn folders(&self) -> Result<BTreeMap<String, Arc<ContextDir>>, NamedContextError> {
         let open = |(name, path): (&String, &PathBuf)| {

@@ -5,7 +5,7 @@
 //! so that both always mean the same files. `dest` resolves destinations over the base and what is already
 //! written, and makes directories in the upper dir as overlayfs would copy them up.
 
-mod archive;
+pub(crate) mod archive;
 mod chmod;
 mod copy;
 mod dest;

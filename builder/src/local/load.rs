@@ -1,0 +1,344 @@
+//! An archive -> images of the store: what `docker save` writes, old and new, and OCI layouts. Every layer and document is
+//! verified. Manifests of a layout are kept to the byte; for images that have none they are made.
+
+use super::archive::Contents;
+use crate::image::manifest::{self, Annotations, Entry, PlatformEntry};
+use crate::image::select::{self, Document, DocumentError, Manifest};
+use cache::digest::{Descriptor, Digest};
+use cache::error::StoreError;
+use cache::images::{Documents, ImageRecord, PlatformImage, STORED};
+use cache::layer::compression::{Compression, MediaTypes, decompressor};
+use cache::ledger::About;
+use cache::object::{Kind, ObjectId};
+use cache::store::Store;
+use cache::tree::{Layer, RemoteLayer, SnapshotId, stack};
+use frontend::image_config::ImageConfig;
+use frontend::platform::Platform;
+use frontend::reference::Reference;
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+use solver::key::CacheKey;
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+
+/// How deep indexes may lie in indexes.
+const INDEX_DEPTH: usize = 8;
+
+/// An archive that cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("this is no tar archive")]
+    NotAnArchive(#[source] io::Error),
+    #[error("could not read the archive")]
+    Read(#[source] io::Error),
+    #[error("could not write a layer into the store")]
+    Write(#[source] io::Error),
+    #[error("the archive has neither manifest.json nor index.json: it holds no images")]
+    NoImages,
+    #[error("the archive's documents are larger than any images need")]
+    TooManyDocuments,
+    #[error("`{file}` of the archive cannot be read")]
+    Document { file: String, source: serde_json::Error },
+    #[error("`{file}` is missing in the archive")]
+    Missing { file: String },
+    #[error("the archive is damaged: {expected} has the bytes of {actual}")]
+    Digest { expected: Digest, actual: Digest },
+    #[error("the archive is damaged: the files of layer {layer} are {actual}, but the image config says {expected}")]
+    DiffId { layer: String, expected: String, actual: Digest },
+    #[error("image {image} has {layers} layers, but its config has {diff_ids}")]
+    LayerCount { image: String, layers: usize, diff_ids: usize },
+    #[error("the archive's index cannot be used")]
+    Select(#[from] DocumentError),
+    #[error("the archive has an index of which only some images are there")]
+    Incomplete,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// An image of an archive.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// As the archive says; none if it says none.
+    pub names: Vec<Reference>,
+    pub record: ImageRecord,
+    /// Attestations were in the archive and are not in the store.
+    pub without_attestations: bool,
+}
+
+/// Reads an archive's images. `origin` says where it came from; `read` is told how many bytes have come.
+pub fn load(store: &Store, input: impl Read, origin: &str, read: &dyn Fn(u64)) -> Result<Vec<Loaded>, LoadError> {
+    let contents = Contents::read(store, input, read)?;
+    let loader = Loader { store, contents: &contents, origin };
+    if let (Some(index), Some(_)) = (contents.document("index.json"), contents.document("oci-layout")) {
+        return loader.layout(index);
+    }
+    match contents.document("manifest.json") {
+        Some(list) => loader.docker_archive(list),
+        None => Err(LoadError::NoImages),
+    }
+}
+
+struct Loader<'a> {
+    store: &'a Store,
+    contents: &'a Contents,
+    origin: &'a str,
+}
+
+/// An element of `manifest.json`.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct DockerImage {
+    config: String,
+    repo_tags: Option<Vec<String>>,
+    layers: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+struct LayoutIndex {
+    manifests: Option<Vec<LayoutEntry>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct LayoutEntry {
+    digest: String,
+    annotations: Option<BTreeMap<String, String>>,
+}
+
+impl Loader<'_> {
+    fn layout(&self, index: &[u8]) -> Result<Vec<Loaded>, LoadError> {
+        let index: LayoutIndex = parse("index.json", index)?;
+        let mut loaded: Vec<(Digest, Loaded)> = vec![];
+        for entry in index.manifests.unwrap_or_default() {
+            let digest: Digest =
+                entry.digest.parse().map_err(|_| LoadError::Missing { file: format!("blob {}", entry.digest) })?;
+            let name = entry.annotations.and_then(|annotations| name_of(&annotations));
+            match loaded.iter_mut().find(|(known, _)| *known == digest) {
+                Some((_, image)) => image.names.extend(name),
+                None => {
+                    let (record, without_attestations) = self.layout_image(&digest, INDEX_DEPTH)?;
+                    let names = name.into_iter().collect();
+                    loaded.push((digest, Loaded { names, record, without_attestations }));
+                }
+            }
+        }
+        // docker writes its tags into the other list alone.
+        let tags = self.contents.document("manifest.json").map(|list| parse::<Vec<DockerImage>>("manifest.json", list));
+        for image in tags.transpose()?.unwrap_or_default() {
+            let names: Vec<Reference> = references(image.repo_tags.unwrap_or_default());
+            let config = image.config.rsplit('/').next().unwrap_or_default().trim_end_matches(".json").to_string();
+            let has = |loaded: &Loaded| {
+                let documents = loaded.record.platforms.iter().filter_map(|image| image.documents.as_ref());
+                documents.into_iter().any(|documents| documents.config.digest.hex() == config)
+            };
+            if let Some((_, loaded)) = loaded.iter_mut().find(|(_, loaded)| has(loaded)) {
+                let new: Vec<Reference> = names.into_iter().filter(|name| !loaded.names.contains(name)).collect();
+                loaded.names.extend(new);
+            }
+        }
+        Ok(loaded.into_iter().map(|(_, loaded)| loaded).collect())
+    }
+
+    /// The image of a manifest or index of the layout, and whether attestations were left out.
+    fn layout_image(&self, digest: &Digest, depth: usize) -> Result<(ImageRecord, bool), LoadError> {
+        let bytes = self.needed_document(digest)?;
+        let index = match select::parse(bytes, digest)? {
+            Document::Manifest(manifest) => {
+                let platform = self.layout_manifest(&manifest, bytes)?;
+                let top = platform.documents.as_ref().map(|documents| documents.manifest.clone());
+                return Ok((self.record(vec![platform], top), false));
+            }
+            Document::Index(index) => index,
+        };
+        let listed = serde_json::from_slice::<LayoutIndex>(bytes).ok().and_then(|index| index.manifests);
+        let has_others = listed.is_some_and(|listed| listed.len() > index.images.len());
+        let (mut platforms, mut entries, mut is_whole) = (vec![], vec![], true);
+        for entry in &index.images {
+            let digest: Digest =
+                entry.digest.parse().map_err(|_| LoadError::Missing { file: format!("blob {}", entry.digest) })?;
+            let Some(bytes) = self.contents.document_of(&digest)? else {
+                is_whole = false;
+                continue;
+            };
+            match select::parse(bytes, &digest)? {
+                Document::Manifest(manifest) => {
+                    let platform = self.layout_manifest(&manifest, bytes)?;
+                    let manifest = Descriptor {
+                        media_type: select::media_type(bytes, &entry.media_type),
+                        digest,
+                        size: bytes.len() as u64,
+                    };
+                    let mut listed = Entry::plain(manifest);
+                    listed.platform = Some(PlatformEntry::from(&super::record::platform_of(&platform)));
+                    entries.push(listed);
+                    platforms.push(platform);
+                }
+                // Of an index in an index kiln knows no other use than a wrapping.
+                Document::Index(_) if depth > 0 && index.images.len() == 1 => {
+                    return self.layout_image(&digest, depth - 1);
+                }
+                Document::Index(_) => is_whole = false,
+            }
+        }
+        let top = match (&platforms[..], is_whole && !has_others) {
+            ([], _) => return Err(LoadError::Incomplete),
+            (_, true) => {
+                self.store.content().put(bytes)?;
+                Descriptor {
+                    media_type: select::media_type(bytes, ""),
+                    digest: digest.clone(),
+                    size: bytes.len() as u64,
+                }
+            }
+            ([only], false) => only.documents.as_ref().map(|documents| documents.manifest.clone()).expect("just made"),
+            (_, false) => {
+                let bytes = manifest::index(MediaTypes::Oci, &entries, &Annotations::new());
+                let media_type = manifest::index_type(MediaTypes::Oci).to_string();
+                Descriptor { media_type, digest: self.store.content().put(&bytes)?, size: bytes.len() as u64 }
+            }
+        };
+        Ok((self.record(platforms, Some(top)), has_others))
+    }
+
+    fn layout_manifest(&self, manifest: &Manifest, bytes: &[u8]) -> Result<PlatformImage, LoadError> {
+        let config = self.needed_document(&manifest.config.digest)?;
+        let mut layers = vec![];
+        for layer in &manifest.layers {
+            match self.contents.blob_of(self.store, &layer.digest)? {
+                Some(_) => layers.push(layer.clone()),
+                None => return Err(LoadError::Missing { file: format!("blob {}", layer.digest) }),
+            }
+        }
+        let media_type = select::media_type(bytes, "");
+        let manifest = Descriptor { media_type, digest: self.store.content().put(bytes)?, size: bytes.len() as u64 };
+        self.platform(config, layers, Some(manifest))
+    }
+
+    fn docker_archive(&self, list: &[u8]) -> Result<Vec<Loaded>, LoadError> {
+        let images: Vec<DockerImage> = parse("manifest.json", list)?;
+        let mut loaded = vec![];
+        for image in images {
+            let config = self.contents.document(&image.config);
+            let config = config.ok_or_else(|| LoadError::Missing { file: image.config.clone() })?;
+            let mut layers = vec![];
+            for path in image.layers.unwrap_or_default() {
+                let blob = self.contents.blob(self.store, &path)?;
+                let (digest, size) = blob.ok_or_else(|| LoadError::Missing { file: path.clone() })?;
+                let media_type = self.compression(&digest)?.media_type(MediaTypes::Oci).to_string();
+                layers.push(Descriptor { media_type, digest, size });
+            }
+            let platform = self.platform(config, layers, None)?;
+            let top = platform.documents.as_ref().map(|documents| documents.manifest.clone());
+            let names = references(image.repo_tags.unwrap_or_default());
+            loaded.push(Loaded { names, record: self.record(vec![platform], top), without_attestations: false });
+        }
+        Ok(loaded)
+    }
+
+    fn record(&self, platforms: Vec<PlatformImage>, top: Option<Descriptor>) -> ImageRecord {
+        ImageRecord { platforms, top, origin: self.origin.to_string() }
+    }
+
+    /// One image: its layers are held against the config. Without a manifest one is made.
+    fn platform(
+        &self,
+        config_bytes: &[u8],
+        blobs: Vec<Descriptor>,
+        manifest: Option<Descriptor>,
+    ) -> Result<PlatformImage, LoadError> {
+        let digest = Digest::of(config_bytes);
+        let config: ImageConfig = parse(&format!("config {digest}"), config_bytes)?;
+        let diff_ids = config.rootfs.diff_ids.clone().unwrap_or_default();
+        if diff_ids.len() != blobs.len() {
+            let (layers, diff_ids) = (blobs.len(), diff_ids.len());
+            return Err(LoadError::LayerCount { image: digest.to_string(), layers, diff_ids });
+        }
+        let mut below = CacheKey([0; 32]);
+        let mut layers = vec![];
+        for (blob, expected) in blobs.iter().zip(diff_ids) {
+            let diff_id = self.diff_id(blob)?;
+            if diff_id.as_str() != expected {
+                return Err(LoadError::DiffId { layer: blob.digest.to_string(), expected, actual: diff_id });
+            }
+            let about = About { description: format!("layer of an image, {}", self.origin), category: "" };
+            self.store.describe(ObjectId::new(Kind::Blob, blob.digest.hex()), about);
+            below = stack(&below, diff_id.hex());
+            let remote = RemoteLayer { descriptor: blob.clone(), diff_id, origin: STORED.into(), made: None };
+            layers.push(Layer {
+                snapshot: SnapshotId(below.to_string()),
+                change: remote.diff_id.hex().to_string(),
+                created_ms: None,
+                remote: Some(remote),
+            });
+        }
+        let content = self.store.content();
+        let media_type = manifest::config_type(MediaTypes::Oci).to_string();
+        let config_entry =
+            Descriptor { media_type, digest: content.put(config_bytes)?, size: config_bytes.len() as u64 };
+        let manifest = match manifest {
+            Some(manifest) => manifest,
+            None => {
+                let entries: Vec<Entry> = blobs.iter().cloned().map(Entry::plain).collect();
+                let entry = Entry::plain(config_entry.clone());
+                let bytes = manifest::manifest(MediaTypes::Oci, &entry, &entries, &Annotations::new());
+                let media_type = manifest::manifest_type(MediaTypes::Oci).to_string();
+                Descriptor { media_type, digest: content.put(&bytes)?, size: bytes.len() as u64 }
+            }
+        };
+        let platform = Platform::from_parts(&config.os, &config.architecture, &config.variant, &config.os_version);
+        Ok(PlatformImage {
+            platform: platform.to_string(),
+            config: String::from_utf8_lossy(config_bytes).into_owned(),
+            base_history_len: config.history.len(),
+            epoch: None,
+            layers,
+            documents: Some(Documents { manifest, config: config_entry, layers: blobs }),
+        })
+    }
+
+    fn needed_document(&self, digest: &Digest) -> Result<&[u8], LoadError> {
+        self.contents.document_of(digest)?.ok_or_else(|| LoadError::Missing { file: format!("blob {digest}") })
+    }
+
+    fn compression(&self, digest: &Digest) -> Result<Compression, LoadError> {
+        let mut start = Vec::with_capacity(4);
+        self.store.content().open(digest)?.take(4).read_to_end(&mut start).map_err(LoadError::Read)?;
+        Ok(match start[..] {
+            [0x1f, 0x8b, ..] => Compression::Gzip { level: None },
+            [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => Compression::Zstd { level: None },
+            _ => Compression::Uncompressed,
+        })
+    }
+
+    /// Of a layer's tar. That of a blob that is not compressed is its digest, which was computed when it came.
+    fn diff_id(&self, blob: &Descriptor) -> Result<Digest, LoadError> {
+        if let Compression::Uncompressed = self.compression(&blob.digest)? {
+            return Ok(blob.digest.clone());
+        }
+        let mut tar = decompressor(self.store.content().open(&blob.digest)?).map_err(LoadError::Read)?;
+        let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 256 << 10]);
+        loop {
+            match tar.read(&mut buffer).map_err(LoadError::Read)? {
+                0 => return Ok(Digest::from_sha256(hasher.finalize().into())),
+                count => hasher.update(&buffer[..count]),
+            }
+        }
+    }
+}
+
+fn parse<T: for<'de> Deserialize<'de>>(file: &str, bytes: &[u8]) -> Result<T, LoadError> {
+    serde_json::from_slice(bytes).map_err(|source| LoadError::Document { file: file.into(), source })
+}
+
+/// The name of an entry of `index.json`: containerd's annotation, else a reference with a name in it; a tag alone is none.
+fn name_of(annotations: &BTreeMap<String, String>) -> Option<Reference> {
+    if let Some(name) = annotations.get("io.containerd.image.name") {
+        return Reference::parse(name).ok();
+    }
+    let name = annotations.get("org.opencontainers.image.ref.name")?;
+    if name.contains([':', '/']) { Reference::parse(name).ok() } else { None }
+}
+
+fn references(tags: Vec<String>) -> Vec<Reference> {
+    tags.iter().filter_map(|tag| Reference::parse(tag).ok()).collect()
+}
