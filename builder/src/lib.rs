@@ -3,11 +3,13 @@
 //! Start with [`pipeline`], the build from top to bottom. [`step`] implements what the solver asks of steps, with
 //! [`sandbox`] to run commands and [`source`] to bring trees in; [`image`] and [`export`] turn results into images and
 //! files; [`attest`] says how they were made and what is in them; [`local`] is the images that the store has by name, [`dockerd`]
-//! those of a daemon; [`manifest`] joins images in registries; [`call`] answers questions in place of a build; [`explain`] says why steps run; [`registry`] talks to
+//! those of a daemon, and [`analyze`] looks into either; [`manifest`] joins images in registries; [`call`] answers questions
+//! in place of a build; [`explain`] says why steps run; [`registry`] talks to
 //! registries, [`remote_cache`] to the caches of other machines; [`progress`] and [`report`] talk to people.
 //!
 //! Invariant: nothing but `report` and `progress` writes to the terminal, and only `sandbox::syscall` is `unsafe`.
 
+pub mod analyze;
 pub mod attest;
 pub mod call;
 pub mod cancel;

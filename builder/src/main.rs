@@ -1,7 +1,7 @@
 //! Starts kiln: enters a user namespace where one is needed, then runs the command.
 
 use builder::cli::{
-    Cli, Command, build, debug, du, exit, explain, history, image, login, logs, manifest, plan, prune, push,
+    Cli, Command, analyze, build, debug, du, exit, explain, history, image, login, logs, manifest, plan, prune, push,
 };
 use builder::sandbox::isolation::{self, Wanted};
 use builder::sandbox::supervise;
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         | Command::History(_)
         | Command::Logs(_)
         | Command::Image(_)
+        | Command::Analyze(_)
         | Command::Du(_)
         | Command::Push(_)
         | Command::Prune(_) => Wanted::Auto,
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         Command::History(args) => history::run(&cli, args, &rights.identity),
         Command::Logs(args) => logs::run(&cli, args, &rights.identity),
         Command::Image(args) => image::run(&cli, args, &rights),
+        Command::Analyze(args) => analyze::run(&cli, args, &rights),
         Command::Du(args) => du::run(&cli, args, &rights.identity),
         Command::Push(args) => push::run(&cli, args, &rights.identity),
         Command::Prune(args) => prune::run(&cli, args, &rights.identity),

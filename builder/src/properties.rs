@@ -1,6 +1,8 @@
 //! What holds for any input, as functions that panic where it does not: run by the fuzz targets (`tests/fuzz`), and by
 //! `cargo test` on what those have found (`tests/corpus/fuzz`). Feature `testing`.
 
+use crate::analyze::account::Account;
+use crate::analyze::rules::Rules;
 use crate::attest::request;
 use crate::cli::output;
 use crate::config::Config;
@@ -96,6 +98,13 @@ pub fn attest(input: &[u8]) {
     let _ = request::parse(std::slice::from_ref(&text), Some(&text), Some(&text));
 }
 
+/// A rules file of `kiln analyze`; whatever it allows, an image of nothing keeps.
+pub fn rules(input: &[u8]) {
+    let Ok(rules) = Rules::parse(&String::from_utf8_lossy(input)) else { return };
+    let verdicts = rules.judge(&Account::default().finish());
+    assert!(verdicts.iter().all(|verdict| verdict.passes), "{verdicts:?}");
+}
+
 /// An archive of images: loaded or refused, and what is loaded is whole.
 pub fn image_archive(input: &[u8]) {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -129,6 +138,7 @@ mod tests {
         replay("fuzz/output", output);
         replay("fuzz/packages", packages);
         replay("fuzz/attest", attest);
+        replay("fuzz/rules", rules);
         replay("fuzz/image_archive", image_archive);
     }
 }

@@ -1,5 +1,6 @@
 //! Images that the store knows by name, and images of a dockerd.
 
+mod analyze;
 mod archive;
 mod daemon;
 mod names;

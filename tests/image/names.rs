@@ -223,6 +223,7 @@ fn without_namespaces_too() {
     kiln.says("image", &["save", "-o", archive.to_str().unwrap(), "app"]);
     let tree = Image::read(&archive).unwrap().tree();
     assert!(tree.contains_key("/tmp/new") && tree.contains_key("/from"));
+    kiln.says("analyze", &["app"]);
 }
 
 #[test]

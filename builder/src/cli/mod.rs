@@ -1,5 +1,6 @@
 //! The command line: clap types and thin handlers, one file a command.
 
+pub mod analyze;
 pub mod build;
 pub mod cache_flags;
 pub mod call;
@@ -64,6 +65,8 @@ pub enum Command {
     Logs(logs::LogsArgs),
     /// List, show, name, remove, save and load the images that kiln's store knows by name
     Image(image::ImageArgs),
+    /// Say what is in the layers of an image, and what of it is wasted
+    Analyze(analyze::AnalyzeArgs),
     /// Show what the store holds, and how much of the disk it takes
     Du(du::DuArgs),
     /// Log in to a registry
