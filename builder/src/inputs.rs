@@ -9,6 +9,7 @@ use crate::source::context::{ContextDir, is_context_archive, load_ignore_file};
 use crate::source::dockerfile::{self, DockerfileText};
 use crate::step::file::unpack_stream;
 use crate::step::{Context, StepOutput, commit};
+use cache::checksum::NO_HINT;
 use cache::tree::Tree;
 use frontend::compile::{HttpBody, MainContext};
 use frontend::git_url::redacted;
@@ -128,7 +129,7 @@ async fn stdin(options: &BuildOptions, file: Option<Definition>, world: &World) 
         let draft = store.snapshots().prepare()?;
         unpack_stream(whole, "the build context", draft.upper(), None)
             .map_err(|error| BuildError::Unpack { error: Box::new(error) })?;
-        Ok::<_, BuildError>(commit::commit(&store, draft, &Tree::default(), &[], commit::Writer::Copier)?)
+        Ok::<_, BuildError>(commit::commit(&store, draft, &Tree::default(), &[], commit::Writer::Copier, NO_HINT)?)
     });
     let layer = vertex.finish(unpacked.await?)?;
     let folder = world.store.snapshots().path(&layer.snapshot);

@@ -5,6 +5,7 @@
 //! feeds), so equal files have equal digests wherever they come from. Hard links count as equal files.
 
 use crate::error::FileError;
+use crate::object::Size;
 use crate::owners::Owners;
 use crate::walk::{self, CAPABILITY, Found, Walk, Xattr, XattrReader};
 use rustix::fs::{FileType, Mode, OFlags, Stat};
@@ -189,9 +190,30 @@ pub fn file_digest_with(mut file: &File, buffer: &mut [u8]) -> io::Result<[u8; 3
     }
 }
 
-/// Digest over the changes in the upper dir `upper`: 64 hex digits. Sockets count, though no tar can have them: the
-/// next step sees them. `hint` may know the [`file_digest`] of a regular file by its path relative to `upper`.
-pub fn change_digest(upper: &Path, hint: &(dyn Fn(&Path) -> Option<[u8; 32]> + Sync)) -> Result<String, FileError> {
+/// What may know the [`file_digest`] of a regular file by its path relative to the upper dir. It may know only files that
+/// have no xattrs.
+pub type Hint<'a> = &'a (dyn Fn(&Path) -> Option<[u8; 32]> + Sync);
+
+/// Nothing is known of any file.
+pub const NO_HINT: Hint<'static> = &|_| None;
+
+/// What an upper dir holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// 64 hex digits.
+    pub digest: String,
+    /// What it takes, as [`measure`](crate::object::measure) says.
+    pub size: Size,
+}
+
+/// Digest over the changes in the upper dir `upper`: 64 hex digits.
+pub fn change_digest(upper: &Path) -> Result<String, FileError> {
+    Ok(change(upper, NO_HINT)?.digest)
+}
+
+/// Digests and measures the changes in the upper dir `upper`. Sockets count, though no tar can have them: the next step
+/// sees them.
+pub fn change(upper: &Path, hint: Hint<'_>) -> Result<Change, FileError> {
     let root = walk::open_root(upper)?;
     let owners = Owners::read(&[upper])?;
     let mut root_stat = rustix::fs::fstat(&root).map_err(FileError::at("look at", upper))?;
@@ -199,7 +221,7 @@ pub fn change_digest(upper: &Path, hint: &(dyn Fn(&Path) -> Option<[u8; 32]> + S
         .map_err(FileError::at("read the owner of", upper))?;
     let root_xattrs = content_xattrs(root.as_fd(), c".").map_err(FileError::at("read the xattrs of", upper))?;
     let mut walk = Walk::new(root, upper)?.with_owners(owners);
-    let mut items = Vec::new();
+    let mut found = Contents { items: Vec::new(), size: size_of(&root_stat) };
     let (large, queue) = sync_channel::<(usize, File)>(8);
     let from_worker = std::thread::scope(|scope| {
         // One beside this thread: the walk itself keeps a core busy, and hashing outruns most disks.
@@ -211,10 +233,11 @@ pub fn change_digest(upper: &Path, hint: &(dyn Fn(&Path) -> Option<[u8; 32]> + S
             }
             digests
         });
-        let result = collect(&mut walk, &mut items, hint, large);
+        let result = collect(&mut walk, &mut found, hint, large);
         let digests = worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         result.map(|()| digests)
     })?;
+    let Contents { mut items, size } = found;
     for (index, digest) in from_worker {
         let item: &mut Item = &mut items[index];
         let path = upper.join(OsStr::from_bytes(&item.path));
@@ -226,7 +249,12 @@ pub fn change_digest(upper: &Path, hint: &(dyn Fn(&Path) -> Option<[u8; 32]> + S
         let entry = Entry::of(&item.stat, Form::Upper, &item.target, &item.xattrs, item.opaque);
         hasher.add(&item.path, &entry, data_of(&items, item));
     }
-    Ok(hasher.finish())
+    Ok(Change { digest: hasher.finish(), size })
+}
+
+struct Contents {
+    items: Vec<Item>,
+    size: Size,
 }
 
 struct Item {
@@ -256,38 +284,59 @@ fn data_of<'a>(items: &'a [Item], item: &'a Item) -> Option<&'a [u8; 32]> {
 
 fn collect(
     walk: &mut Walk,
-    items: &mut Vec<Item>,
-    hint: &dyn Fn(&Path) -> Option<[u8; 32]>,
+    contents: &mut Contents,
+    hint: Hint<'_>,
     large: SyncSender<(usize, File)>,
 ) -> Result<(), FileError> {
+    let Contents { items, size } = contents;
     let mut xattrs = XattrReader::new();
     let mut buffer = vec![0; 128 << 10];
     let mut links = HashMap::new();
     while let Some(found) = walk.next()? {
         let Some(stat) = found.stat else { continue };
-        let mut item = item(walk, &found, &stat, &mut xattrs)?;
         let kind = Kind::of(&stat, Form::Upper);
+        if kind == Kind::File
+            && let Some(digest) = hint(Path::new(OsStr::from_bytes(walk.path())))
+        {
+            *size += size_of(&stat);
+            items.push(Item { data: Data::Digest(digest), ..Item::without_xattrs(walk, &stat) });
+            continue;
+        }
+        let mut item = item(walk, &found, &stat, &mut xattrs)?;
+        let index = items.len();
+        let first = match (stat.st_nlink, kind) {
+            (1, _) | (_, Kind::Directory) => index,
+            _ => *links.entry((stat.st_dev, stat.st_ino)).or_insert(index),
+        };
+        if first == index {
+            *size += size_of(&stat);
+        }
         if kind == Kind::Directory {
             let dir = walk.open(&found)?;
             item.opaque = walk::is_opaque(dir.as_fd()).map_err(|errno| walk.error("read", errno))?;
             walk.enter(dir, Vec::new(), false)?;
         } else if kind == Kind::File && stat.st_size > 0 {
-            let index = items.len();
-            let first = match stat.st_nlink {
-                1 => index,
-                _ => *links.entry((stat.st_dev, stat.st_ino)).or_insert(index),
-            };
-            item.data = if first != index {
-                Data::Same(first)
-            } else if let Some(digest) = hint(Path::new(OsStr::from_bytes(&item.path))) {
-                Data::Digest(digest)
-            } else {
-                digest_or_send(walk, &found, stat.st_size as u64, index, &large, &mut buffer)?
+            item.data = match first == index {
+                true => digest_or_send(walk, &found, stat.st_size as u64, index, &large, &mut buffer)?,
+                false => Data::Same(first),
             };
         }
         items.push(item);
     }
     Ok(())
+}
+
+/// What one inode takes.
+fn size_of(stat: &Stat) -> Size {
+    let is_file = walk::file_type(stat) == FileType::RegularFile;
+    Size { bytes: stat.st_blocks as u64 * 512, inodes: 1, length: if is_file { stat.st_size as u64 } else { 0 } }
+}
+
+impl Item {
+    fn without_xattrs(walk: &Walk, stat: &Stat) -> Item {
+        let path = walk.path().to_vec();
+        Item { path, stat: *stat, target: Vec::new(), xattrs: Vec::new(), opaque: false, data: Data::None }
+    }
 }
 
 fn item(walk: &Walk, found: &Found, stat: &Stat, xattrs: &mut XattrReader) -> Result<Item, FileError> {
@@ -304,7 +353,7 @@ fn item(walk: &Walk, found: &Found, stat: &Stat, xattrs: &mut XattrReader) -> Re
             .all(walk.dir(), &found.name, is_content_xattr)
             .map_err(|errno| walk.error("read the xattrs of", errno))?,
     };
-    Ok(Item { path: walk.path().to_vec(), stat: *stat, target, xattrs, opaque: false, data: Data::None })
+    Ok(Item { target, xattrs, ..Item::without_xattrs(walk, stat) })
 }
 
 /// Large files go to the other thread, unless it has enough to do.
@@ -339,7 +388,7 @@ mod tests {
     fn digest(lines: &[&str]) -> String {
         let dir = tempfile::tempdir().unwrap();
         make(dir.path(), lines);
-        change_digest(dir.path(), &|_| None).unwrap()
+        change_digest(dir.path()).unwrap()
     }
 
     #[test]
@@ -378,9 +427,10 @@ mod tests {
         for name in ["l1", "l2", "l3"] {
             std::fs::write(dir.path().join(name), &large).unwrap();
         }
-        let read = change_digest(dir.path(), &|_| None).unwrap();
+        let read = change_digest(dir.path()).unwrap();
         let known = |path: &Path| Some(file_digest(&File::open(dir.path().join(path)).unwrap()).unwrap());
-        assert_eq!(change_digest(dir.path(), &known).unwrap(), read);
-        assert_ne!(change_digest(dir.path(), &|_| Some([1; 32])).unwrap(), read);
+        assert_eq!(change(dir.path(), &known).unwrap().digest, read);
+        assert_ne!(change(dir.path(), &|_| Some([1; 32])).unwrap().digest, read);
+        assert_eq!(change(dir.path(), NO_HINT).unwrap().size, crate::object::measure(dir.path()).unwrap());
     }
 }

@@ -3,11 +3,12 @@
 //! Everything in it but the names of images can be found out again, so a loss costs time and never correctness: a lost
 //! row is a miss. So a damaged one is moved aside, and an empty one takes its place.
 //! Knows its tables; what they mean is in `records.rs`, `memo.rs`, `runs.rs`, `listing.rs`,
-//! `images.rs`, `ledger.rs` and `store.rs`.
+//! `images.rs`, `ledger.rs` and `durable.rs`.
 
 use crate::damage::Damage;
 use crate::error::{FileError, StoreError};
 use crate::tree::Layer;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
 use std::fs;
 use std::io;
@@ -37,7 +38,10 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS notes (
         namespace TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,
         PRIMARY KEY (namespace, key)) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS synced_snapshots (id TEXT PRIMARY KEY) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS durable (
+        kind TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (kind, name)) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS suspects (
+        kind TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (kind, name)) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS objects (
         kind TEXT NOT NULL, name TEXT NOT NULL, bytes INTEGER NOT NULL, inodes INTEGER NOT NULL,
         length INTEGER NOT NULL, created_ms INTEGER NOT NULL, used_ms INTEGER NOT NULL, uses INTEGER NOT NULL,
@@ -140,16 +144,24 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     // NORMAL may lose the last commits when power fails, but never corrupts; that is all a cache needs.
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "normal")?;
-    let ready: bool = connection
-        .prepare("SELECT count(*) = 3 FROM sqlite_schema WHERE name IN ('records_by_snapshot', 'listings', 'images')")?
-        .query_row([], |row| row.get(0))?;
-    if !ready {
+    // The last process that closes would write the log back and wait for the disk, twice. The log is written back when it
+    // has 1000 pages, and read in a moment until then.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    let made_by: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if made_by != schema_mark() {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         transaction.execute_batch(SCHEMA)?;
         migrate(&transaction)?;
+        transaction.pragma_update(None, "user_version", schema_mark())?;
         transaction.commit()?;
     }
     Ok(connection)
+}
+
+/// Tells tables of another schema, which may lack some of these.
+fn schema_mark() -> i32 {
+    let hash = solver::key::CacheKey::of(SCHEMA.as_bytes()).0;
+    i32::from_le_bytes([hash[0], hash[1], hash[2], hash[3]])
 }
 
 /// From format 1, in which records did not say which snapshot they need.

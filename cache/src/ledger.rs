@@ -163,7 +163,7 @@ fn touch(db: &Connection, id: &ObjectId, at_ms: i64) -> rusqlite::Result<()> {
         .map(drop)
 }
 
-/// Enters an object, or its new size. What was known of it stays.
+/// Enters an object, or its new size. What was known of it stays, but that it is on the disk.
 pub(crate) fn enter(
     db: &Connection,
     id: &ObjectId,
@@ -171,6 +171,7 @@ pub(crate) fn enter(
     parent: Option<&str>,
     at_ms: i64,
 ) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM durable WHERE kind = ?1 AND name = ?2")?.execute([id.kind.as_str(), &id.name])?;
     db.prepare_cached(
         "INSERT INTO objects (kind, name, bytes, inodes, length, created_ms, used_ms, uses, parent, description, category)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, 0, ?7, '', '')
@@ -194,12 +195,14 @@ pub(crate) fn enter(
 pub(crate) fn strike(db: &Connection, ids: &[ObjectId]) -> rusqlite::Result<()> {
     let mut object = db.prepare_cached("DELETE FROM objects WHERE kind = ?1 AND name = ?2")?;
     let mut records = db.prepare_cached("DELETE FROM records WHERE snapshot = ?1")?;
-    let mut synced = db.prepare_cached("DELETE FROM synced_snapshots WHERE id = ?1")?;
+    let mut durable = db.prepare_cached("DELETE FROM durable WHERE kind = ?1 AND name = ?2")?;
+    let mut suspects = db.prepare_cached("DELETE FROM suspects WHERE kind = ?1 AND name = ?2")?;
     for id in ids {
-        object.execute(params![id.kind.as_str(), id.name])?;
+        for table in [&mut object, &mut durable, &mut suspects] {
+            table.execute(params![id.kind.as_str(), id.name])?;
+        }
         if id.kind == Kind::Snapshot {
             records.execute([&id.name])?;
-            synced.execute([&id.name])?;
         }
     }
     Ok(())

@@ -30,6 +30,9 @@
 //! or a blob is there leases its name first (`lease.rs`); whoever removes one holds its name exclusively meanwhile.
 //! Cache mounts, git repositories and logs have locks of their own, which their users hold.
 //!
+//! Invariant: nothing waits for the disk. What may not have reached it when the machine stopped is compared with its digest
+//! before it is used again (`durable.rs`).
+//!
 //! Invariant: what is removed is first struck out of the database, with the records that need it, then renamed into
 //! `trash/`, then deleted. So a record never outlives its snapshot, whenever the process dies; and a snapshot that
 //! lost its entry is found on disk and entered again.
@@ -49,6 +52,7 @@ pub mod content;
 mod damage;
 mod db;
 pub mod digest;
+mod durable;
 pub mod error;
 mod failpoint;
 pub mod git;

@@ -58,8 +58,16 @@ impl Store {
         })
     }
 
-    /// What a digest was made of, if that is still known.
-    pub fn listing(&self, digest: &str) -> Result<Option<Vec<Listed>>, StoreError> {
+    /// What two digests were made of, if that is still known, but for files that both have at the beginning or at the
+    /// end: of many, few differ. `None` for a digest is no file.
+    pub fn listings(&self, before: Option<&str>, now: Option<&str>) -> Result<Option<[Vec<Listed>; 2]>, StoreError> {
+        let (Some(before), Some(now)) = (self.listing_text(before)?, self.listing_text(now)?) else { return Ok(None) };
+        let (before, now) = apart(&before, &now);
+        Ok(decode(before).zip(decode(now)).map(|(before, now)| [before, now]))
+    }
+
+    fn listing_text(&self, digest: Option<&str>) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some(digest) = digest else { return Ok(Some(vec![])) };
         let packed: Option<Vec<u8>> = self.inner.db.read("read a listing", |db| {
             db.prepare_cached("SELECT files FROM listings WHERE digest = ?1")?
                 .query_row([digest], |row| row.get(0))
@@ -67,9 +75,39 @@ impl Store {
         })?;
         // A hundred times smaller is what listings can get at best; the limit only guards against damage.
         let unpack = |packed: Vec<u8>| zstd::bulk::decompress(&packed, packed.len().saturating_mul(200) + 4096).ok();
-        Ok(packed.and_then(unpack).and_then(|text| decode(&text)))
+        Ok(packed.and_then(unpack))
     }
 }
+
+/// Without the whole files that both begin with, and those that both end with.
+fn apart<'a>(before: &'a [u8], now: &'a [u8]) -> (&'a [u8], &'a [u8]) {
+    let same = before.iter().zip(now).take_while(|(before, now)| before == now).count();
+    let start = files_end(&before[..same]);
+    let (before, now) = (&before[start..], &now[start..]);
+    let same = before.iter().rev().zip(now.iter().rev()).take_while(|(before, now)| before == now).count();
+    // What is equal begins somewhere in a file, with the part of it that follows its last difference.
+    let tail = &before[before.len() - same..];
+    let ends = tail.iter().filter(|byte| **byte == 0).count();
+    let partial = ends % FIELDS;
+    // A file that begins just where the equal part does cannot be told from one that begins earlier.
+    let skipped = if partial == 0 { FIELDS } else { partial };
+    let length =
+        tail.iter().enumerate().filter(|(_, byte)| **byte == 0).nth(skipped - 1).map_or(tail.len(), |(at, _)| at + 1);
+    let kept = tail.len() - length;
+    (&before[..before.len() - kept], &now[..now.len() - kept])
+}
+
+/// Where the last whole file ends.
+fn files_end(text: &[u8]) -> usize {
+    let ends = text.iter().filter(|byte| **byte == 0).count();
+    match ends - ends % FIELDS {
+        0 => 0,
+        whole => text.iter().enumerate().filter(|(_, byte)| **byte == 0).nth(whole - 1).map_or(0, |(at, _)| at + 1),
+    }
+}
+
+/// Fields of a file.
+const FIELDS: usize = 8;
 
 /// Fields of each file, each ended by a zero byte: a listing of many files is read while a step waits to run.
 fn encode(files: &[Listed]) -> String {
@@ -133,16 +171,43 @@ mod tests {
     }
 
     #[test]
+    fn what_differs_is_left() {
+        let files = listed(5, 0);
+        let changed = Listed { size: 77, ..files[2].clone() };
+        let renamed = Listed { path: "d/22".into(), ..files[2].clone() };
+        let check = |now: &[Listed], left: (&[Listed], &[Listed])| {
+            let (before, now) = (encode(&files), encode(now));
+            let (before, now) = apart(before.as_bytes(), now.as_bytes());
+            let (before, now) = (decode(before).unwrap(), decode(now).unwrap());
+            // Of those that begin or end alike, one file more may be left.
+            assert!(before.len() <= left.0.len() + 2 && now.len() <= left.1.len() + 2, "{before:?} {now:?}");
+            let only = |these: &[Listed], others: &[Listed]| -> Vec<Listed> {
+                these.iter().filter(|file| !others.contains(file)).cloned().collect()
+            };
+            assert_eq!((only(&before, &now), only(&now, &before)), (left.0.to_vec(), left.1.to_vec()));
+        };
+        let with = |file: &Listed| [&files[..2], std::slice::from_ref(file), &files[3..]].concat();
+        check(&files, (&[], &[]));
+        check(&with(&changed), (&files[2..3], std::slice::from_ref(&changed)));
+        check(&with(&renamed), (&files[2..3], std::slice::from_ref(&renamed)));
+        check(&files[1..], (&files[..1], &[]));
+        check(&files[..4], (&files[4..], &[]));
+        check(&[], (&files, &[]));
+        check(&[&files[..], &[changed.clone()]].concat(), (&[], std::slice::from_ref(&changed)));
+    }
+
+    #[test]
     fn the_newest_come_back() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         for salt in 0..60 {
             store.put_listing(&format!("d{salt}"), &listed(1000, salt * 1_000_003)).unwrap();
         }
-        assert_eq!(store.listing("d59").unwrap(), Some(listed(1000, 59 * 1_000_003)));
-        assert_eq!(store.listing("d0").unwrap(), None);
+        let all_of = |digest| Ok::<_, StoreError>(store.listings(None, Some(digest))?.map(|[_, files]| files));
+        assert_eq!(all_of("d59").unwrap(), Some(listed(1000, 59 * 1_000_003)));
+        assert_eq!(all_of("d0").unwrap(), None);
         store.put_listing("small", &[]).unwrap();
-        assert_eq!(store.listing("small").unwrap(), Some(vec![]));
+        assert_eq!(all_of("small").unwrap(), Some(vec![]));
         let bytes = std::fs::metadata(dir.path().join("db")).unwrap().len();
         assert!((LIMIT_BYTES as u64 / 2..2 * LIMIT_BYTES as u64).contains(&bytes), "{bytes}");
     }

@@ -1,5 +1,6 @@
 //! What was found out once and need not be found out again: small tables in the database.
 
+use crate::db::Db;
 use crate::error::StoreError;
 use crate::layer::compression::{Compression, LayerBlob};
 use crate::store::Store;
@@ -39,6 +40,28 @@ impl StatKey {
             mtime_ns: nanos(stat.st_mtime, stat.st_mtime_nsec as i64),
             ctime_ns: nanos(stat.st_ctime, stat.st_ctime_nsec as i64),
         }
+    }
+}
+
+/// What is known of a regular file's content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownFile {
+    /// SHA-256 of its data.
+    pub digest: [u8; 32],
+    /// It has no xattrs. If false, it is not known whether it has some.
+    pub is_plain: bool,
+}
+
+impl KnownFile {
+    /// The digest, and one more byte for a plain file.
+    fn pack(&self) -> Vec<u8> {
+        let mark: &[u8] = if self.is_plain { &[1] } else { &[] };
+        [&self.digest, mark].concat()
+    }
+
+    fn unpack(bytes: &[u8]) -> Option<KnownFile> {
+        let (digest, mark) = bytes.split_first_chunk::<32>()?;
+        Some(KnownFile { digest: *digest, is_plain: mark == [1] })
     }
 }
 
@@ -92,8 +115,8 @@ impl Store {
         })
     }
 
-    /// The digests of files in these states, in the order asked.
-    pub fn stat_digests(&self, keys: &[StatKey]) -> Result<Vec<Option<[u8; 32]>>, StoreError> {
+    /// What is known of files in these states, in the order asked.
+    pub fn stat_digests(&self, keys: &[StatKey]) -> Result<Vec<Option<KnownFile>>, StoreError> {
         self.inner.db.read("look up digests of files", |db| {
             // One snapshot of the database for all of them, and no lock taken and freed for each.
             let transaction = db.unchecked_transaction()?;
@@ -105,18 +128,19 @@ impl Store {
                     select
                         .query_row(
                             params![key.dev as i64, key.ino as i64, key.size as i64, key.mtime_ns, key.ctime_ns],
-                            |row| row.get(0),
+                            |row| Ok(KnownFile::unpack(row.get_ref(0)?.as_blob()?)),
                         )
                         .optional()
+                        .map(Option::flatten)
                 })
                 .collect()
         })
     }
 
-    /// Remembers digests of files. `read_at` is a time before the first of them was looked at: files that changed
+    /// Remembers what files are. `read_at` is a time before the first of them was looked at: files that changed
     /// less than two seconds before it are passed over, since they may change again within the clock's grain.
     /// The state must be that of before the file was read.
-    pub fn put_stat_digests(&self, entries: &[(StatKey, [u8; 32])], read_at: SystemTime) -> Result<(), StoreError> {
+    pub fn put_stat_digests(&self, entries: &[(StatKey, KnownFile)], read_at: SystemTime) -> Result<(), StoreError> {
         let read_at_ns = read_at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i128);
         let settled = |key: &StatKey| i128::from(key.ctime_ns) + SETTLED_AFTER_NS < read_at_ns;
         if !entries.iter().any(|(key, _)| settled(key)) {
@@ -127,14 +151,14 @@ impl Store {
                 "INSERT OR REPLACE INTO stats (dev, ino, size, mtime_ns, ctime_ns, digest)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?;
-            for (key, digest) in entries.iter().filter(|(key, _)| settled(key)) {
+            for (key, file) in entries.iter().filter(|(key, _)| settled(key)) {
                 insert.execute(params![
                     key.dev as i64,
                     key.ino as i64,
                     key.size as i64,
                     key.mtime_ns,
                     key.ctime_ns,
-                    &digest[..]
+                    file.pack()
                 ])?;
             }
             Ok(())
@@ -143,21 +167,31 @@ impl Store {
 
     /// A value that another module keeps here.
     pub fn note(&self, namespace: &str, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        self.inner.db.read("read a note", |db| {
-            db.prepare_cached("SELECT value FROM notes WHERE namespace = ?1 AND key = ?2")?
-                .query_row(params![namespace, key], |row| row.get(0))
-                .optional()
-        })
+        note(&self.inner.db, namespace, key)
     }
 
     /// Keeps a value; replaces the one that was there.
     pub fn put_note(&self, namespace: &str, key: &str, value: &[u8]) -> Result<(), StoreError> {
-        self.inner.db.write("keep a note", |db| {
-            db.prepare_cached("INSERT OR REPLACE INTO notes (namespace, key, value) VALUES (?1, ?2, ?3)")?
-                .execute(params![namespace, key, value])
-                .map(drop)
-        })
+        put_note(&self.inner.db, namespace, key, value)
     }
+}
+
+/// As [`Store::note`].
+pub(crate) fn note(db: &Db, namespace: &str, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    db.read("read a note", |db| {
+        db.prepare_cached("SELECT value FROM notes WHERE namespace = ?1 AND key = ?2")?
+            .query_row(params![namespace, key], |row| row.get(0))
+            .optional()
+    })
+}
+
+/// As [`Store::put_note`].
+pub(crate) fn put_note(db: &Db, namespace: &str, key: &str, value: &[u8]) -> Result<(), StoreError> {
+    db.write("keep a note", |db| {
+        db.prepare_cached("INSERT OR REPLACE INTO notes (namespace, key, value) VALUES (?1, ?2, ?3)")?
+            .execute(params![namespace, key, value])
+            .map(drop)
+    })
 }
 
 #[cfg(test)]
@@ -203,11 +237,12 @@ mod tests {
             mtime_ns: -5,
             ctime_ns: ctime_s * 1_000_000_000,
         };
-        let entries = [(key(1, 90), [1; 32]), (key(2, 99), [2; 32])];
+        let known = |byte, is_plain| KnownFile { digest: [byte; 32], is_plain };
+        let entries = [(key(1, 90), known(1, true)), (key(2, 99), known(2, false))];
         store.put_stat_digests(&entries, at(100)).unwrap();
         let changed = StatKey { size: 2, ..key(1, 90) };
-        assert_eq!(store.stat_digests(&[key(2, 99), key(1, 90), changed]).unwrap(), [None, Some([1; 32]), None]);
+        assert_eq!(store.stat_digests(&[key(2, 99), key(1, 90), changed]).unwrap(), [None, Some(known(1, true)), None]);
         store.put_stat_digests(&entries, at(102)).unwrap();
-        assert_eq!(store.stat_digests(&[key(2, 99)]).unwrap(), [Some([2; 32])]);
+        assert_eq!(store.stat_digests(&[key(2, 99)]).unwrap(), [Some(known(2, false))]);
     }
 }

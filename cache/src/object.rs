@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io;
+use std::ops::AddAssign;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -84,6 +85,14 @@ pub struct Size {
     pub inodes: u64,
     /// Lengths of all regular files, in bytes.
     pub length: u64,
+}
+
+impl AddAssign for Size {
+    fn add_assign(&mut self, other: Size) {
+        self.bytes += other.bytes;
+        self.inodes += other.inodes;
+        self.length += other.length;
+    }
 }
 
 /// Measures a file or a tree. What is gone meanwhile, or may not be read, counts as nothing.

@@ -6,17 +6,15 @@ use crate::content::local::LocalContent;
 use crate::damage::Damage;
 use crate::db::Db;
 use crate::digest::Digest;
+use crate::durable::Suspects;
 use crate::error::{FileError, StoreError};
 use crate::ingest::{self, Ingest};
 use crate::ledger::{About, Ledger};
 use crate::object::ObjectId;
-use crate::owners;
 use crate::quota::Quota;
 use crate::snapshot::overlay::Snapshots;
-use crate::tree::SnapshotId;
 use crate::usage;
-use rustix::fs::{FlockOperation, Mode, OFlags};
-use std::collections::HashSet;
+use rustix::fs::FlockOperation;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,6 +36,7 @@ pub(crate) struct Inner {
     pub(crate) db: Arc<Db>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) damage: Arc<Damage>,
+    pub(crate) suspects: Arc<Suspects>,
     pub(crate) quota: Quota,
 }
 
@@ -65,17 +64,21 @@ impl Store {
         let died = ingest::discard_abandoned(&root)?;
         let ingest = Arc::new(Ingest::create(&root)?);
         let ledger = Arc::new(Ledger::open(&root, db.clone())?);
-        let snapshots = Snapshots::new(&root, ingest.clone(), db.clone(), ledger.clone());
-        let content = LocalContent::new(&root, ingest.clone(), ledger.clone(), damage.clone());
+        let suspects = Arc::new(Suspects::read(db.clone())?);
+        let snapshots = Snapshots::new(&root, ingest.clone(), db.clone(), ledger.clone(), suspects.clone());
+        let content = LocalContent::new(&root, ingest.clone(), ledger.clone(), damage.clone(), suspects.clone());
         let quota = Quota::default();
-        let store = Store { inner: Arc::new(Inner { root, content, snapshots, ingest, db, ledger, damage, quota }) };
+        let store =
+            Store { inner: Arc::new(Inner { root, content, snapshots, ingest, db, ledger, damage, suspects, quota }) };
         if died {
             // What they made and did not write down has to be looked for, when somebody wants to know.
             store.put_note(usage::NOTES, usage::COUNTED, b"no")?;
         }
-        store.distrust_after_reboot()?;
+        if store.durable().distrust_after_reboot()? {
+            store.inner.suspects.read_again()?;
+        }
         drop(lock);
-        store.empty_trash_aside();
+        store.tidy_aside();
         Ok(store)
     }
 
@@ -147,70 +150,21 @@ impl Store {
         Ok(ingest::empty_trash(&self.inner.root)?)
     }
 
-    /// Writes to disk what was committed so far, so that it survives a loss of power. Takes up to some tenths of a
-    /// second, so it belongs to the end of a build or beside it. Snapshots that were never synced are dropped when
-    /// the store is first opened after a reboot.
-    pub fn sync(&self) -> Result<(), StoreError> {
-        let unsynced: Vec<String> = self.unsynced_snapshots()?;
-        if unsynced.is_empty() {
-            return Ok(());
-        }
-        let root = &self.inner.root;
-        let dir = rustix::fs::open(root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(FileError::at("open", root))?;
-        rustix::fs::syncfs(&dir).map_err(FileError::at("sync", root))?;
-        self.inner.db.write("mark snapshots as synced", |db| {
-            let mut insert = db.prepare_cached("INSERT OR IGNORE INTO synced_snapshots (id) VALUES (?1)")?;
-            unsynced.iter().try_for_each(|id| insert.execute([id]).map(drop))
-        })
-    }
-
-    fn unsynced_snapshots(&self) -> Result<Vec<String>, StoreError> {
-        let dir = self.inner.root.join("snapshots");
-        let mut found = Vec::new();
-        for entry in fs::read_dir(&dir).map_err(FileError::at("list", &dir))? {
-            let name = entry.map_err(FileError::at("list", &dir))?.file_name();
-            // A list of owners goes with its snapshot.
-            found.extend(name.into_string().ok().filter(|name| !owners::is_list(name)));
-        }
-        if found.is_empty() {
-            return Ok(found);
-        }
-        let synced: HashSet<String> = self.inner.db.read("read which snapshots are synced", |db| {
-            db.prepare_cached("SELECT id FROM synced_snapshots")?.query_map([], |row| row.get(0))?.collect()
-        })?;
-        found.retain(|id| !synced.contains(id));
-        Ok(found)
-    }
-
-    /// A snapshot is renamed in without its files being synced, which would take longer than many steps. As long as
-    /// the kernel runs that is as good; after it stopped, names may be there and bytes not, so what [`Store::sync`]
-    /// has not confirmed is not trusted any more.
-    fn distrust_after_reboot(&self) -> Result<(), StoreError> {
-        let Ok(boot) = fs::read("/proc/sys/kernel/random/boot_id") else { return Ok(()) };
-        let known = self.note("store", "boot_id")?;
-        if known.as_deref() == Some(&boot) {
-            return Ok(());
-        }
-        if known.is_some() {
-            for id in self.unsynced_snapshots()? {
-                self.snapshots().remove(&SnapshotId(id))?;
-            }
-        }
-        self.put_note("store", "boot_id", &boot)
-    }
-
-    fn empty_trash_aside(&self) {
-        let root = self.inner.root.clone();
+    /// What is no build's business but has to be done by someone.
+    fn tidy_aside(&self) {
+        let (root, durable) = (self.inner.root.clone(), self.durable());
         // Nobody waits for it: whatever this process does not get done is left for the next one.
-        let thread = std::thread::Builder::new().name("empty-trash".into());
+        let thread = std::thread::Builder::new().name("tidy".into());
         let spawned = thread.spawn(move || {
             if let Err(error) = ingest::empty_trash(&root) {
                 tracing::warn!(%error, "the trash could not be emptied");
             }
+            if let Err(error) = durable.sync_what_is_old() {
+                tracing::warn!(%error, "what was stored could not be synced");
+            }
         });
         if let Err(error) = spawned {
-            tracing::warn!(%error, "no thread to empty the trash");
+            tracing::warn!(%error, "no thread to tidy the store");
         }
     }
 }
@@ -255,6 +209,7 @@ fn write_format(root: &Path) -> Result<(), StoreError> {
 mod tests {
     use super::*;
     use crate::test_tree::make;
+    use crate::tree::SnapshotId;
     use std::io::Write;
     use std::process::{Command, Stdio};
 
@@ -291,25 +246,6 @@ mod tests {
         assert_eq!(entries(dir.path().join("ingest")), 2);
         drop((first, second));
         assert_eq!(entries(dir.path().join("ingest")), 0);
-    }
-
-    #[test]
-    fn unsynced_snapshots_do_not_outlive_the_kernel() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        let commit = |id: &str| {
-            let id = SnapshotId(id.into());
-            store.snapshots().commit(store.snapshots().prepare().unwrap(), &id).unwrap();
-            id
-        };
-        let synced = commit("a");
-        store.sync().unwrap();
-        let unsynced = commit("b");
-        assert!(Store::open(dir.path()).unwrap().snapshots().exists(&unsynced));
-        store.put_note("store", "boot_id", b"an earlier one").unwrap();
-        let later = Store::open(dir.path()).unwrap();
-        assert!(later.snapshots().exists(&synced));
-        assert!(!later.snapshots().exists(&unsynced));
     }
 
     #[test]

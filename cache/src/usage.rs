@@ -286,8 +286,6 @@ impl Finder<'_> {
                 "blobs" => self.blobs(&path)?,
                 "mounts" | "git" => {}
                 "logs" => self.logs(&path)?,
-                // Gone when nobody has the store open; a moment later for this process.
-                "db-wal" | "db-shm" => {}
                 _ => self.other_bytes += size(&path)?.bytes,
             }
         }

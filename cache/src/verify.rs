@@ -230,7 +230,7 @@ fn snapshot(
     entered: Option<&Size>,
 ) -> Result<Option<Problem>, StoreError> {
     if let Some(change) = change {
-        match change_digest(path, &|_| None) {
+        match change_digest(path) {
             Ok(actual) if actual == *change => {}
             Ok(_) => return Ok(Some(Problem::Content { name: name.to_string() })),
             Err(FileError { path, source, .. }) => return Ok(Some(Problem::Unreadable { path, source })),

@@ -45,8 +45,9 @@ fn amount(text: &str, name: &str) -> f64 {
     digits.parse::<f64>().unwrap() * unit
 }
 
+/// Within a hundredth, or what the looking itself may add to the database's log.
 fn close(one: f64, other: f64) -> bool {
-    (one - other).abs() <= other * 0.01
+    (one - other).abs() <= (other * 0.01).max(48.0 * 1024.0)
 }
 
 #[test]
@@ -116,7 +117,8 @@ fn an_ordinary_users_store() {
     let context = Tree::dockerfile("FROM busybox\nRUN mkdir /d && echo x > /d/f && chown -R 7:7 /d && chmod 700 /d\n");
     kiln.build(&context).ok();
     let table = kiln.says("du", &[]);
-    assert!(close(amount(&table, "Total:"), du(&kiln.root()) as f64), "{table}");
+    let (said, real) = (amount(&table, "Total:"), du(&kiln.root()) as f64);
+    assert!(close(said, real), "{said} is not {real}\n{table}");
     kiln.says("debug", &["verify"]);
     kiln.says("prune", &["--all", "--force"]);
     assert!(objects(&kiln, &[]).is_empty());
@@ -194,7 +196,8 @@ fn a_store_of_format_1_is_taken_over() {
     assert_eq!(fs::read_to_string(kiln.root().join("version")).unwrap(), "2\n");
     let table = kiln.says("du", &[]);
     assert!(table.contains("COPY a /again"), "{table}");
-    assert!(close(amount(&table, "Total:"), du(&kiln.root()) as f64), "{table}");
+    let (said, real) = (amount(&table, "Total:"), du(&kiln.root()) as f64);
+    assert!(close(said, real), "{said} is not {real}\n{table}");
     kiln.says("debug", &["verify"]);
     kiln.says("prune", &["--all", "--force"]);
     assert_eq!(kiln.build(&context).ok().cached().len(), 0);

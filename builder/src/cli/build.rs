@@ -95,7 +95,6 @@ pub(super) fn run_purpose(cli: &Cli, args: &BuildArgs, purpose: Purpose<'_>, rig
     };
     let result = act(&options, purpose, world)?;
     let summary = renderer.join().unwrap_or_default();
-    store.sync()?;
     if let Err(error) = store.settle() {
         eprintln!("WARNING: what this build used is not written down: {}", crate::progress::chain(&error));
     }

@@ -317,16 +317,12 @@ impl Inner {
     }
 
     fn files(&self, from: Option<String>, before: Option<&str>, now: Option<&str>) -> Result<Change, StoreError> {
-        let listing = |digest: Option<&str>| match digest {
-            Some(digest) => self.store.listing(digest),
-            None => Ok(Some(vec![])),
-        };
-        Ok(match (listing(before)?, listing(now)?) {
-            (Some(before), Some(now)) => {
+        Ok(match self.store.listings(before, now)? {
+            Some([before, now]) => {
                 let (files, total) = files::differences(&before, &now);
                 Change::Files { from, files, total }
             }
-            _ => Change::Files { from, files: vec![], total: 0 },
+            None => Change::Files { from, files: vec![], total: 0 },
         })
     }
 

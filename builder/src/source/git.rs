@@ -339,7 +339,7 @@ fn finish(store: &Store, draft: Draft, tree: &Path, subdir: &str, times: Option<
         moved?;
     }
     checkout::normalise(draft.upper(), times)?;
-    let mut change = change_digest(draft.upper(), &|_| None)?;
+    let mut change = change_digest(draft.upper())?;
     if let Some(seconds) = times {
         // Otherwise the same files with other times, made before, would be taken for these.
         change = CacheKey::of(format!("{change} at {seconds}").as_bytes()).to_hex();

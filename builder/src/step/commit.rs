@@ -1,7 +1,7 @@
 //! A finished upper dir -> a layer, named by what it changes.
 
 use crate::sandbox::{SandboxError, rootfs};
-use cache::checksum::change_digest;
+use cache::checksum::{Change, Hint, change};
 use cache::error::{FileError, StoreError};
 use cache::layer::changes::normalise;
 use cache::owners::{OwnerNotes, Owners};
@@ -40,13 +40,15 @@ pub fn give_new_files(draft: &Draft, lowers: &[PathBuf], owner: (u32, u32)) -> R
 }
 
 /// Names the draft by content. If an earlier run made the same change on the same base, its snapshot stays and is
-/// used: what comes after then hits, and no blob is made twice.
+/// used: what comes after then hits, and no blob is made twice. `hint` may know files of
+/// the draft.
 pub fn commit(
     store: &Store,
     mut draft: Draft,
     base: &Tree,
     lowers: &[PathBuf],
     writer: Writer,
+    hint: Hint<'_>,
 ) -> Result<Layer, CommitError> {
     if writer == Writer::Overlay {
         let view = rootfs::view(lowers)?;
@@ -57,12 +59,12 @@ pub fn commit(
         }
         normalise(draft.upper(), view.as_ref().map(|view| view.as_fd()), owners.as_ref())?;
     }
-    let change = change_digest(draft.upper(), &|_| None)?;
+    let Change { digest: change, size } = change(draft.upper(), hint)?;
     let snapshot = SnapshotId(stack(&base.content(), &change).to_hex());
     if let Some(below) = base.layers().last() {
         draft.lies_on(&below.snapshot);
     }
-    store.snapshots().commit(draft, &snapshot)?;
+    store.snapshots().commit_measured(draft, &snapshot, size)?;
     // How much a step writes is known only now.
     store.reserve(0)?;
     // An image that is made again of the same contents is to be the same to the byte, and so as old.

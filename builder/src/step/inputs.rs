@@ -1,8 +1,8 @@
 //! What steps read: outputs of other vertices as trees on disk.
 
 use super::exec::MountSource;
-use super::file::SourceTree;
 use super::file::{self, digest};
+use super::file::{Copies, SourceTree};
 use super::{BuildSteps, StepError, StepOutput};
 use crate::source::context::ContextDir;
 use cache::ledger::About;
@@ -73,14 +73,17 @@ impl BuildSteps {
         let path = names.collect::<std::path::PathBuf>().to_string_lossy().into_owned();
         let store = self.store.clone();
         tokio::task::spawn_blocking(move || {
+            let name = format!("{}\0bind\0{path}", context.path().display());
             let source = SourceTree::Client(context);
             let change = digest::bind_digest(&path, &source, CONTEXT, Some(&store))?;
             let snapshot = SnapshotId(stack(&CacheKey([0; 32]), &format!("client {path} {change}")).to_hex());
             if !store.snapshots().exists(&snapshot) {
                 let draft = store.snapshots().prepare()?;
                 let op = FileOp { base: None, actions: vec![copy_all(path.clone())], platform: crate::host_platform() };
-                file::apply(&op, &[], &[source], draft.upper())?;
+                let copies = Copies::open(&store, &name)?;
+                file::apply(&op, &[], &[source], draft.upper(), Some(&copies))?;
                 store.snapshots().commit(draft, &snapshot)?;
+                copies.finish(&store)?.keep(&store, &snapshot)?;
                 let id = ObjectId::new(Kind::Snapshot, &*snapshot.0);
                 let description = format!("/{path} of the build context");
                 store.describe(id, About { description, category: "source.local" });

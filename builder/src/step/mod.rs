@@ -24,7 +24,7 @@ mod redact;
 pub(crate) mod user;
 
 use crate::cancel::Cancel;
-use crate::explain::Reasons;
+use crate::explain::{Reasons, place_and_text};
 use crate::image::layers::{LayerBlobs, LayerOptions};
 use crate::progress::{Outcome, Vertex};
 use crate::remote_cache::RemoteCache;
@@ -38,10 +38,11 @@ use crate::source::context::ContextDir;
 use crate::source::image::{ImageError, ImageSource};
 use crate::source::remote::{RemoteError, Remotes};
 use crate::ssh::SshAgents;
+use cache::checksum::NO_HINT;
 use cache::store::Store;
 use cache::tree::{Layer, SnapshotId, Tree, stack};
 use cache_mount::BegunAnew;
-use file::{FileError, SourceTree};
+use file::{Copies, FileError, SourceTree};
 use frontend::op::{Exec, FileAction, FileOp, Op, Step};
 use solver::graph::{Graph, VertexId};
 use solver::key::{CacheKey, KeyRecipe};
@@ -301,6 +302,7 @@ impl BuildSteps {
             sources.push(if is_base { SourceTree::Empty } else { self.source_tree(vertex, input).await? });
         }
         let (store, op, base) = (self.store.clone(), op.clone(), base.clone());
+        let copies = copies_of(&op, &sources, &self.graph.value(vertex).name);
         // A folder that was there already was only copied up on the way, and is no change.
         let writer = match op.actions.iter().any(|action| matches!(action, FileAction::MkDir { .. })) {
             true => commit::Writer::Overlay,
@@ -312,8 +314,15 @@ impl BuildSteps {
             if let Some(top) = lowers.last() {
                 draft.inherit_root(top)?;
             }
-            file::apply(&op, &lowers, &sources, draft.upper())?;
-            Ok(commit::commit(&store, draft, &base, &lowers, writer)?)
+            let copies = copies.map(|name| Copies::open(&store, &name)).transpose()?;
+            file::apply(&op, &lowers, &sources, draft.upper(), copies.as_ref())?;
+            let Some(copies) = copies else {
+                return Ok(commit::commit(&store, draft, &base, &lowers, writer, NO_HINT)?);
+            };
+            let copies = copies.finish(&store)?;
+            let layer = commit::commit(&store, draft, &base, &lowers, writer, &|path| copies.digest(path))?;
+            copies.keep(&store, &layer.snapshot)?;
+            Ok(layer)
         })
         .await?
     }
@@ -371,7 +380,7 @@ impl BuildSteps {
             if let Some(owner) = outcome.owner {
                 commit::give_new_files(&draft, &lowers, owner)?;
             }
-            Ok(commit::commit(&store, draft, &base, &lowers, commit::Writer::Overlay)?)
+            Ok(commit::commit(&store, draft, &base, &lowers, commit::Writer::Overlay, NO_HINT)?)
         })
         .await?
     }
@@ -439,6 +448,18 @@ impl BuildSteps {
     fn check_canceled(&self) -> Result<(), StepError> {
         if self.cancel.is_canceled() { Err(StepError::Canceled) } else { Ok(()) }
     }
+}
+
+/// What tells a COPY of the client's files from all others: the folder, the stage, and what is copied where to. `None` for
+/// other steps.
+fn copies_of(op: &FileOp, sources: &[SourceTree], name: &str) -> Option<String> {
+    let folder = sources.iter().find_map(|source| match source {
+        SourceTree::Client(context) => Some(context.path()),
+        SourceTree::Layers(_) | SourceTree::Empty => None,
+    })?;
+    let (place, _) = place_and_text(name);
+    let stage = place.rsplit_once(' ').map_or("", |(stage, _)| stage);
+    Some(format!("{}\0{stage}\0{:?}", folder.display(), op.actions))
 }
 
 impl Observer for BuildSteps {

@@ -1,9 +1,11 @@
-//! Blobs as files, `blobs/<algorithm>/<hex>`: written aside, synced, renamed in.
+//! Blobs as files, `blobs/<algorithm>/<hex>`: written aside, renamed in.
 //!
 //! Knows nothing of what blobs mean, nor who still needs one.
 
+use crate::checksum::file_digest;
 use crate::damage::Damage;
 use crate::digest::Digest;
+use crate::durable::Suspects;
 use crate::error::{FileError, StoreError};
 use crate::failpoint::fail_point;
 use crate::ingest::Ingest;
@@ -26,17 +28,24 @@ pub struct LocalContent {
     ingest: Arc<Ingest>,
     ledger: Arc<Ledger>,
     damage: Arc<Damage>,
+    suspects: Arc<Suspects>,
 }
 
 impl LocalContent {
-    pub(crate) fn new(root: &Path, ingest: Arc<Ingest>, ledger: Arc<Ledger>, damage: Arc<Damage>) -> LocalContent {
-        LocalContent { dir: root.join("blobs").join("sha256"), ingest, ledger, damage }
+    pub(crate) fn new(
+        root: &Path,
+        ingest: Arc<Ingest>,
+        ledger: Arc<Ledger>,
+        damage: Arc<Damage>,
+        suspects: Arc<Suspects>,
+    ) -> LocalContent {
+        LocalContent { dir: root.join("blobs").join("sha256"), ingest, ledger, damage, suspects }
     }
 
     /// Size in bytes of a blob, if it is stored. If so, it stays as long as this process lives (`lease.rs`).
     pub fn has(&self, digest: &Digest) -> Result<Option<u64>, StoreError> {
         let path = self.path(digest);
-        self.ledger.uses(&ObjectId::new(Kind::Blob, digest.hex()))?;
+        self.begin_use(digest)?;
         match fs::symlink_metadata(&path) {
             Ok(meta) => Ok(Some(meta.len())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -52,11 +61,30 @@ impl LocalContent {
     /// Opens a blob; [`StoreError::Missing`] if it is not stored. It was verified when it was stored, not now.
     pub fn open(&self, digest: &Digest) -> Result<File, StoreError> {
         let path = self.path(digest);
-        self.ledger.uses(&ObjectId::new(Kind::Blob, digest.hex()))?;
+        self.begin_use(digest)?;
         File::open(&path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => StoreError::Missing { digest: digest.clone() },
             _ => FileError::at("open", &path)(error).into(),
         })
+    }
+
+    /// What is used stays. What was not all on the disk when the machine stopped is dropped first.
+    fn begin_use(&self, digest: &Digest) -> Result<(), StoreError> {
+        let object = ObjectId::new(Kind::Blob, digest.hex());
+        self.ledger.uses(&object)?;
+        let path = self.path(digest);
+        let is_sound = || match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            opened => {
+                let file = opened.map_err(FileError::at("open", &path))?;
+                let actual = file_digest(&file).map_err(FileError::at("read", &path))?;
+                Ok(Digest::from_sha256(actual) == *digest)
+            }
+        };
+        match self.suspects.may_use(&object, is_sound)? {
+            true => Ok(()),
+            false => self.drop_damaged(digest),
+        }
     }
 
     /// The whole of a small blob (a manifest, a config), verified now.
@@ -102,6 +130,7 @@ impl LocalContent {
             size: 0,
             renamed: false,
             ledger: self.ledger.clone(),
+            suspects: self.suspects.clone(),
             _ingest: self.ingest.clone(),
         })
     }
@@ -178,6 +207,7 @@ pub struct BlobWriter {
     size: u64,
     renamed: bool,
     ledger: Arc<Ledger>,
+    suspects: Arc<Suspects>,
     // The folder that the file is in lives as long as this.
     _ingest: Arc<Ingest>,
 }
@@ -200,12 +230,13 @@ impl BlobWriter {
         let target = self.dir.join(digest.hex());
         let object = ObjectId::new(Kind::Blob, digest.hex());
         self.ledger.uses(&object)?;
-        if fs::symlink_metadata(&target).is_ok_and(|meta| meta.len() == self.size) {
+        // A suspect is replaced, whatever it is.
+        let may_stay = self.suspects.may_use(&object, || Ok(false))?;
+        if may_stay && fs::symlink_metadata(&target).is_ok_and(|meta| meta.len() == self.size) {
             return Ok((digest, self.size));
         }
         let read_only = fs::Permissions::from_mode(0o444);
         self.file.set_permissions(read_only).map_err(FileError::at("set the mode of", &self.path))?;
-        self.file.sync_all().map_err(FileError::at("sync", &self.path))?;
         let size = measure(&self.path).map_err(FileError::at("measure", &self.path))?;
         fail_point!("content.before_rename");
         fs::rename(&self.path, &target).map_err(FileError::at("rename", &self.path))?;

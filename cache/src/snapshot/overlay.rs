@@ -1,11 +1,12 @@
 //! Snapshots in overlayfs' upper form, `snapshots/<id>`: one folder a layer, stacked by whoever mounts them.
 
 use crate::db::Db;
+use crate::durable::Suspects;
 use crate::error::{FileError, StoreError};
 use crate::failpoint::fail_point;
 use crate::ingest::Ingest;
 use crate::ledger::{Ledger, strike};
-use crate::object::{Kind, ObjectId, measure};
+use crate::object::{Kind, ObjectId, Size, measure};
 use crate::owners::{self, OwnerNotes, Owners};
 use crate::tree::{SnapshotId, Tree};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, RenameFlags, Timestamps};
@@ -22,11 +23,18 @@ pub struct Snapshots {
     ingest: Arc<Ingest>,
     db: Arc<Db>,
     ledger: Arc<Ledger>,
+    suspects: Arc<Suspects>,
 }
 
 impl Snapshots {
-    pub(crate) fn new(root: &Path, ingest: Arc<Ingest>, db: Arc<Db>, ledger: Arc<Ledger>) -> Snapshots {
-        Snapshots { dir: root.join("snapshots"), ingest, db, ledger }
+    pub(crate) fn new(
+        root: &Path,
+        ingest: Arc<Ingest>,
+        db: Arc<Db>,
+        ledger: Arc<Ledger>,
+        suspects: Arc<Suspects>,
+    ) -> Snapshots {
+        Snapshots { dir: root.join("snapshots"), ingest, db, ledger, suspects }
     }
 
     /// A new snapshot, empty so far; its root has mode 0755.
@@ -45,13 +53,19 @@ impl Snapshots {
 
     /// Names a finished draft. If there is a snapshot of this name already, that one stays and the draft is dropped.
     pub fn commit(&self, draft: Draft, id: &SnapshotId) -> Result<(), StoreError> {
+        let size = measure(&draft.upper).map_err(FileError::at("measure", &draft.upper))?;
+        self.commit_measured(draft, id, size)
+    }
+
+    /// As [`Snapshots::commit`], of what is known to take `size`.
+    pub fn commit_measured(&self, draft: Draft, id: &SnapshotId, size: Size) -> Result<(), StoreError> {
         if !is_name(&id.0) {
             return Err(StoreError::BadSnapshotId { id: id.0.clone() });
         }
         let target = self.path(id);
         let object = ObjectId::new(Kind::Snapshot, &*id.0);
         self.ledger.uses(&object)?;
-        let size = measure(&draft.upper).map_err(FileError::at("measure", &draft.upper))?;
+        self.drop_if_damaged(id)?;
         // First what belongs to it: no snapshot is ever seen without its owners. One that is there is the same.
         let list = owners::list_path(&draft.upper);
         match (list.exists(), target.exists()) {
@@ -71,6 +85,16 @@ impl Snapshots {
         }
     }
 
+    /// Removes what was not all on the disk when the machine stopped.
+    fn drop_if_damaged(&self, id: &SnapshotId) -> Result<(), StoreError> {
+        let path = self.path(id);
+        let is_sound = || Ok(!path.exists() || self.suspects.is_sound(id, &path)?);
+        match self.suspects.may_use(&ObjectId::new(Kind::Snapshot, &*id.0), is_sound)? {
+            true => Ok(()),
+            false => self.remove(id),
+        }
+    }
+
     /// Where a snapshot is, or would be. For what is not a snapshot's name: a path where nothing ever is.
     pub fn path(&self, id: &SnapshotId) -> PathBuf {
         self.dir.join(if is_name(&id.0) { &id.0 } else { ".none" })
@@ -78,7 +102,8 @@ impl Snapshots {
 
     /// Whether there is one. If so, it stays as long as this process lives (`lease.rs`).
     pub fn exists(&self, id: &SnapshotId) -> bool {
-        match self.ledger.uses(&ObjectId::new(Kind::Snapshot, &*id.0)) {
+        let leased = self.ledger.uses(&ObjectId::new(Kind::Snapshot, &*id.0)).map_err(StoreError::from);
+        match leased.and_then(|()| self.drop_if_damaged(id)) {
             Ok(()) => self.path(id).is_dir(),
             Err(error) => {
                 // Made again, it will be leased, or the build fails with this error.

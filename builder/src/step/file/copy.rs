@@ -2,7 +2,9 @@
 //! and the directories' metadata.
 
 use super::dest::{Dest, NewDir, absolute, at};
+use super::former::Copies;
 use super::select::{Picked, Selected};
+use super::share::Lenders;
 use super::tree::{Tree, lock};
 use super::{FileError, chmod, xattr};
 use crate::source::dir::{self, Meta};
@@ -19,8 +21,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 /// Up to here one read and one write are cheaper than copy_file_range.
 const SMALL_BYTES: u64 = 64 << 10;
 
-/// Entries that a thread takes at a time.
+/// Entries that a thread takes at a time: at least so many, and then those of one directory, since the kernel lets one
+/// thread at a time write to a directory.
 const BATCH: usize = 32;
+/// And at most so many.
+const MAX_BATCH: usize = 256;
 
 /// How files are copied from one tree to another.
 pub struct Copier<'a> {
@@ -36,6 +41,10 @@ pub struct Copier<'a> {
     pub chmod: Option<&'a Chmod>,
     /// FICLONE failed before, so that it need not be tried again.
     pub no_reflink: AtomicBool,
+    /// Of files of the client, what the same step copied before.
+    pub copies: Option<&'a Copies>,
+    /// Of files of snapshots, those that may be linked.
+    pub lenders: Option<&'a Lenders>,
 }
 
 /// What was found while directories were made; paths in the destination.
@@ -139,30 +148,27 @@ impl Copier<'_> {
         target: &[u8],
         in_base: &HashSet<Vec<u8>>,
     ) -> Result<(), FileError> {
+        let batches = batches(files);
         let next = AtomicUsize::new(0);
         let failed: Mutex<Option<FileError>> = Mutex::new(None);
         let work = || {
             let mut buffer = Vec::new();
-            loop {
-                let start = next.fetch_add(BATCH, Ordering::Relaxed);
-                for picked in files.iter().skip(start).take(BATCH) {
+            while let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
+                for picked in *batch {
                     let path = dir::join(target, &picked.rel);
                     let in_base = in_base.contains(dir::split(&path).0);
                     if let Err(error) =
                         self.node(&selected.source_of(picked), &picked.meta, &path, in_base, &mut buffer)
                     {
-                        next.store(files.len(), Ordering::Relaxed);
+                        next.store(batches.len(), Ordering::Relaxed);
                         lock(&failed).get_or_insert(error);
                         return;
                     }
                 }
-                if start + BATCH >= files.len() {
-                    return;
-                }
             }
         };
         std::thread::scope(|scope| {
-            for _ in 1..super::threads().min(files.len().div_ceil(BATCH)) {
+            for _ in 1..super::threads().min(batches.len()) {
                 scope.spawn(work);
             }
             work();
@@ -216,6 +222,14 @@ impl Copier<'_> {
         owner: (u32, u32),
         buffer: &mut Vec<u8>,
     ) -> Result<(), FileError> {
+        let mode = self.mode(meta)?;
+        let copies = self.copies.filter(|_| meta.nlink == 1);
+        if copies.is_some_and(|copies| copies.link(meta, self.dest, target, owner, mode)) {
+            return Ok(());
+        }
+        if self.lenders.is_some_and(|lenders| lenders.link(source, meta, self.dest, target, owner, mode)) {
+            return Ok(());
+        }
         let input = self.tree.open_file(source)?;
         let output = self.create(target)?;
         self.data(&input, &output, meta.size, buffer).map_err(FileError::at("copy to", absolute(target)))?;
@@ -223,7 +237,10 @@ impl Copier<'_> {
             self.unchanged(&input, source, meta)?;
         }
         let xattrs = xattr::read(&input);
-        self.dest.finish(&output, owner, self.mode(meta)?, &xattrs, meta.mtime).map_err(at("write", target))
+        if let (Some(copies), true) = (copies, xattrs.is_empty()) {
+            copies.copied(meta, target);
+        }
+        self.dest.finish(&output, owner, mode, &xattrs, meta.mtime).map_err(at("write", target))
     }
 
     /// Copies bytes by the quickest way that the filesystems have.
@@ -303,11 +320,14 @@ impl Copier<'_> {
     /// there is hidden by the new file.
     fn replacing<T>(&self, target: &[u8], make: impl Fn() -> Result<T, Errno>) -> Result<T, FileError> {
         match make() {
-            Err(Errno::EXIST) => match rustix::fs::unlinkat(self.dest.upper(), target, AtFlags::empty()) {
-                Ok(()) => make().map_err(at("create", target)),
-                Err(Errno::ISDIR | Errno::PERM) => Err(FileError::ReplaceDirectory { path: absolute(target) }),
-                Err(errno) => Err(at("remove", target)(errno)),
-            },
+            Err(Errno::EXIST) => {
+                self.copies.inspect(|copies| copies.replaced());
+                match rustix::fs::unlinkat(self.dest.upper(), target, AtFlags::empty()) {
+                    Ok(()) => make().map_err(at("create", target)),
+                    Err(Errno::ISDIR | Errno::PERM) => Err(FileError::ReplaceDirectory { path: absolute(target) }),
+                    Err(errno) => Err(at("remove", target)(errno)),
+                }
+            }
             other => other.map_err(at("create", target)),
         }
     }
@@ -315,6 +335,22 @@ impl Copier<'_> {
     fn dest_has(&self, target: &[u8]) -> Result<bool, FileError> {
         Ok(self.dest.base_meta(target)?.is_some())
     }
+}
+
+/// Parts the files, which are in order of their paths, among threads.
+fn batches<'a, 'b>(files: &'a [&'b Picked]) -> Vec<&'a [&'b Picked]> {
+    let mut batches = Vec::new();
+    let mut rest = files;
+    while !rest.is_empty() {
+        let directory = |picked: &'b Picked| dir::split(&picked.rel).0;
+        let least = BATCH.min(rest.len());
+        let last = directory(rest[least - 1]);
+        let more = rest[least..].iter().take(MAX_BATCH - least).take_while(|picked| directory(picked) == last).count();
+        let (batch, after) = rest.split_at(least + more);
+        batches.push(batch);
+        rest = after;
+    }
+    batches
 }
 
 /// Copies inside the kernel. False if it cannot between these two; nothing was copied then.

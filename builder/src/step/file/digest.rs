@@ -7,7 +7,7 @@ use super::{FileError, SourceTree, xattr};
 use crate::source::dir::{self, Meta};
 use cache::checksum::{Entry, Kind, TreeHasher, file_digest};
 use cache::listing::Listed;
-use cache::memo::StatKey;
+use cache::memo::{KnownFile, StatKey};
 use cache::store::Store;
 use frontend::ignore::has_wildcard;
 use frontend::op::Copy;
@@ -83,7 +83,7 @@ fn digest_selected(
     let mut hasher = TreeHasher::new();
     let mut listing = vec![];
     for (item, data) in items.iter().zip(&data) {
-        let listed = add(&mut hasher, tree, item, from_client, data.as_ref())?;
+        let listed = add(&mut hasher, tree, item, from_client, *data)?;
         listing.extend(store.and(listed));
     }
     let digest = hasher.finish();
@@ -124,7 +124,7 @@ fn add(
     tree: &Tree,
     item: &Item<'_>,
     from_client: bool,
-    data: Option<&[u8; 32]>,
+    known: Option<KnownFile>,
 ) -> Result<Option<Listed>, FileError> {
     let meta = item.meta;
     let kind = match meta.kind {
@@ -140,7 +140,9 @@ fn add(
     };
     let target = if meta.is_symlink() { tree.read_link(&item.path)? } else { Vec::new() };
     let xattrs = match tree.root() {
-        Some(root) if !item.top && (meta.is_dir() || meta.is_file()) => xattr::read_at(root, &item.path),
+        Some(root) if !item.top && (meta.is_dir() || meta.is_file() && !known.is_some_and(|file| file.is_plain)) => {
+            xattr::read_at(root, &item.path)
+        }
         _ => Vec::new(),
     };
     let is_device = matches!(kind, Kind::CharDevice | Kind::BlockDevice);
@@ -155,6 +157,7 @@ fn add(
         xattrs: &xattrs,
         opaque: false,
     };
+    let data = known.as_ref().map(|file| &file.digest);
     hasher.add(&item.name, &entry, data);
     Ok((!item.top).then(|| listed(&item.path, &entry, data)))
 }
@@ -185,14 +188,14 @@ fn listed(path: &[u8], entry: &Entry<'_>, data: Option<&[u8; 32]>) -> Listed {
     }
 }
 
-/// Digests of the data of those items that are regular files and not empty, in order.
+/// What is known, by now, of those items that are regular files and not empty, in order.
 fn data_digests(
     tree: &Tree,
     items: &[Item<'_>],
     store: Option<&Store>,
     started: SystemTime,
-) -> Result<Vec<Option<[u8; 32]>>, FileError> {
-    let mut digests: Vec<Option<[u8; 32]>> = vec![None; items.len()];
+) -> Result<Vec<Option<KnownFile>>, FileError> {
+    let mut digests: Vec<Option<KnownFile>> = vec![None; items.len()];
     let files: Vec<usize> =
         (0..items.len()).filter(|&at| items[at].meta.is_file() && items[at].meta.size > 0).collect();
     let keys: Vec<StatKey> = files.iter().map(|&at| stat_key(items[at].meta)).collect();
@@ -207,16 +210,16 @@ fn data_digests(
     let mut unknown = Vec::new();
     for (i, &at) in files.iter().enumerate() {
         match known.get(i) {
-            Some(Some(digest)) => digests[at] = Some(*digest),
+            Some(Some(file)) => digests[at] = Some(*file),
             _ => unknown.push(at),
         }
     }
     let hashed = hash_files(tree, items, &unknown)?;
     let mut learnt = Vec::with_capacity(hashed.len());
-    for (at, digest, same) in hashed {
-        digests[at] = Some(digest);
+    for (at, file, same) in hashed {
+        digests[at] = Some(file);
         if same {
-            learnt.push((stat_key(items[at].meta), digest));
+            learnt.push((stat_key(items[at].meta), file));
         }
     }
     if let Some(store) = store
@@ -228,8 +231,8 @@ fn data_digests(
     Ok(digests)
 }
 
-/// Index of the item, digest, and whether its metadata stayed the same meanwhile.
-type Hashed = (usize, [u8; 32], bool);
+/// Index of the item, what it is, and whether its metadata stayed the same meanwhile.
+type Hashed = (usize, KnownFile, bool);
 
 fn hash_files(tree: &Tree, items: &[Item<'_>], which: &[usize]) -> Result<Vec<Hashed>, FileError> {
     let next = AtomicUsize::new(0);
@@ -239,7 +242,7 @@ fn hash_files(tree: &Tree, items: &[Item<'_>], which: &[usize]) -> Result<Vec<Ha
             let hashed = hash_file(tree, &items[at].path, items[at].meta, tree.context().is_some());
             let mut results = lock(&results);
             match (&mut *results, hashed) {
-                (Ok(done), Ok((digest, same))) => done.push((at, digest, same)),
+                (Ok(done), Ok((file, same))) => done.push((at, file, same)),
                 (Ok(_), Err(error)) => {
                     *results = Err(error);
                     next.store(which.len(), Ordering::Relaxed);
@@ -257,19 +260,20 @@ fn hash_files(tree: &Tree, items: &[Item<'_>], which: &[usize]) -> Result<Vec<Ha
     results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Digest of a file's data, and whether the file is still what it was when it was listed.
-fn hash_file(tree: &Tree, path: &[u8], listed: &Meta, may_change: bool) -> Result<([u8; 32], bool), FileError> {
+/// What a file is, and whether the file is still what it was when it was listed.
+fn hash_file(tree: &Tree, path: &[u8], listed: &Meta, may_change: bool) -> Result<(KnownFile, bool), FileError> {
     let file = tree.open_file(path)?;
     let digest = file_digest(&file).map_err(|error| tree.error("read", path, error))?;
+    let known = KnownFile { digest, is_plain: xattr::read(&file).is_empty() };
     if !may_change {
-        return Ok((digest, true));
+        return Ok((known, true));
     }
     let now = rustix::fs::fstat(&file).map_err(|errno| tree.error("look at", path, errno))?;
     let now = Meta::of(&now);
     if (now.size, now.mtime, now.ino) != (listed.size, listed.mtime, listed.ino) {
         return Err(FileError::Changed { path: dir::text(path) });
     }
-    Ok((digest, now.ctime == listed.ctime))
+    Ok((known, now.ctime == listed.ctime))
 }
 
 /// Whether all files are old enough that a later change cannot leave their times as they are.
@@ -304,7 +308,8 @@ fn fingerprint(items: &[Item<'_>], from_client: bool) -> String {
     hex(&hasher.finalize())
 }
 
-fn stat_key(meta: &Meta) -> StatKey {
+/// The state that a listing tells.
+pub fn stat_key(meta: &Meta) -> StatKey {
     let nanoseconds = |(s, ns): (i64, u32)| s.saturating_mul(1_000_000_000).saturating_add(i64::from(ns));
     StatKey {
         dev: meta.dev,

@@ -11,8 +11,10 @@ mod copy;
 mod dest;
 pub mod digest;
 mod error;
+mod former;
 mod owner;
 pub mod select;
+mod share;
 mod sparse;
 #[cfg(test)]
 mod tests;
@@ -22,6 +24,7 @@ mod xattr;
 
 pub use archive::{looks_like_archive, newest_member, unpack_stream};
 pub use error::{FileError, Missing};
+pub use former::Copies;
 
 use crate::source::context::ContextDir;
 use crate::source::dir;
@@ -30,6 +33,7 @@ use dest::{Dest, Links, NewDir, absolute, at};
 use frontend::op::{Chmod, Copy, FileAction, FileOp, Owner};
 use rustix::fs::{Mode, OFlags};
 use select::Selected;
+use share::Lenders;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -49,26 +53,37 @@ pub enum SourceTree {
 }
 
 /// Carries out `op`, writing into `upper`, the empty upper dir of a new layer on top of `base` (unpacked layers,
-/// lowest first). `inputs` are the vertex's inputs.
-pub fn apply(op: &FileOp, base: &[PathBuf], inputs: &[SourceTree], upper: &Path) -> Result<(), FileError> {
+/// lowest first). `inputs` are the vertex's inputs; `copies` are files of the client that need not be copied again.
+pub fn apply(
+    op: &FileOp,
+    base: &[PathBuf],
+    inputs: &[SourceTree],
+    upper: &Path,
+    copies: Option<&Copies>,
+) -> Result<(), FileError> {
     let mut dest = Dest::open(upper, base)?;
     let mut trees: Vec<Option<Tree>> = inputs.iter().map(|_| None).collect();
     for action in &op.actions {
         match action {
             FileAction::Copy(copy) => match copy.from {
-                None => copy_from(copy, &Tree::open(&SourceTree::Empty)?, &mut dest)?,
+                None => copy_from(copy, &Tree::open(&SourceTree::Empty)?, &mut dest, &Saving::default())?,
                 Some(index) => {
                     let no_input = || FileError::NoInput { index, count: inputs.len() };
                     let slot = trees.get_mut(index).ok_or_else(no_input)?;
                     if slot.is_none() {
                         *slot = Some(Tree::open(inputs.get(index).ok_or_else(no_input)?)?);
                     }
+                    let lenders = match &inputs[index] {
+                        SourceTree::Layers(layers) if !copy.link => Some(Lenders::open(layers, base)?),
+                        _ => None,
+                    };
                     if let Some(tree) = slot {
-                        copy_from(copy, tree, &mut dest)?;
+                        copy_from(copy, tree, &mut dest, &Saving { copies, lenders })?;
                     }
                 }
             },
             FileAction::MkFile { name, dest: path, mode, data, owner, chmod } => {
+                copies.inspect(|copies| copies.replaced());
                 let file = NewFile { name, dest: path, mode: *mode, data };
                 make_file(&file, owner.as_ref(), chmod.as_ref(), &dest)?;
             }
@@ -82,7 +97,14 @@ pub fn apply(op: &FileOp, base: &[PathBuf], inputs: &[SourceTree], upper: &Path)
     Ok(())
 }
 
-fn copy_from(copy: &Copy, tree: &Tree, dest: &mut Dest) -> Result<(), FileError> {
+/// What saves copying.
+#[derive(Default)]
+struct Saving<'a> {
+    copies: Option<&'a Copies>,
+    lenders: Option<Lenders>,
+}
+
+fn copy_from(copy: &Copy, tree: &Tree, dest: &mut Dest, saving: &Saving<'_>) -> Result<(), FileError> {
     let links = if copy.link { Links::Ignore } else { Links::Follow };
     let owner = look_up(copy.owner.as_ref(), dest, links)?;
     let parents = new_dir(owner, copy.chmod.as_ref());
@@ -94,6 +116,7 @@ fn copy_from(copy: &Copy, tree: &Tree, dest: &mut Dest) -> Result<(), FileError>
         {
             // --chmod is for plain files; what an archive holds keeps its modes.
             dest.make_dirs(&target, &new_dir(owner, None))?;
+            saving.copies.inspect(|copies| copies.replaced());
             archive.unpack(dest, &target, owner)?;
             continue;
         }
@@ -104,6 +127,8 @@ fn copy_from(copy: &Copy, tree: &Tree, dest: &mut Dest) -> Result<(), FileError>
             owner,
             chmod: copy.chmod.as_ref(),
             no_reflink: AtomicBool::new(false),
+            copies: saving.copies.filter(|_| tree.context().is_some()),
+            lenders: saving.lenders.as_ref(),
         };
         if selected.meta.is_dir() {
             copy_directory(&copier, &selected, &target, &copy.dest, &parents)?;

@@ -130,7 +130,7 @@ fn copied(context: &str, base: &str, copies: &[Copy]) -> Result<String, FileErro
         true => SourceTree::Client(Arc::new(ContextDir::open(&source, Ignore::default()).unwrap())),
         false => SourceTree::Layers(vec![source]),
     };
-    apply(&operation(copies), &[lower], &[tree], &upper)?;
+    apply(&operation(copies), &[lower], &[tree], &upper, None)?;
     Ok(show(&upper))
 }
 
@@ -370,7 +370,7 @@ fn times_are_kept() {
             .unwrap();
     }
     let tree = SourceTree::Client(Arc::new(ContextDir::open(&source, Ignore::default()).unwrap()));
-    apply(&operation(&[plain("s", "/n")]), &[], &[tree], &upper).unwrap();
+    apply(&operation(&[plain("s", "/n")]), &[], &[tree], &upper, None).unwrap();
     for path in ["n", "n/d", "n/d/f"] {
         let meta = Meta::of(&rustix::fs::stat(upper.join(path)).unwrap());
         assert_eq!(meta.mtime, (1_000_000, 5), "{path}");
@@ -390,7 +390,7 @@ fn two_layers_are_one_base() {
     std::fs::create_dir(at("upper")).unwrap();
     let tree = SourceTree::Layers(vec![at("source")]);
     let copy = Copy { from_client: false, ..plain("f", "/link/data/f") };
-    match apply(&operation(&[copy]), &[at("low"), at("high")], &[tree], &at("upper")) {
+    match apply(&operation(&[copy]), &[at("low"), at("high")], &[tree], &at("upper"), None) {
         // Containers may not mount.
         Err(FileError::View { .. }) => return,
         other => other.unwrap(),
@@ -422,7 +422,7 @@ fn workdirs_and_heredocs() {
         file("/a/x", Some(Chmod::Octal(0o500))),
     ];
     let op = FileOp { actions, ..operation(&[]) };
-    apply(&op, &[temp.path().join("base")], &[], &upper).unwrap();
+    apply(&op, &[temp.path().join("base")], &[], &upper, None).unwrap();
     assert_eq!(
         show(&upper),
         "d a 700 1:1\nd a/b 755 7:7\nf a/b/EOF 644 0:0 text\nd a/b/c 755 7:7\nf a/x 500 0:0 text\n"
@@ -468,7 +468,7 @@ fn check_archive(bytes: &[u8], base: &str, owner: Option<Owner>, expect: &str) {
     make(&lower, base);
     let tree = SourceTree::Client(Arc::new(ContextDir::open(&source, Ignore::default()).unwrap()));
     let copy = Copy { unpack: true, owner, chmod: Some(Chmod::Octal(0o700)), ..plain("a.tar", "/d") };
-    apply(&operation(&[copy]), &[lower], &[tree], &upper).unwrap();
+    apply(&operation(&[copy]), &[lower], &[tree], &upper, None).unwrap();
     assert_eq!(show(&upper), expect);
 }
 
@@ -551,7 +551,7 @@ fn archives_that_cannot_be_unpacked() {
         std::fs::write(source.join("a.tar"), tar_of(members)).unwrap();
         let tree = SourceTree::Client(Arc::new(ContextDir::open(&source, Ignore::default()).unwrap()));
         let copy = Copy { unpack: true, ..plain("a.tar", "/d/") };
-        let error = apply(&operation(&[copy]), &[], &[tree], &upper).unwrap_err();
+        let error = apply(&operation(&[copy]), &[], &[tree], &upper, None).unwrap_err();
         let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
         let text: Vec<String> = causes.map(|error| error.to_string()).collect();
         assert!(text.join(": ").contains(expect), "{text:?} has no {expect:?}");
@@ -589,7 +589,7 @@ fn ignored_files_are_not_there() {
         let upper = temp.path().join(name);
         std::fs::create_dir(&upper).unwrap();
         let tree = SourceTree::Client(context.clone());
-        apply(&operation(&[plain(source, "/d/")]), &[], &[tree], &upper).map(|()| show(&upper))
+        apply(&operation(&[plain(source, "/d/")]), &[], &[tree], &upper, None).map(|()| show(&upper))
     };
     assert_eq!(
         run(".", "1").unwrap(),
@@ -630,7 +630,7 @@ fn no_archive_escapes() {
         let tree = SourceTree::Client(Arc::new(ContextDir::open(&source, Ignore::default()).unwrap()));
         let copy = Copy { unpack: true, ..plain("a.tar", "/d/") };
         // Links that lead to one another, or to files, are refused; that is no escape either.
-        let _ = apply(&operation(&[copy]), &[], &[tree], &upper);
+        let _ = apply(&operation(&[copy]), &[], &[tree], &upper, None);
         let names = |dir: &Path| std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name()).collect::<Vec<_>>();
         prop_assert_eq!(names(&upper), ["d"]);
         prop_assert_eq!(names(temp.path()).len(), 2);

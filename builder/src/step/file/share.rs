@@ -1,0 +1,89 @@
+//! Files of a former snapshot that a COPY takes as they are: they become hard links, since nothing ever writes to a snapshot.
+//!
+//! No program in a step may take two files for one that BuildKit would have made two. So a file that has another name
+//! already is copied, one of the tree that is changed is, and so is one for a layer that may be put on other trees
+//! (`--link`): a tree then never shows two names that are only one file because of this.
+
+use super::FileError;
+use super::dest::Dest;
+use crate::source::dir::Meta;
+use rustix::fs::{AtFlags, Mode, OFlags};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+/// Folders of the layers that files may be lent from, highest first.
+pub struct Lenders {
+    folders: Vec<OwnedFd>,
+}
+
+impl Lenders {
+    /// Of a tree of `layers`, lowest first, for one that is changed on top of `base`.
+    pub fn open(layers: &[PathBuf], base: &[PathBuf]) -> Result<Lenders, FileError> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let open = |path: &PathBuf| rustix::fs::open(path, flags, Mode::empty()).map_err(FileError::at("open", path));
+        let may_lend = layers.iter().rev().filter(|layer| !base.contains(layer));
+        Ok(Lenders { folders: may_lend.map(open).collect::<Result<_, _>>()? })
+    }
+
+    /// Makes `target` a link to the file at `source`, of which the view of all layers says `meta`. False if it has to be
+    /// copied, because its metadata are to be others or for what is said above.
+    pub fn link(&self, source: &[u8], meta: &Meta, dest: &Dest, target: &[u8], owner: (u32, u32), mode: u32) -> bool {
+        if (meta.nlink, meta.mode, (meta.uid, meta.gid)) != (1, mode, owner) {
+            return false;
+        }
+        let in_folder = |folder: &&OwnedFd| {
+            let found = rustix::fs::statat(folder, source, AtFlags::SYMLINK_NOFOLLOW).map(|stat| Meta::of(&stat));
+            // The inode tells that it is the file that is seen, and not one that is hidden.
+            found.is_ok_and(|found| Meta { dev: meta.dev, ctime: meta.ctime, ..found } == *meta)
+        };
+        let Some(folder) = self.folders.iter().find(in_folder) else { return false };
+        rustix::fs::linkat(folder, source, dest.upper(), target, AtFlags::empty()).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{operation, plain};
+    use super::super::{SourceTree, apply};
+    use frontend::op::{Chmod, Copy};
+    use std::os::unix::fs::MetadataExt;
+    use std::path::Path;
+
+    /// Whether a file that two layers of a stage have is linked by a copy of the folder that it is in.
+    fn is_linked(copy: Copy, base: &[&str], change: impl Fn(&Path)) -> bool {
+        let temp = tempfile::tempdir().unwrap();
+        let at = |name: &str| temp.path().join(name);
+        for folder in ["low/d", "high/d", "base", "upper"] {
+            std::fs::create_dir_all(at(folder)).unwrap();
+        }
+        std::fs::write(at("low/d/hidden"), "low").unwrap();
+        std::fs::write(at("high/d/hidden"), "high").unwrap();
+        std::fs::write(at("low/d/file"), "file").unwrap();
+        change(temp.path());
+        let (base, tree) = (base.iter().map(|name| at(name)).collect::<Vec<_>>(), [at("low"), at("high")]);
+        apply(&operation(&[copy]), &base, &[SourceTree::Layers(tree.to_vec())], &at("upper"), None).unwrap();
+        assert_eq!(std::fs::read_to_string(at("upper/x/hidden")).unwrap(), "high");
+        assert_eq!(std::fs::read_to_string(at("upper/x/file")).unwrap(), "file");
+        let inode = |path: &str| std::fs::metadata(at(path)).unwrap().ino();
+        assert_ne!(inode("upper/x/hidden"), inode("low/d/hidden"));
+        inode("upper/x/file") == inode("low/d/file")
+    }
+
+    #[test]
+    fn only_what_nobody_can_tell_from_a_copy_is_linked() {
+        let as_root = rustix::process::geteuid().is_root();
+        let copy = || Copy { from_client: false, ..plain("d", "/x") };
+        let check = |copy: Copy, base: &[&str], change: fn(&Path), expect: bool| {
+            // Others may not mount the two layers.
+            if as_root {
+                assert_eq!(is_linked(copy, base, change), expect);
+            }
+        };
+        check(copy(), &["base"], |_| (), true);
+        check(Copy { link: true, ..copy() }, &[], |_| (), false);
+        check(Copy { chmod: Some(Chmod::Octal(0o600)), ..copy() }, &[], |_| (), false);
+        check(copy(), &["low"], |_| (), false);
+        let second_name = |root: &Path| std::fs::hard_link(root.join("low/d/file"), root.join("other")).unwrap();
+        check(copy(), &[], second_name, false);
+    }
+}
