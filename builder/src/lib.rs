@@ -41,9 +41,9 @@ pub mod ssh;
 pub mod stage_shell;
 pub mod step;
 pub mod terminal;
-pub mod time;
 
 use anyhow::{Context, Result};
+pub use cache::time;
 use frontend::platform::Platform;
 use sandbox::userns::Identity;
 use std::path::PathBuf;

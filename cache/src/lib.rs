@@ -79,6 +79,7 @@ pub mod snapshot;
 pub mod store;
 #[cfg(test)]
 mod test_tree;
+pub mod time;
 pub mod tree;
 pub mod usage;
 pub mod verify;

@@ -33,6 +33,32 @@ fn names_are_annotated() {
 }
 
 #[test]
+fn estargz_is_gzip_with_a_table() {
+    let kiln = Kiln::new();
+    let plain = kiln.build(&context()).image();
+    let archive = kiln.out("estargz.tar");
+    let to = |rest: &str| format!("-o=type=oci,dest={},compression=estargz{rest}", archive.display());
+    kiln.build(&context()).args([to(",force-compression=true")]).ok();
+    let image = Image::read(&archive).unwrap();
+    assert_eq!(image.text("/hello"), "hello\n");
+    // The table lies behind the end of the tar: whoever unpacks it sees no other files.
+    assert_eq!(image.tree(), plain.tree());
+    let layers = image.manifest["layers"].as_array().unwrap();
+    for layer in layers {
+        assert_eq!(layer["mediaType"], "application/vnd.oci.image.layer.v1.tar+gzip");
+        for key in ["containerd.io/snapshot/stargz/toc.digest", "io.containers.estargz.uncompressed-size"] {
+            assert!(layer["annotations"][key].is_string(), "{key}: {layer}");
+        }
+    }
+    // Those of the base are as they were unless it is asked for.
+    kiln.build(&context()).args([to("")]).ok();
+    let image = Image::read(&archive).unwrap();
+    assert!(image.manifest["layers"][0]["annotations"].is_null());
+    let refused = kiln.build(&context()).args([to(",oci-mediatypes=false").replace("type=oci", "type=docker")]).fails();
+    assert!(refused.stderr.contains("it needs oci-mediatypes=true"), "{}", refused.stderr);
+}
+
+#[test]
 fn skopeo_reads_it() {
     if !installed("skopeo") {
         skip!("skopeo is not installed");

@@ -85,12 +85,16 @@ impl Attributes {
         if types == MediaTypes::Docker && !annotations.index.is_empty() {
             return Err(self.bad("oci-mediatypes", "false", "Docker's indexes have no annotations"));
         }
+        let compression = self.compression()?;
+        if (types, matches!(compression, Compression::Estargz { .. })) == (MediaTypes::Docker, true) {
+            return Err(self.bad("compression", "estargz", "it needs oci-mediatypes=true"));
+        }
         Ok(ImageAttributes {
             names,
             names_as_given,
             options: AssembleOptions {
                 types,
-                layer: LayerOptions { compression: self.compression()?, clamp: None },
+                layer: LayerOptions { compression, clamp: None },
                 force_compression: self.boolean("force-compression")?.unwrap_or(false),
                 epoch: None,
                 build_epoch: None,
@@ -139,11 +143,14 @@ impl Attributes {
             None | Some("gzip") => {
                 Ok(Compression::Gzip { level: level.filter(|level| *level >= 0).map(|level| level.min(9) as u32) })
             }
+            Some("estargz") => {
+                Ok(Compression::Estargz { level: level.filter(|level| *level >= 0).map(|level| level.min(9) as u32) })
+            }
             Some("zstd") => {
                 Ok(Compression::Zstd { level: level.filter(|level| *level >= 0).map(|level| level.min(22)) })
             }
             Some("uncompressed") => Ok(Compression::Uncompressed),
-            Some(other) => Err(self.bad("compression", other, "kiln knows gzip, zstd and uncompressed")),
+            Some(other) => Err(self.bad("compression", other, "kiln knows gzip, estargz, zstd and uncompressed")),
         }
     }
 

@@ -10,7 +10,7 @@ use crate::remote_cache::export::Exports;
 use crate::remote_cache::inline;
 use crate::source::image::{ImageError, ImageSource};
 use cache::digest::{Descriptor, Digest};
-use cache::layer::compression::{LayerBlob, MediaTypes};
+use cache::layer::compression::{Compression, LayerBlob, MediaTypes};
 use cache::ledger::About;
 use cache::object::{Kind, ObjectId};
 use cache::remote::RemoteBlob;
@@ -184,7 +184,8 @@ async fn assemble_one(
         .into_iter()
         .map(|(blob, remote)| {
             let media_type = manifest::layer_type(options.types, &blob.descriptor.media_type).to_string();
-            AssembledLayer { entry: Entry::plain(Descriptor { media_type, ..blob.descriptor }), remote }
+            let entry = Entry::plain(Descriptor { media_type, ..blob.descriptor });
+            AssembledLayer { entry: Entry { annotations: blob.annotations, ..entry }, remote }
         })
         .collect();
 
@@ -228,7 +229,7 @@ async fn layer(
         if let Some(remote) = &tree.layers()[i].remote {
             // Of a step, in a remote cache. The image's bytes must not depend on where the layer comes from.
             if options.layer.clamp.is_none() && remote.made == Some(options.layer.compression.to_string()) {
-                let blob = LayerBlob { descriptor: remote.descriptor.clone(), diff_id: remote.diff_id.clone() };
+                let blob = LayerBlob::plain(remote.descriptor.clone(), remote.diff_id.clone());
                 return Ok((blob, Some(remote.clone())));
             }
             workshop.images.ensure_unpacked(&up_to, workshop.vertex).await?;
@@ -239,9 +240,12 @@ async fn layer(
         }
         return Ok((workshop.blobs.of_top(up_to, options.layer).await?, None));
     };
-    let blob = LayerBlob { descriptor: remote.descriptor.clone(), diff_id: remote.diff_id.clone() };
+    let blob = LayerBlob::plain(remote.descriptor.clone(), remote.diff_id.clone());
     let wanted = options.layer.compression.media_type(MediaTypes::Oci);
-    if !options.force_compression || manifest::layer_type(MediaTypes::Oci, &blob.descriptor.media_type) == wanted {
+    let is_so_already = |media_type: &str| manifest::layer_type(MediaTypes::Oci, media_type) == wanted;
+    // A table of contents shows in no media type.
+    let is_estargz = matches!(options.layer.compression, Compression::Estargz { .. });
+    if !options.force_compression || (is_so_already(&blob.descriptor.media_type) && !is_estargz) {
         return Ok((blob, Some(remote.clone())));
     }
     workshop.images.ensure_blobs(&Tree::from_iter([tree.layers()[i].clone()]), workshop.vertex).await?;

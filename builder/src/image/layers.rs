@@ -10,7 +10,7 @@ use solver::key::CacheKey;
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 
 /// What decides the bytes of a layer's blob, beside the layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,17 +37,21 @@ pub enum BlobError {
 
 type Blobs = HashMap<(SnapshotId, LayerOptions), Arc<OnceCell<LayerBlob>>>;
 
+/// Layers that are compressed at once, each by several threads: what bounds the memory for it.
+const AT_ONCE: usize = 2;
+
 /// Makes blobs, each once. Cheap to clone.
 #[derive(Clone)]
 pub struct LayerBlobs {
     store: Store,
     blobs: Arc<Mutex<Blobs>>,
+    turns: Arc<Semaphore>,
 }
 
 impl LayerBlobs {
     /// Blobs go into `store`.
     pub fn new(store: Store) -> LayerBlobs {
-        LayerBlobs { store, blobs: Arc::default() }
+        LayerBlobs { store, blobs: Arc::default(), turns: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
     /// Starts to make the blob of the topmost layer of `tree`, and does not wait for it. Whoever asks for it later
@@ -63,6 +67,7 @@ impl LayerBlobs {
         let cell = self.cell(top.clone(), options);
         let store = self.store.clone();
         cell.get_or_try_init(|| async {
+            let _turn = self.turns.acquire().await.expect("nobody closes it");
             tokio::task::spawn_blocking(move || make(&store, &tree, &top, options)).await?
         })
         .await
@@ -81,6 +86,7 @@ impl LayerBlobs {
         let cell = self.cell(id.clone(), LayerOptions { compression, clamp: None });
         let (store, from) = (self.store.clone(), from.clone());
         cell.get_or_try_init(|| async {
+            let _turn = self.turns.acquire().await.expect("nobody closes it");
             tokio::task::spawn_blocking(move || recompress(&store, &from, &id, compression)).await?
         })
         .await

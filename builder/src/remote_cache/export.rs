@@ -409,7 +409,7 @@ async fn carry_layer(
     let made = compression.to_string();
     let (blob, origins) = match &layer.remote {
         Some(remote) if compress == Compress::New || remote.made.as_ref() == Some(&made) => {
-            let blob = LayerBlob { descriptor: remote.descriptor.clone(), diff_id: remote.diff_id.clone() };
+            let blob = LayerBlob::plain(remote.descriptor.clone(), remote.diff_id.clone());
             let blob = RemoteBlob::of(&blob, remote.made.clone().unwrap_or_default());
             if remote.origin == place.origin() {
                 return Ok(blob);

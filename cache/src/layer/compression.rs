@@ -4,16 +4,16 @@
 //! follow one another) or a zstd frame. So the bytes depend on the tar and the level, never on the number of threads.
 //! The writer hashes the tar, workers compress, the writer collects their blocks in order; the buffers go round.
 
-use super::LayerError;
+use super::{LayerError, estargz};
 use crate::content::local::{BlobWriter, LocalContent};
 use crate::digest::{Descriptor, Digest};
 use libdeflater::{CompressionLvl, Compressor};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io::{self, BufReader, Cursor, Read, Write};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -24,16 +24,31 @@ const ZSTD_BLOCK: usize = 4 << 20;
 
 /// libdeflate's 4 is as fast as zlib's 1 or 2 and smaller than Go's default.
 const GZIP_LEVEL: u32 = 4;
+/// Half as fast again: for blocks of which [`GZIP_LEVEL`] would save next to nothing more.
+const GZIP_QUICK_LEVEL: u32 = 1;
+/// Slices of a block that are tried on, and bytes of each.
+const GZIP_SLICES: usize = 4;
+const GZIP_SLICE: usize = 8 << 10;
+/// Less than one part in so many is next to nothing.
+const GZIP_WORTH: usize = 200;
 const ZSTD_LEVEL: i32 = 3;
+
+/// Memory for the blocks of one layer, in bytes; so many threads as have two blocks each, before and after.
+const MEMORY: usize = 64 << 20;
 
 /// How a layer's blob is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Compression {
     /// The tar itself.
     Uncompressed,
-    /// gzip; the default level is 4.
+    /// gzip.
     Gzip {
-        /// 0 to 9; what is above counts as 9.
+        /// 0 to 9; what is above counts as 9. By default 4, 1 or 0 for each block, as a sample of it tells.
+        level: Option<u32>,
+    },
+    /// gzip with a table of contents; see `estargz.rs`.
+    Estargz {
+        /// As for gzip.
         level: Option<u32>,
     },
     /// zstd; the default level is 3.
@@ -59,6 +74,16 @@ pub struct LayerBlob {
     pub descriptor: Descriptor,
     /// Digest of the uncompressed tar.
     pub diff_id: Digest,
+    /// For the descriptor in the image's manifest.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl LayerBlob {
+    /// One that is not annotated.
+    pub fn plain(descriptor: Descriptor, diff_id: Digest) -> LayerBlob {
+        LayerBlob { descriptor, diff_id, annotations: BTreeMap::new() }
+    }
 }
 
 impl Compression {
@@ -66,10 +91,14 @@ impl Compression {
     pub fn media_type(&self, family: MediaTypes) -> &'static str {
         match (family, self) {
             (MediaTypes::Oci, Compression::Uncompressed) => "application/vnd.oci.image.layer.v1.tar",
-            (MediaTypes::Oci, Compression::Gzip { .. }) => "application/vnd.oci.image.layer.v1.tar+gzip",
+            (MediaTypes::Oci, Compression::Gzip { .. } | Compression::Estargz { .. }) => {
+                "application/vnd.oci.image.layer.v1.tar+gzip"
+            }
             (MediaTypes::Oci, Compression::Zstd { .. }) => "application/vnd.oci.image.layer.v1.tar+zstd",
             (MediaTypes::Docker, Compression::Uncompressed) => "application/vnd.docker.image.rootfs.diff.tar",
-            (MediaTypes::Docker, Compression::Gzip { .. }) => "application/vnd.docker.image.rootfs.diff.tar.gzip",
+            (MediaTypes::Docker, Compression::Gzip { .. } | Compression::Estargz { .. }) => {
+                "application/vnd.docker.image.rootfs.diff.tar.gzip"
+            }
             (MediaTypes::Docker, Compression::Zstd { .. }) => "application/vnd.docker.image.rootfs.diff.tar.zstd",
         }
     }
@@ -78,6 +107,8 @@ impl Compression {
         match self {
             Compression::Uncompressed => 256 << 10,
             Compression::Gzip { .. } => GZIP_BLOCK,
+            // A chunk and the headers behind it.
+            Compression::Estargz { .. } => estargz::CHUNK + (1 << 20),
             Compression::Zstd { .. } => ZSTD_BLOCK,
         }
     }
@@ -85,10 +116,16 @@ impl Compression {
     fn encoder(&self) -> io::Result<Encoder> {
         match self {
             Compression::Uncompressed => Ok(Encoder::None),
-            Compression::Gzip { level } => {
-                let level = CompressionLvl::new(level.unwrap_or(GZIP_LEVEL).min(9) as i32)
-                    .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-                Ok(Encoder::Gzip(Compressor::new(level)))
+            Compression::Gzip { level: Some(level) } | Compression::Estargz { level: Some(level) } => {
+                Ok(Encoder::Gzip(gzip((*level).min(9))?))
+            }
+            Compression::Gzip { level: None } | Compression::Estargz { level: None } => {
+                Ok(Encoder::SampledGzip(Box::new(SampledGzip {
+                    best: gzip(GZIP_LEVEL)?,
+                    quick: gzip(GZIP_QUICK_LEVEL)?,
+                    stored: gzip(0)?,
+                    sample: Job::default(),
+                })))
             }
             Compression::Zstd { level } => {
                 let mut compressor = zstd::bulk::Compressor::new(level.unwrap_or(ZSTD_LEVEL).clamp(1, 22))?;
@@ -99,12 +136,20 @@ impl Compression {
     }
 }
 
+fn gzip(level: u32) -> io::Result<Compressor> {
+    let level = CompressionLvl::new(level as i32).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    Ok(Compressor::new(level))
+}
+
 /// Algorithm and level, such as `gzip-4`: equal for settings that give equal bytes.
 impl fmt::Display for Compression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Compression::Uncompressed => f.write_str("uncompressed"),
-            Compression::Gzip { level } => write!(f, "gzip-{}", level.unwrap_or(GZIP_LEVEL).min(9)),
+            Compression::Gzip { level: None } => f.write_str("gzip-sampled"),
+            Compression::Estargz { level: None } => f.write_str("estargz-sampled"),
+            Compression::Estargz { level: Some(level) } => write!(f, "estargz-{}", (*level).min(9)),
+            Compression::Gzip { level: Some(level) } => write!(f, "gzip-{}", (*level).min(9)),
             Compression::Zstd { level } => write!(f, "zstd-{}", level.unwrap_or(ZSTD_LEVEL).clamp(1, 22)),
         }
     }
@@ -118,22 +163,63 @@ pub fn write_blob(
     threads: usize,
     write: impl FnOnce(&mut LayerSink) -> Result<(), LayerError>,
 ) -> Result<LayerBlob, LayerError> {
-    let mut sink = LayerSink {
+    let most = MEMORY / (4 * compression.block_size());
+    let mut members = Members {
         compression,
-        threads: threads.max(1),
+        threads: threads.clamp(1, most),
         blob: content.writer()?,
         diff_id: Sha256::new(),
         block: Vec::with_capacity(compression.block_size()),
         spare: Vec::new(),
         running: VecDeque::new(),
         workers: None,
+        sizes: Vec::new(),
+        started: 0,
+        tar_size: 0,
     };
+    if let Compression::Estargz { .. } = compression {
+        let (sink, tar) = pipe();
+        return std::thread::scope(|scope| {
+            let writer = scope.spawn(move || estargz::write(members, tar));
+            let mut sink = LayerSink(Target::Pipe(sink));
+            let written = write(&mut sink).and_then(|()| sink.flush().map_err(LayerError::Write));
+            drop(sink);
+            let blob = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            // If it failed, the sink only broke after that.
+            blob.and_then(|blob| written.map(|()| blob))
+        });
+    }
+    let mut sink = LayerSink(Target::Members(&mut members));
     write(&mut sink)?;
-    sink.finish()
+    members.finish(&[])
 }
 
 /// What a layer's tar is written into. Holds some blocks for each thread, whatever the tar's size.
-pub struct LayerSink {
+pub struct LayerSink<'a>(Target<'a>);
+
+enum Target<'a> {
+    Members(&'a mut Members),
+    Pipe(PipeWriter),
+}
+
+impl Write for LayerSink<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        match &mut self.0 {
+            Target::Members(members) => members.write(buf),
+            Target::Pipe(pipe) => pipe.write(buf),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &mut self.0 {
+            Target::Members(members) => members.flush(),
+            Target::Pipe(pipe) => pipe.flush(),
+        }
+    }
+}
+
+/// The members of a blob, as the tar goes into them.
+pub(super) struct Members {
     compression: Compression,
     threads: usize,
     blob: BlobWriter,
@@ -142,6 +228,11 @@ pub struct LayerSink {
     spare: Vec<Job>,
     running: VecDeque<Receiver<io::Result<Job>>>,
     workers: Option<Workers>,
+    /// Of those that are written, in bytes.
+    sizes: Vec<u64>,
+    /// How many were begun and are full.
+    started: usize,
+    tar_size: u64,
 }
 
 /// A block and what it is compressed to.
@@ -151,7 +242,7 @@ struct Job {
     output: Vec<u8>,
 }
 
-impl Write for LayerSink {
+impl Write for Members {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         let block_size = self.compression.block_size();
         if self.block.len() == block_size {
@@ -159,6 +250,7 @@ impl Write for LayerSink {
         }
         let length = buf.len().min(block_size - self.block.len());
         self.block.extend_from_slice(&buf[..length]);
+        self.tar_size += length as u64;
         Ok(length)
     }
 
@@ -167,7 +259,28 @@ impl Write for LayerSink {
     }
 }
 
-impl LayerSink {
+impl Members {
+    /// Ends the member; the number of the next one, from 0.
+    pub(super) fn cut(&mut self) -> io::Result<usize> {
+        if !self.block.is_empty() {
+            self.start_block()?;
+        }
+        Ok(self.started)
+    }
+
+    /// Bytes of each member, when all are written.
+    pub(super) fn sizes(&mut self) -> io::Result<&[u64]> {
+        while !self.running.is_empty() {
+            self.collect_block()?;
+        }
+        Ok(&self.sizes)
+    }
+
+    /// Bytes of the tar so far.
+    pub(super) fn tar_size(&self) -> u64 {
+        self.tar_size
+    }
+
     /// Hands a full block to the workers, more of the tar being to come.
     fn start_block(&mut self) -> io::Result<()> {
         if self.compression == Compression::Uncompressed {
@@ -191,6 +304,7 @@ impl LayerSink {
         let workers = self.workers.as_ref().expect("started just now");
         workers.jobs.send((job, done)).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
         self.running.push_back(result);
+        self.started += 1;
         Ok(())
     }
 
@@ -199,12 +313,14 @@ impl LayerSink {
         if let Some(result) = self.running.pop_front() {
             let job = result.recv().map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))??;
             self.blob.write_all(&job.output)?;
+            self.sizes.push(job.output.len() as u64);
             self.spare.push(job);
         }
         Ok(())
     }
 
-    fn finish(mut self) -> Result<LayerBlob, LayerError> {
+    /// Writes what is left, and `footer` as it is, which is no part of the tar.
+    pub(super) fn finish(mut self, footer: &[u8]) -> Result<LayerBlob, LayerError> {
         let mut last = || -> io::Result<()> {
             while !self.running.is_empty() {
                 self.collect_block()?;
@@ -215,22 +331,24 @@ impl LayerSink {
             let mut job = self.spare.pop().unwrap_or_default();
             std::mem::swap(&mut job.input, &mut self.block);
             self.compression.encoder()?.encode(&mut job)?;
-            self.blob.write_all(&job.output)
+            self.blob.write_all(&job.output)?;
+            self.blob.write_all(footer)
         };
         last().map_err(LayerError::Write)?;
         let media_type = self.compression.media_type(MediaTypes::Oci).to_string();
         let (digest, size) = self.blob.commit(None)?;
         let diff_id = match self.compression {
             Compression::Uncompressed => digest.clone(),
-            Compression::Gzip { .. } | Compression::Zstd { .. } => Digest::from_sha256(self.diff_id.finalize().into()),
+            _ => Digest::from_sha256(self.diff_id.finalize().into()),
         };
-        Ok(LayerBlob { descriptor: Descriptor { media_type, digest, size }, diff_id })
+        Ok(LayerBlob::plain(Descriptor { media_type, digest, size }, diff_id))
     }
 }
 
 enum Encoder {
     None,
     Gzip(Compressor),
+    SampledGzip(Box<SampledGzip>),
     Zstd(zstd::bulk::Compressor<'static>),
 }
 
@@ -238,14 +356,8 @@ impl Encoder {
     fn encode(&mut self, job: &mut Job) -> io::Result<()> {
         match self {
             Encoder::None => std::mem::swap(&mut job.input, &mut job.output),
-            Encoder::Gzip(compressor) => {
-                // Its header has no name and no time.
-                job.output.resize(compressor.gzip_compress_bound(job.input.len()), 0);
-                let length = compressor
-                    .gzip_compress(&job.input, &mut job.output)
-                    .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
-                job.output.truncate(length);
-            }
+            Encoder::Gzip(compressor) => gzip_member(compressor, job)?,
+            Encoder::SampledGzip(sampled) => gzip_member(sampled.choose(&job.input)?, job)?,
             Encoder::Zstd(compressor) => {
                 job.output.clear();
                 job.output.reserve(zstd::zstd_safe::compress_bound(job.input.len()));
@@ -253,6 +365,48 @@ impl Encoder {
             }
         }
         Ok(())
+    }
+}
+
+/// One gzip member, whose header has no name and no time.
+fn gzip_member(compressor: &mut Compressor, job: &mut Job) -> io::Result<()> {
+    job.output.resize(compressor.gzip_compress_bound(job.input.len()), 0);
+    let length = compressor
+        .gzip_compress(&job.input, &mut job.output)
+        .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+    job.output.truncate(length);
+    Ok(())
+}
+
+/// Compressors of several levels. Which one takes a block, a sample of the block decides and nothing else, so equal
+/// blocks give equal bytes.
+struct SampledGzip {
+    best: Compressor,
+    quick: Compressor,
+    stored: Compressor,
+    sample: Job,
+}
+
+impl SampledGzip {
+    /// Many files were compressed before, and text of few words is as small at any level.
+    fn choose(&mut self, block: &[u8]) -> io::Result<&mut Compressor> {
+        // What is small is not worth a look.
+        if block.len() < 4 * GZIP_SLICES * GZIP_SLICE {
+            return Ok(&mut self.best);
+        }
+        self.sample.input.clear();
+        for part in block.chunks(block.len() / GZIP_SLICES).take(GZIP_SLICES) {
+            let start = (part.len() - GZIP_SLICE) / 2;
+            self.sample.input.extend_from_slice(&part[start..start + GZIP_SLICE]);
+        }
+        gzip_member(&mut self.quick, &mut self.sample)?;
+        let (size, quick) = (self.sample.input.len(), self.sample.output.len());
+        if quick > size - size / GZIP_WORTH {
+            return Ok(&mut self.stored);
+        }
+        gzip_member(&mut self.best, &mut self.sample)?;
+        let best = self.sample.output.len();
+        Ok(if quick < best + best / GZIP_WORTH { &mut self.quick } else { &mut self.best })
     }
 }
 
@@ -292,6 +446,53 @@ impl Drop for Workers {
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
+    }
+}
+
+/// Pieces of a tar on their way from one thread to another.
+const PIECE: usize = 256 << 10;
+
+fn pipe() -> (PipeWriter, PipeReader) {
+    let (sender, receiver) = sync_channel(2);
+    let reader = PipeReader { pieces: receiver, piece: Cursor::new(Vec::new()) };
+    (PipeWriter { pieces: sender, piece: Vec::with_capacity(PIECE) }, reader)
+}
+
+struct PipeWriter {
+    pieces: SyncSender<Vec<u8>>,
+    piece: Vec<u8>,
+}
+
+impl Write for PipeWriter {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let length = buf.len().min(PIECE - self.piece.len());
+        self.piece.extend_from_slice(&buf[..length]);
+        if self.piece.len() == PIECE {
+            self.flush()?;
+        }
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
+        self.pieces.send(piece).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+struct PipeReader {
+    pieces: Receiver<Vec<u8>>,
+    piece: Cursor<Vec<u8>>,
+}
+
+impl Read for PipeReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.piece.position() == self.piece.get_ref().len() as u64 {
+            match self.pieces.recv() {
+                Ok(piece) => self.piece = Cursor::new(piece),
+                Err(_) => return Ok(0),
+            }
+        }
+        self.piece.read(buffer)
     }
 }
 

@@ -4,6 +4,7 @@ pub mod apply;
 pub mod changes;
 pub mod compression;
 mod deferred;
+mod estargz;
 mod header;
 mod metadata;
 pub(crate) mod reader;
