@@ -178,7 +178,9 @@ fn keep(store: &Store, image: &PushImage, target: &Target, name: &str, error: &I
         error: chain(error),
         built_ms,
     };
-    store.pin(name, &Pin { blobs, until_ms: now_ms() + KEPT.as_millis() as i64, purpose })
+    store.pin(name, &Pin { blobs, until_ms: now_ms() + KEPT.as_millis() as i64, purpose })?;
+    // Whoever comes back for it may do so after a loss of power.
+    store.sync()
 }
 
 /// All that waits to be pushed, by name.

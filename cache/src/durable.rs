@@ -233,7 +233,7 @@ mod tests {
             assert_eq!(later.content().has(&of.1).unwrap().is_some(), is_there);
             assert_eq!(later.content().open(&of.1).is_ok(), is_there);
         }
-        assert_eq!(later.take_damaged_blobs(), [lost.1.clone()]);
+        assert_eq!(later.take_damaged_blobs(), std::slice::from_ref(&lost.1));
         // Made again, they are as good as any.
         let again = store_both(&later, "ccc");
         assert!(later.snapshots().exists(&again.0) && later.content().has(&again.1).unwrap().is_some());

@@ -193,7 +193,7 @@ mod tests {
         check(&files[1..], (&files[..1], &[]));
         check(&files[..4], (&files[4..], &[]));
         check(&[], (&files, &[]));
-        check(&[&files[..], &[changed.clone()]].concat(), (&[], std::slice::from_ref(&changed)));
+        check(&[&files[..], std::slice::from_ref(&changed)].concat(), (&[], std::slice::from_ref(&changed)));
     }
 
     #[test]
