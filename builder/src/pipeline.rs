@@ -1,22 +1,22 @@
 //! The build, from top to bottom, one line for each arrow: text -> AST -> plan -> solved trees -> exports. What can go wrong
-//! on the way is in `pipeline/error.rs`.
+//! on the way is in `pipeline/error.rs`, what becomes of the result in `pipeline/outputs.rs`.
 
 mod error;
+mod outputs;
 
 use crate::attest::facts::{self, Facts};
 use crate::attest::generator::{self, GeneratorError};
 use crate::attest::make::{MakeError, Maker};
-use crate::attest::metadata;
 use crate::attest::request::Scanner;
 use crate::cancel::Cancel;
 use crate::cli::options::BuildOptions;
 use crate::explain::{self, Reasons};
-use crate::export::{self, Export, Exporter, Response};
+use crate::export::{Exporter, Response};
 use crate::image::assemble::BuiltImage;
 use crate::image::layers::{LayerBlobs, LayerOptions};
 use crate::inputs::{self, Inputs};
 use crate::local::keep::{Kept, keep};
-use crate::progress::{Outcome, Progress, Vertex, Warning, rawjson};
+use crate::progress::{Progress, Vertex, Warning};
 use crate::registry::Registry;
 use crate::remote_cache::RemoteCache;
 use crate::remote_cache::records::Records;
@@ -48,11 +48,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use outputs::{build_metadata, export_all, export_cache, open_exporters};
+
 pub(crate) use error::step_failed;
 pub use error::{BuildError, MissingImage, Place};
-
-/// An export that met more damaged blobs than this fails: a disk that returns other bytes than it was given is not helped.
-const DAMAGED_BLOBS: usize = 100;
 
 /// What a build works with, beside its options.
 #[derive(Clone)]
@@ -130,72 +129,6 @@ pub async fn build(options: &BuildOptions, world: &World) -> Result<Built, Build
     }
     let Solved { source, warnings, unused_args, .. } = solved;
     Ok(Built { response, metadata, warnings, unused_args, source, kept })
-}
-
-/// What `--metadata-file` says of the build itself.
-fn build_metadata(solved: &Solved<'_>, options: &BuildOptions, world: &World) -> Response {
-    if options.metadata_file.is_none() {
-        return Response::new();
-    }
-    let platforms: Vec<Platform> = solved.images.iter().map(|image| image.platform.clone()).collect();
-    let mut metadata = metadata::of_build(&world.build.id, &platforms, &solved.facts, options.metadata);
-    if options.metadata.warnings {
-        let warnings = solved.warnings.iter().filter(|found| found.severity == Severity::Warning);
-        let warnings =
-            warnings.map(|found| rawjson::vertex_warning(&solved.definition, &warning(&solved.source, found)));
-        metadata.insert("buildx.build.warnings".into(), warnings.collect());
-    }
-    metadata
-}
-
-async fn export_cache(cache: &RemoteCache, world: &World) -> Result<(), BuildError> {
-    tokio::select! {
-        exported = cache.exports.finish(cache) => Ok(exported?),
-        () = world.cancel.canceled() => Err(BuildError::Canceled),
-    }
-}
-
-async fn export_all(
-    exporters: &[Box<dyn Exporter>],
-    solved: &Solved<'_>,
-    options: &BuildOptions,
-    world: &World,
-) -> Result<Response, BuildError> {
-    let multi_platform = options.build_args.get("BUILDKIT_MULTI_PLATFORM").is_some_and(|on| on == "1" || on == "true");
-    let mut response = Response::new();
-    for exporter in exporters {
-        let vertex = world.progress.task(&exporter.name());
-        let mut blobs = solved.tools.blobs.clone();
-        let mut damaged = 0;
-        let exported = loop {
-            let export = Export {
-                images: &solved.images,
-                multi_platform,
-                epoch: solved.epoch,
-                store: &world.store,
-                blobs: &blobs,
-                sources: &solved.tools.images,
-                caches: &solved.tools.cache.exports,
-                vertex: &vertex,
-            };
-            let exported = tokio::select! {
-                exported = exporter.export(&export) => exported,
-                () = world.cancel.canceled() => {
-                    vertex.end(Outcome::Canceled);
-                    return Err(BuildError::Canceled);
-                }
-            };
-            // A blob that was damaged on disk has been dropped, and is made again. The next may be damaged, too.
-            let found = world.store.take_damaged_blobs().len();
-            damaged += found;
-            if exported.is_ok() || found == 0 || damaged > DAMAGED_BLOBS || exporter.uses_stdout() {
-                break exported;
-            }
-            blobs = LayerBlobs::new(world.store.clone());
-        };
-        response.extend(vertex.finish(exported)?);
-    }
-    Ok(response)
 }
 
 /// A build that is done but for what becomes of its images.
@@ -333,20 +266,6 @@ impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }
-}
-
-/// All outputs are understood before anything is built.
-fn open_exporters(options: &BuildOptions) -> Result<Vec<Box<dyn Exporter>>, BuildError> {
-    let wanted = options.outputs.iter().filter(|output| output.kind != "cacheonly");
-    let exporters = wanted.map(export::open).collect::<Result<Vec<_>, _>>()?;
-    exporters.iter().try_for_each(|exporter| exporter.check(&options.attest))?;
-    if exporters.iter().filter(|exporter| exporter.uses_stdout()).count() > 1 {
-        return Err(BuildError::StdoutTwice);
-    }
-    if options.iidfile.is_some() && !exporters.is_empty() && !exporters.iter().any(|exporter| exporter.makes_image()) {
-        return Err(BuildError::NoImageForIidFile);
-    }
-    Ok(exporters)
 }
 
 /// What steps work with, whatever the graph is.

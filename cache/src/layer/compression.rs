@@ -4,16 +4,18 @@
 //! follow one another) or a zstd frame. So the bytes depend on the tar and the level, never on the number of threads.
 //! The writer hashes the tar, workers compress, the writer collects their blocks in order; the buffers go round.
 
+use super::gzip::{self, SampledGzip};
+use super::pipe::{self, PipeWriter};
 use super::{LayerError, estargz};
 use crate::content::local::{BlobWriter, LocalContent};
 use crate::digest::{Descriptor, Digest};
-use libdeflater::{CompressionLvl, Compressor};
+use libdeflater::Compressor;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io::{self, BufReader, Cursor, Read, Write};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -22,15 +24,6 @@ const GZIP_BLOCK: usize = 1 << 20;
 /// Bytes of tar in a zstd frame: as much as zstd's window at its default level reaches back, twice.
 const ZSTD_BLOCK: usize = 4 << 20;
 
-/// libdeflate's 4 is as fast as zlib's 1 or 2 and smaller than Go's default.
-const GZIP_LEVEL: u32 = 4;
-/// Half as fast again: for blocks of which [`GZIP_LEVEL`] would save next to nothing more.
-const GZIP_QUICK_LEVEL: u32 = 1;
-/// Slices of a block that are tried on, and bytes of each.
-const GZIP_SLICES: usize = 4;
-const GZIP_SLICE: usize = 8 << 10;
-/// Less than one part in so many is next to nothing.
-const GZIP_WORTH: usize = 200;
 const ZSTD_LEVEL: i32 = 3;
 
 /// Memory for the blocks of one layer, in bytes; so many threads as have two blocks each, before and after.
@@ -117,15 +110,10 @@ impl Compression {
         match self {
             Compression::Uncompressed => Ok(Encoder::None),
             Compression::Gzip { level: Some(level) } | Compression::Estargz { level: Some(level) } => {
-                Ok(Encoder::Gzip(gzip((*level).min(9))?))
+                Ok(Encoder::Gzip(gzip::compressor((*level).min(9))?))
             }
             Compression::Gzip { level: None } | Compression::Estargz { level: None } => {
-                Ok(Encoder::SampledGzip(Box::new(SampledGzip {
-                    best: gzip(GZIP_LEVEL)?,
-                    quick: gzip(GZIP_QUICK_LEVEL)?,
-                    stored: gzip(0)?,
-                    sample: Job::default(),
-                })))
+                Ok(Encoder::SampledGzip(Box::new(SampledGzip::new()?)))
             }
             Compression::Zstd { level } => {
                 let mut compressor = zstd::bulk::Compressor::new(level.unwrap_or(ZSTD_LEVEL).clamp(1, 22))?;
@@ -134,11 +122,6 @@ impl Compression {
             }
         }
     }
-}
-
-fn gzip(level: u32) -> io::Result<Compressor> {
-    let level = CompressionLvl::new(level as i32).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    Ok(Compressor::new(level))
 }
 
 /// Algorithm and level, such as `gzip-4`: equal for settings that give equal bytes.
@@ -178,7 +161,7 @@ pub fn write_blob(
         tar_size: 0,
     };
     if let Compression::Estargz { .. } = compression {
-        let (sink, tar) = pipe();
+        let (sink, tar) = pipe::new();
         return std::thread::scope(|scope| {
             let writer = scope.spawn(move || estargz::write(members, tar));
             let mut sink = LayerSink(Target::Pipe(sink));
@@ -356,8 +339,8 @@ impl Encoder {
     fn encode(&mut self, job: &mut Job) -> io::Result<()> {
         match self {
             Encoder::None => std::mem::swap(&mut job.input, &mut job.output),
-            Encoder::Gzip(compressor) => gzip_member(compressor, job)?,
-            Encoder::SampledGzip(sampled) => gzip_member(sampled.choose(&job.input)?, job)?,
+            Encoder::Gzip(compressor) => gzip::member(compressor, &job.input, &mut job.output)?,
+            Encoder::SampledGzip(sampled) => gzip::member(sampled.choose(&job.input)?, &job.input, &mut job.output)?,
             Encoder::Zstd(compressor) => {
                 job.output.clear();
                 job.output.reserve(zstd::zstd_safe::compress_bound(job.input.len()));
@@ -365,48 +348,6 @@ impl Encoder {
             }
         }
         Ok(())
-    }
-}
-
-/// One gzip member, whose header has no name and no time.
-fn gzip_member(compressor: &mut Compressor, job: &mut Job) -> io::Result<()> {
-    job.output.resize(compressor.gzip_compress_bound(job.input.len()), 0);
-    let length = compressor
-        .gzip_compress(&job.input, &mut job.output)
-        .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
-    job.output.truncate(length);
-    Ok(())
-}
-
-/// Compressors of several levels. Which one takes a block, a sample of the block decides and nothing else, so equal
-/// blocks give equal bytes.
-struct SampledGzip {
-    best: Compressor,
-    quick: Compressor,
-    stored: Compressor,
-    sample: Job,
-}
-
-impl SampledGzip {
-    /// Many files were compressed before, and text of few words is as small at any level.
-    fn choose(&mut self, block: &[u8]) -> io::Result<&mut Compressor> {
-        // What is small is not worth a look.
-        if block.len() < 4 * GZIP_SLICES * GZIP_SLICE {
-            return Ok(&mut self.best);
-        }
-        self.sample.input.clear();
-        for part in block.chunks(block.len() / GZIP_SLICES).take(GZIP_SLICES) {
-            let start = (part.len() - GZIP_SLICE) / 2;
-            self.sample.input.extend_from_slice(&part[start..start + GZIP_SLICE]);
-        }
-        gzip_member(&mut self.quick, &mut self.sample)?;
-        let (size, quick) = (self.sample.input.len(), self.sample.output.len());
-        if quick > size - size / GZIP_WORTH {
-            return Ok(&mut self.stored);
-        }
-        gzip_member(&mut self.best, &mut self.sample)?;
-        let best = self.sample.output.len();
-        Ok(if quick < best + best / GZIP_WORTH { &mut self.quick } else { &mut self.best })
     }
 }
 
@@ -446,53 +387,6 @@ impl Drop for Workers {
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
-    }
-}
-
-/// Pieces of a tar on their way from one thread to another.
-const PIECE: usize = 256 << 10;
-
-fn pipe() -> (PipeWriter, PipeReader) {
-    let (sender, receiver) = sync_channel(2);
-    let reader = PipeReader { pieces: receiver, piece: Cursor::new(Vec::new()) };
-    (PipeWriter { pieces: sender, piece: Vec::with_capacity(PIECE) }, reader)
-}
-
-struct PipeWriter {
-    pieces: SyncSender<Vec<u8>>,
-    piece: Vec<u8>,
-}
-
-impl Write for PipeWriter {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let length = buf.len().min(PIECE - self.piece.len());
-        self.piece.extend_from_slice(&buf[..length]);
-        if self.piece.len() == PIECE {
-            self.flush()?;
-        }
-        Ok(length)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
-        self.pieces.send(piece).map_err(|_| io::ErrorKind::BrokenPipe.into())
-    }
-}
-
-struct PipeReader {
-    pieces: Receiver<Vec<u8>>,
-    piece: Cursor<Vec<u8>>,
-}
-
-impl Read for PipeReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.piece.position() == self.piece.get_ref().len() as u64 {
-            match self.pieces.recv() {
-                Ok(piece) => self.piece = Cursor::new(piece),
-                Err(_) => return Ok(0),
-            }
-        }
-        self.piece.read(buffer)
     }
 }
 
