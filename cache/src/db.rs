@@ -144,8 +144,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     // NORMAL may lose the last commits when power fails, but never corrupts; that is all a cache needs.
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "normal")?;
-    // The last process that closes would write the log back and wait for the disk, twice. The log is written back when it
-    // has 1000 pages, and read in a moment until then.
+    // The last process that closes would write the log back and wait for the disk, twice. See `write_back`.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     let made_by: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if made_by != schema_mark() {
@@ -156,6 +155,22 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
         transaction.commit()?;
     }
     Ok(connection)
+}
+
+/// Bytes of log that are read in a moment by each process that opens the database.
+const SMALL_LOG: u64 = 128 << 10;
+
+/// Writes a large log back into the database, beside whatever else the process does. Somebody else's turn is not waited for.
+pub(crate) fn write_back(path: &Path) -> Result<(), StoreError> {
+    let failed = |source| StoreError::Database { verb: "write back the log", source };
+    let log = fs::metadata(path.with_file_name("db-wal")).map_or(0, |meta| meta.len());
+    if log <= SMALL_LOG {
+        return Ok(());
+    }
+    let connection = connect(path).map_err(failed)?;
+    connection.busy_timeout(Duration::ZERO).map_err(failed)?;
+    // Whether it could is in the row; the next process tries again.
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(failed)
 }
 
 /// Tells tables of another schema, which may lack some of these.
@@ -238,7 +253,8 @@ mod tests {
             let path = dir.path().join("db");
             let damage = Arc::new(Damage::default());
             let db = Db::open(&path, damage.clone()).unwrap();
-            db.write("fill", |db| db.execute_batch("INSERT INTO notes VALUES ('a', 'b', zeroblob(100000))")).unwrap();
+            db.write("fill", |db| db.execute_batch("INSERT INTO notes VALUES ('a', 'b', zeroblob(200000))")).unwrap();
+            write_back(&path).unwrap();
             drop(db);
             damage_it(&path);
             let db = Db::open(&path, damage.clone()).unwrap();
@@ -258,5 +274,30 @@ mod tests {
             bytes[4096..length].fill(0xee);
             fs::write(path, bytes).unwrap();
         });
+    }
+
+    #[test]
+    fn a_large_log_is_written_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let db = Db::open(&path, Arc::new(Damage::default())).unwrap();
+        let log = || fs::metadata(dir.path().join("db-wal")).map_or(0, |meta| meta.len());
+        let put = |length: usize| {
+            db.write("keep a note", |db| {
+                db.execute("INSERT OR REPLACE INTO notes VALUES ('a', 'b', ?1)", [vec![1u8; length]]).map(drop)
+            })
+        };
+        put(10).unwrap();
+        write_back(&path).unwrap();
+        assert!((1..=SMALL_LOG).contains(&log()));
+        put(1 << 20).unwrap();
+        assert!(log() > SMALL_LOG);
+        write_back(&path).unwrap();
+        assert_eq!(log(), 0);
+        drop(db);
+        let db = Db::open(&path, Arc::new(Damage::default())).unwrap();
+        let length = db
+            .read("read a note", |db| db.query_row("SELECT length(value) FROM notes", [], |row| row.get::<_, i64>(0)));
+        assert_eq!(length.unwrap(), 1 << 20);
     }
 }

@@ -4,7 +4,7 @@
 
 use crate::content::local::LocalContent;
 use crate::damage::Damage;
-use crate::db::Db;
+use crate::db::{self, Db};
 use crate::digest::Digest;
 use crate::durable::Suspects;
 use crate::error::{FileError, StoreError};
@@ -158,6 +158,9 @@ impl Store {
         let spawned = thread.spawn(move || {
             if let Err(error) = ingest::empty_trash(&root) {
                 tracing::warn!(%error, "the trash could not be emptied");
+            }
+            if let Err(error) = db::write_back(&root.join("db")) {
+                tracing::warn!(%error, "the database's log could not be written back");
             }
             if let Err(error) = durable.sync_what_is_old() {
                 tracing::warn!(%error, "what was stored could not be synced");
