@@ -33,7 +33,7 @@ pub struct Directives {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
     /// As written, such as `run`.
-    pub keyword: String,
+    pub keyword: Placed,
     /// Where the keyword stands.
     pub keyword_span: Span,
     /// Leading `--name[=value]` words, quotes and escapes removed. Empty for ARG, STOPSIGNAL and `HEALTHCHECK NONE`.
@@ -41,7 +41,7 @@ pub struct Node {
     /// The logical line after keyword and flags, continuations joined, trimmed; heredoc tokens still in it.
     pub rest: Placed,
     /// The whole logical line as written, continuations joined, trimmed.
-    pub line: String,
+    pub line: Placed,
     /// White space after `line`, which ONBUILD stores with its trigger.
     pub blanks_at_end: String,
     /// For RUN, COPY and ADD (also below ONBUILD): the heredocs whose tokens stand in `rest`, in order.

@@ -489,6 +489,8 @@ impl<'a> Build<'a> {
             }
         };
         let mut result = PlatformResult { epoch, errors, ..PlatformResult::default() };
+        let hostname = self.request.build_args.get("BUILDKIT_SANDBOX_HOSTNAME");
+        let hostname = hostname.map_or("buildkitsandbox", String::as_str);
         let settings = Settings {
             request: self.request,
             lexer,
@@ -496,6 +498,7 @@ impl<'a> Build<'a> {
             target: target.clone(),
             platform_in_names: self.request.platforms.len() > 1 || self.wants_index(),
             epoch,
+            hostname: hostname.into(),
         };
         let (mut stages, errors) = StageGraph::new(self.file, &globals, &settings, lints);
         result.errors.extend(errors);

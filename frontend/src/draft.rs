@@ -10,6 +10,8 @@ use std::collections::HashMap;
 pub struct Draft {
     vertices: Vec<Drafted>,
     sources: HashMap<Source, Edge>,
+    /// The build context, once something has asked for it.
+    pub(crate) context: Option<Edge>,
 }
 
 /// A vertex of a [`Draft`].

@@ -1,8 +1,10 @@
 //! Ordered environments: `NAME=value`, each name once.
 
+use foldhash::fast::RandomState;
+use std::borrow::Borrow;
 use std::cell::OnceCell;
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 /// Variables in an order: [`Environment::set`] makes one the last, as steps see it in what `env` prints;
@@ -11,26 +13,55 @@ use std::sync::Arc;
 pub struct Environment {
     /// `None`: taken out.
     variables: Vec<Option<Variable>>,
-    places: HashMap<Rc<str>, usize>,
+    places: HashMap<ByName, usize, RandomState>,
     /// What [`Environment::shared_list`] gave, until something changes.
     list: OnceCell<Arc<Vec<Arc<str>>>>,
 }
 
+/// A variable, which several environments may have in common.
 #[derive(Clone, Debug)]
-struct Variable {
-    name: Rc<str>,
+pub struct Variable {
     /// `NAME=value`.
     entry: Arc<str>,
+    name_len: usize,
 }
 
 impl Variable {
-    fn new(name: Rc<str>, value: &str) -> Variable {
-        let entry = format!("{name}={value}").into();
-        Variable { name, entry }
+    /// A variable and its value.
+    pub fn new(name: &str, value: &str) -> Variable {
+        Variable { entry: [name, "=", value].concat().into(), name_len: name.len() }
+    }
+
+    fn name(&self) -> &str {
+        &self.entry[..self.name_len]
     }
 
     fn value(&self) -> &str {
-        &self.entry[self.name.len() + 1..]
+        &self.entry[self.name_len + 1..]
+    }
+}
+
+/// A variable that is found by its name.
+#[derive(Clone, Debug)]
+struct ByName(Variable);
+
+impl Borrow<str> for ByName {
+    fn borrow(&self) -> &str {
+        self.0.name()
+    }
+}
+
+impl PartialEq for ByName {
+    fn eq(&self, other: &ByName) -> bool {
+        self.0.name() == other.0.name()
+    }
+}
+
+impl Eq for ByName {}
+
+impl Hash for ByName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.name().hash(state);
     }
 }
 
@@ -45,19 +76,19 @@ impl Eq for Environment {}
 impl Environment {
     /// From a list of `NAME=value`; a later entry of the same name wins. Without `=`, the value is empty.
     pub fn from_list(list: &[String]) -> Environment {
-        Environment::read(list, Environment::set)
+        Environment::read(list, Environment::set_variable)
     }
 
     /// As [`Environment::from_list`]; what is there twice has its first place.
     pub fn from_list_in_place(list: &[String]) -> Environment {
-        Environment::read(list, Environment::set_in_place)
+        Environment::read(list, Environment::set_variable_in_place)
     }
 
-    fn read(list: &[String], set: fn(&mut Environment, &str, &str)) -> Environment {
+    fn read(list: &[String], set: fn(&mut Environment, Variable)) -> Environment {
         let mut env = Environment::default();
         for entry in list {
             let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
-            set(&mut env, name, value);
+            set(&mut env, Variable::new(name, value));
         }
         env
     }
@@ -70,33 +101,39 @@ impl Environment {
 
     /// Sets a variable. It becomes the last one, wherever it was.
     pub fn set(&mut self, name: &str, value: &str) {
-        self.remove(name);
-        // Removed ones leave gaps; they are closed before there are more of them than variables.
-        if self.variables.len() > 2 * self.places.len() + 16 {
-            let variables = std::mem::take(&mut self.variables);
-            self.variables = variables.into_iter().filter(Option::is_some).collect();
-            let named = self.variables.iter().flatten().enumerate();
-            self.places = named.map(|(place, variable)| (variable.name.clone(), place)).collect();
+        self.set_variable(Variable::new(name, value));
+    }
+
+    /// As [`Environment::set`].
+    pub fn set_variable(&mut self, variable: Variable) {
+        self.list.take();
+        let place = self.variables.len();
+        if let Some(former) = self.places.insert(ByName(variable.clone()), place) {
+            self.variables[former] = None;
         }
-        self.push(name, value);
+        self.variables.push(Some(variable));
+        // Those that were set again leave gaps; they are closed before there are more of them than variables.
+        if self.variables.len() > 2 * self.places.len() + 16 {
+            self.variables.retain(Option::is_some);
+            let named = self.variables.iter().flatten().enumerate();
+            self.places = named.map(|(place, variable)| (ByName(variable.clone()), place)).collect();
+        }
     }
 
     /// Sets a variable, in its place if it is there.
     pub fn set_in_place(&mut self, name: &str, value: &str) {
-        match self.places.get(name).and_then(|place| self.variables[*place].as_mut()) {
-            Some(variable) => {
-                *variable = Variable::new(variable.name.clone(), value);
-                self.list.take();
-            }
-            None => self.push(name, value),
-        }
+        self.set_variable_in_place(Variable::new(name, value));
     }
 
-    fn push(&mut self, name: &str, value: &str) {
-        self.list.take();
-        let name: Rc<str> = name.into();
-        self.places.insert(name.clone(), self.variables.len());
-        self.variables.push(Some(Variable::new(name, value)));
+    /// As [`Environment::set_in_place`].
+    pub fn set_variable_in_place(&mut self, variable: Variable) {
+        match self.places.get(variable.name()) {
+            Some(place) => {
+                self.list.take();
+                self.variables[*place] = Some(variable);
+            }
+            None => self.set_variable(variable),
+        }
     }
 
     /// Takes a variable out.
@@ -107,9 +144,14 @@ impl Environment {
         }
     }
 
+    /// The variables, in order.
+    pub fn variables(&self) -> impl Iterator<Item = &Variable> {
+        self.variables.iter().flatten()
+    }
+
     /// Names and values, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.variables.iter().flatten().map(|variable| (variable.name.as_ref(), variable.value()))
+        self.variables().map(|variable| (variable.name(), variable.value()))
     }
 
     /// The names, in order.
@@ -119,12 +161,16 @@ impl Environment {
 
     /// As a list of `NAME=value`, in order.
     pub fn to_list(&self) -> Vec<String> {
-        self.variables.iter().flatten().map(|variable| variable.entry.to_string()).collect()
+        self.variables().map(|variable| variable.entry.as_ref().to_owned()).collect()
     }
 
     /// As [`Environment::to_list`], made once for all who ask between two changes, its entries once for all lists.
     pub fn shared_list(&self) -> Arc<Vec<Arc<str>>> {
-        let list = || Arc::new(self.variables.iter().flatten().map(|variable| variable.entry.clone()).collect());
+        let list = || {
+            let mut list = Vec::with_capacity(self.places.len());
+            list.extend(self.variables().map(|variable| variable.entry.clone()));
+            Arc::new(list)
+        };
         self.list.get_or_init(list).clone()
     }
 

@@ -10,7 +10,7 @@ use crate::words::{self, JsonForm};
 /// A token is a shell word, so that `"<<EOF"` and `a<<b` are none. Where the line has no words, since a quote is not
 /// closed, there are no heredocs either. The words are those of a POSIX shell, whatever the escape directive says.
 pub(crate) fn tokens(line: &Placed) -> Vec<Heredoc> {
-    if !line.contains("<<") {
+    if !line.contains('<') || !line.contains("<<") {
         return vec![];
     }
     let mut found = vec![];

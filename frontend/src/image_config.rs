@@ -3,6 +3,7 @@
 //! BuildKit drops them.
 
 use serde::{Deserialize, Deserializer, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// Top level of the document. Members are in alphabetical order, as BuildKit writes them.
@@ -130,8 +131,8 @@ pub struct HistoryEntry {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub author: String,
     /// `buildkit.dockerfile.v0` for entries made here.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub comment: String,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub comment: Cow<'static, str>,
     /// The entry has no layer.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub empty_layer: bool,

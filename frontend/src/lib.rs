@@ -20,6 +20,7 @@
 pub mod ast;
 pub mod compile;
 pub mod csv;
+mod declared;
 pub mod diagnostic;
 mod directives;
 mod draft;

@@ -87,9 +87,14 @@ impl<'a> Lines<'a> {
         Some(line)
     }
 
-    /// The next instruction line. `is_directive` says of a line's offset whether a parser directive stands there, which
+    /// The next instruction line. `file` is the whole text; `is_directive` says of a line's offset whether a parser directive stands there, which
     /// is no comment on what follows.
-    pub fn next_logical(&mut self, escape: char, is_directive: impl Fn(usize) -> bool) -> Option<LogicalLine> {
+    pub fn next_logical(
+        &mut self,
+        file: &Placed,
+        escape: char,
+        is_directive: impl Fn(usize) -> bool,
+    ) -> Option<LogicalLine> {
         let mut comments = vec![];
         loop {
             let line = self.next_physical()?;
@@ -103,19 +108,21 @@ impl<'a> Lines<'a> {
                     add_comment(&mut comments, line.content);
                 }
             } else {
-                return Some(self.join(line, escape, comments));
+                return Some(self.join(file, line, escape, comments));
             }
         }
     }
 
-    fn join(&mut self, first: PhysicalLine<'a>, escape: char, comments: Vec<String>) -> LogicalLine {
+    fn join(&mut self, file: &Placed, first: PhysicalLine<'a>, escape: char, comments: Vec<String>) -> LogicalLine {
         let text = first.content.trim_start();
         let start = first.end() - text.len();
         let mut logical = LogicalLine { comments, ..LogicalLine::default() };
         let mut end = first.end();
 
         let (text, mut continued) = strip_continuation(text, escape);
-        logical.text.push(text, start);
+        if !text.is_empty() {
+            logical.text = file.slice(start..start + text.len());
+        }
         while continued {
             let Some(line) = self.next_physical() else { break };
             end = line.end();

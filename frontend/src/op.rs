@@ -118,7 +118,7 @@ pub struct FileOp {
     /// In order.
     pub actions: Vec<FileAction>,
     /// Stage's platform; decides nothing on Linux but is part of the key, as in BuildKit.
-    pub platform: Platform,
+    pub platform: Arc<Platform>,
 }
 
 /// One change of a [`FileOp`].
@@ -160,7 +160,7 @@ pub struct Copy {
     pub link: bool,
     /// How a message calls the source, such as `the build context` or `stage "build"`. Not in the key.
     #[serde(skip)]
-    pub source_label: String,
+    pub source_label: Arc<str>,
 }
 
 /// `--chmod`.
@@ -187,9 +187,9 @@ pub struct Exec {
     /// `USER`, as written; empty is root.
     pub user: String,
     /// Kernel's and machine's name for it.
-    pub platform: Platform,
+    pub platform: Arc<Platform>,
     /// Host name.
-    pub hostname: String,
+    pub hostname: Arc<str>,
     /// Network namespace.
     pub network: Network,
     /// Restrictions.

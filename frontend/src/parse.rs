@@ -45,8 +45,9 @@ impl Parser<'_> {
         }
         self.escape = found.directives.escape;
 
+        let file = Placed::verbatim(self.source.text.as_str(), 0);
         let mut lines = Lines::new(&self.source.text);
-        while let Some(line) = lines.next_logical(self.escape, |offset| found.lines.contains(&offset)) {
+        while let Some(line) = lines.next_logical(&file, self.escape, |offset| found.lines.contains(&offset)) {
             self.instruction(line, &mut lines);
         }
         for &span in &lines.too_long {
@@ -64,7 +65,7 @@ impl Parser<'_> {
 
     fn instruction(&mut self, line: LogicalLine, lines: &mut Lines<'_>) {
         let split = split_instruction(&line.text, self.escape);
-        let keyword = &line.text[split.keyword.clone()];
+        let keyword = line.text.slice(split.keyword.clone());
         let rest = line.text.slice(split.rest.clone());
         if keyword.is_empty() {
             // Only escape characters at line ends.
@@ -73,7 +74,7 @@ impl Parser<'_> {
         }
 
         let mut span = line.span;
-        let mut heredocs = if self.may_have_heredocs(keyword, &rest) { heredoc::tokens(&line.text) } else { vec![] };
+        let mut heredocs = if self.may_have_heredocs(&keyword, &rest) { heredoc::tokens(&line.text) } else { vec![] };
         for heredoc in &mut heredocs {
             let body_start = lines.offset();
             let Some(end) = heredoc::read_body(heredoc, lines) else {
@@ -84,13 +85,13 @@ impl Parser<'_> {
             span = Span::new(span.start as usize, end);
         }
 
-        let flags = if swallows_flags(keyword, &rest) { vec![] } else { flags(&line, &split) };
+        let flags = if swallows_flags(&keyword, &rest) { vec![] } else { flags(&line, &split) };
         self.nodes.push(Node {
-            keyword: keyword.to_owned(),
-            keyword_span: line.text.place(split.keyword.clone()),
+            keyword_span: keyword.span(),
+            keyword,
             flags,
             rest,
-            line: line.text.trim().to_owned(),
+            line: line.text.part(line.text.trim()),
             blanks_at_end: line.text[line.text.trim_end().len()..].to_owned(),
             heredocs,
             span,
@@ -172,8 +173,8 @@ fn whole_file(message: &str) -> Diagnostic {
 /// Instructions that BuildKit does not ask which flags they know, so that `--x` words vanish.
 fn swallows_flags(keyword: &str, rest: &str) -> bool {
     let is = |name: &str| keyword.eq_ignore_ascii_case(name);
-    let none = rest.split(char::is_whitespace).next().is_some_and(|word| word.eq_ignore_ascii_case("none"));
-    is("arg") || is("stopsignal") || (is("healthcheck") && none)
+    let none = || rest.split(char::is_whitespace).next().is_some_and(|word| word.eq_ignore_ascii_case("none"));
+    is("arg") || is("stopsignal") || (is("healthcheck") && none())
 }
 
 fn flags(line: &LogicalLine, split: &Split) -> Vec<Flag> {
@@ -206,7 +207,7 @@ pub(crate) fn split_instruction(line: &Placed, escape: char) -> Split {
     // Blanks at the end belong to nothing, not even to a flag with an unclosed quote.
     let end = line.trim_end().len().max(start);
     let text = &line[start..end];
-    let keyword_end = start + text.find(|c| "\t\x0b\x0c\r ".contains(c)).unwrap_or(text.len());
+    let keyword_end = start + text.find(['\t', '\x0b', '\x0c', '\r', ' ']).unwrap_or(text.len());
     let mut flags = vec![];
     let mut at = keyword_end;
     loop {
@@ -281,7 +282,7 @@ mod tests {
         let Parsed { dockerfile, diagnostics } = parsed(text);
         let mut shown = vec![];
         for node in &dockerfile.nodes {
-            let mut line = node.keyword.clone();
+            let mut line = node.keyword.to_string();
             for flag in &node.flags {
                 line += &format!(" --{}", flag.name);
                 line += &flag.value.as_ref().map(|value| format!("={value}")).unwrap_or_default();

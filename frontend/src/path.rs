@@ -2,26 +2,23 @@
 
 /// `path` below `base` unless it is absolute; cleaned, absolute, without a slash at the end.
 pub fn join(base: &str, path: &str) -> String {
-    if path.starts_with('/') { clean(path) } else { clean(&format!("{base}/{path}")) }
+    if path.starts_with('/') { clean(path) } else { clean(&[base, "/", path].concat()) }
 }
 
 /// Absolute, without `.`, `..` (which stop at the root), doubled slashes and a slash at the end.
 pub fn clean(path: &str) -> String {
-    let is_clean = |path: &str| path.split('/').all(|part| !matches!(part, "" | "." | ".."));
-    if path.strip_prefix('/').is_some_and(is_clean) {
-        return path.to_string();
-    }
-    let mut parts: Vec<&str> = vec![];
+    let mut clean = String::with_capacity(path.len() + 2);
     for part in path.split('/') {
         match part {
             "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
+            ".." => clean.truncate(clean.rfind('/').unwrap_or(0)),
+            part => clean.extend(["/", part]),
         }
     }
-    format!("/{}", parts.join("/"))
+    if clean.is_empty() {
+        clean.push('/');
+    }
+    clean
 }
 
 /// The last component; `/` of the root.

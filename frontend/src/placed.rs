@@ -4,12 +4,13 @@
 use crate::span::Span;
 use std::fmt;
 use std::ops::{Deref, Range};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// A text and its place. Equal to another if the text is.
 ///
-/// It is part of a line that all its parts share, so that to cut one out or to copy it costs no memory.
-#[derive(Clone, Default)]
+/// It is part of a line, or of the whole file, that all its parts share, so that to cut one out or to copy it costs no
+/// memory.
+#[derive(Clone)]
 pub struct Placed {
     line: Arc<Line>,
     /// Offset of the first byte, and after the last, in the line.
@@ -24,6 +25,15 @@ struct Line {
     text: String,
     /// Offset in the text and in the file of each piece, ascending in both; a piece reaches to the next.
     pieces: Vec<(u32, u32)>,
+}
+
+/// What texts are part of that have nothing yet.
+static EMPTY: LazyLock<Arc<Line>> = LazyLock::new(Arc::default);
+
+impl Default for Placed {
+    fn default() -> Placed {
+        Placed { line: EMPTY.clone(), start: 0, end: 0, whole: None }
+    }
 }
 
 impl Placed {
@@ -80,7 +90,8 @@ impl Placed {
     /// The line, of which nobody else has a part and which is this text alone.
     fn own_line(&mut self) -> &mut Line {
         if Arc::get_mut(&mut self.line).is_none() || self.as_str().len() != self.line.text.len() {
-            let pieces = if self.whole.is_none() { self.pieces().collect() } else { vec![] };
+            let has_pieces = self.whole.is_none() && !self.is_empty();
+            let pieces = if has_pieces { self.pieces().collect() } else { vec![] };
             let own = Placed::of(Line { text: self.as_str().to_string(), pieces }, self.whole);
             *self = own;
         }

@@ -2,6 +2,7 @@
 //! instruction being applied to it. Which stages there are and in what order they compile is in `compile`.
 
 use crate::compile::{CompileRequest, NoCache};
+use crate::declared::DeclaredArgs;
 use crate::diagnostic::Diagnostic;
 use crate::draft::Draft;
 use crate::env::Environment;
@@ -16,11 +17,11 @@ use crate::platform::Platform;
 use crate::span::Span;
 use crate::words::{Lexer, WordError, WordErrorKind};
 use solver::graph::Edge;
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
-use std::fmt::Write;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// A stage that instructions are being applied to.
 #[derive(Clone, Debug)]
@@ -28,7 +29,7 @@ pub struct OpenStage {
     /// Name in progress; empty where there is only one stage.
     pub name: String,
     /// What its steps run on.
-    pub platform: Platform,
+    pub platform: Arc<Platform>,
     /// The file system so far; `None` is empty.
     pub root: Option<Edge>,
     /// The image so far; the environment is still that of the base image.
@@ -37,8 +38,8 @@ pub struct OpenStage {
     pub image_env: Environment,
     /// The image's environment and the declared arguments.
     pub env: Environment,
-    /// Declared arguments, in order, those of the base stage first; a name may be there several times.
-    pub args: Vec<DeclaredArg>,
+    /// Declared arguments, in order, those of the base stage first.
+    pub args: DeclaredArgs,
     /// Variables that an ENV or ARG was to set which has failed.
     pub lost: Lost,
     /// How many entries of the history came with the base image.
@@ -100,15 +101,6 @@ impl Lost {
     }
 }
 
-/// An argument that a stage has declared.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DeclaredArg {
-    /// Its name.
-    pub name: String,
-    /// `None`: declared, but not set.
-    pub value: Option<String>,
-}
-
 /// What all stages of one target platform share.
 pub struct Settings<'a> {
     /// What was asked for.
@@ -123,6 +115,8 @@ pub struct Settings<'a> {
     pub platform_in_names: bool,
     /// `SOURCE_DATE_EPOCH`, in seconds since 1970.
     pub epoch: Option<i64>,
+    /// Host name of steps.
+    pub hostname: Arc<str>,
 }
 
 impl Settings<'_> {
@@ -151,7 +145,7 @@ pub struct Tree {
     /// `None` is an empty tree.
     pub edge: Option<Edge>,
     /// How messages call it, such as `stage "build"`.
-    pub label: String,
+    pub label: Arc<str>,
     /// It is a directory of the client.
     pub from_client: bool,
 }
@@ -183,11 +177,17 @@ pub struct Lowering<'a> {
     pub expanded: Expanded,
 }
 
+/// What words have come to, and where they stand.
+type Words = Vec<(String, Span)>;
+
+/// Those of steps without any.
+static NO_WORDS: LazyLock<Arc<Words>> = LazyLock::new(Arc::default);
+
 /// What the expansions of one instruction have come to.
 #[derive(Debug, Default)]
 pub struct Expanded {
-    /// Results, and where the words stand.
-    pub words: RefCell<Arc<Vec<(String, Span)>>>,
+    /// Results, and where the words stand; only of instructions that make a step, which shows them.
+    pub words: RefCell<Option<Arc<Words>>>,
     /// A variable had no value that an ENV or ARG was to set which has failed: what fails now may be due to that.
     pub lacks_value: Cell<bool>,
 }
@@ -198,8 +198,10 @@ impl Lowering<'_> {
         let expansion = self.settings.lexer.expand(word, &self.stage.env.lookup());
         let expansion = expansion.map_err(|error| self.word_error(&error, word))?;
         self.report_unset(&expansion.unset);
-        let mut words = self.expanded.words.borrow_mut();
-        Arc::make_mut(&mut words).push((expansion.text.clone(), word.span()));
+        if self.command.instruction.makes_step() {
+            let mut words = self.expanded.words.borrow_mut();
+            Arc::make_mut(words.get_or_insert_default()).push((expansion.text.clone(), word.span()));
+        }
         Ok(expansion.text)
     }
 
@@ -213,7 +215,7 @@ impl Lowering<'_> {
         let diagnostic = self.error(error.to_string()).word(error, word);
         let WordErrorKind::Required { name, .. } = &error.kind else { return diagnostic };
         self.note_lack(name);
-        let is_argument = self.stage.args.iter().any(|arg| arg.name == *name);
+        let is_argument = self.stage.args.get(name).is_some();
         diagnostic.help(match is_argument {
             true => format!("give {name} a default where it is declared, or a value with --build-arg {name}=…"),
             false => format!("declare it above with ARG {name}, and give it a value with --build-arg {name}=…"),
@@ -253,7 +255,7 @@ impl Lowering<'_> {
             created: None,
             created_by,
             author: String::new(),
-            comment: "buildkit.dockerfile.v0".to_string(),
+            comment: Cow::Borrowed("buildkit.dockerfile.v0"),
             empty_layer: layer == LayerOf::Nothing,
         });
     }
@@ -278,7 +280,7 @@ impl Lowering<'_> {
     }
 
     fn add_step(&mut self, op: Op, inputs: Vec<Edge>, name: String, ignore_cache: bool) -> Edge {
-        let words = self.expanded.words.borrow().clone();
+        let words = self.expanded.words.borrow().clone().unwrap_or_else(|| NO_WORDS.clone());
         let step = Step { op, name, span: Some(self.command.span), words, ignore_cache };
         self.draft.add(inputs, step)
     }
@@ -292,7 +294,7 @@ impl Lowering<'_> {
     /// The instruction's text with all variables replaced and quotes removed, as progress shows COPY, ADD and WORKDIR.
     pub fn display_expanded(&self) -> String {
         let expansion = self.settings.lexer.expand(&self.command.text, &self.stage.env.lookup());
-        with_upper_keyword(&expansion.map_or_else(|_| self.command.text.clone(), |expansion| expansion.text))
+        with_upper_keyword(expansion.map_or_else(|_| self.command.text.as_str().to_owned(), |expansion| expansion.text))
     }
 
     /// The progress name of the next step.
@@ -317,12 +319,22 @@ impl Lowering<'_> {
 impl OpenStage {
     /// The shell of shell forms.
     pub fn shell(&self) -> Vec<String> {
-        let words = |words: &[&str]| words.iter().map(|word| word.to_string()).collect();
-        match self.config.config.shell.as_slice() {
-            [] if self.config.os == "windows" => words(&["cmd", "/S", "/C"]),
-            [] => words(&["/bin/sh", "-c"]),
-            shell => shell.to_vec(),
+        let default: &[&str] = if self.config.os == "windows" { &["cmd", "/S", "/C"] } else { &["/bin/sh", "-c"] };
+        let shell = self.config.config.shell.as_slice();
+        // With room for what it is to run.
+        let mut words = Vec::with_capacity(shell.len().max(default.len()) + 1);
+        match shell {
+            [] => words.extend(default.iter().map(|word| (*word).to_owned())),
+            shell => words.extend_from_slice(shell),
         }
+        words
+    }
+
+    /// The command line of a shell form: a text, with the stage's shell before it.
+    pub fn in_shell(&self, text: String) -> Vec<String> {
+        let mut words = self.shell();
+        words.push(text);
+        words
     }
 }
 
@@ -339,17 +351,29 @@ pub fn numbered(stage: &OpenStage, settings: &Settings<'_>, arrow: &str, text: &
     if !stage.name.is_empty() {
         name.extend([&stage.name, " "]);
     }
-    let width = stage.step_total.checked_ilog10().unwrap_or(0) as usize + 1;
-    // Writing to a String does not fail.
-    let _ = write!(name, "{:>width$}/{}] {text}", stage.step_index, stage.step_total);
+    let digits = |number: usize| number.checked_ilog10().unwrap_or(0) as usize + 1;
+    let width = digits(stage.step_total);
+    name.extend(std::iter::repeat_n(' ', width.saturating_sub(digits(stage.step_index))));
+    push_number(&mut name, stage.step_index);
+    name.push('/');
+    push_number(&mut name, stage.step_total);
+    name.push_str("] ");
+    name.push_str(text);
     name
 }
 
+/// In decimal, without what formatting costs: every step has two.
+fn push_number(text: &mut String, number: usize) {
+    if number >= 10 {
+        push_number(text, number / 10);
+    }
+    text.push(char::from(b'0' + (number % 10) as u8));
+}
+
 /// The text with its first word in upper case.
-pub fn with_upper_keyword(text: &str) -> String {
+pub fn with_upper_keyword(mut text: String) -> String {
     let end = text.find(' ').unwrap_or(text.len());
     if text[..end].is_ascii() {
-        let mut text = text.to_string();
         text[..end].make_ascii_uppercase();
         return text;
     }

@@ -27,13 +27,12 @@ struct Vertex<V> {
 
 /// Vertices with payload `V`.
 pub struct Graph<V> {
-    // Edge weights are the positions in the user's list of inputs; petgraph gives traversal and DOT output.
-    vertices: DiGraph<Vertex<V>, u32>,
+    vertices: Vec<Vertex<V>>,
 }
 
 impl<V> Default for Graph<V> {
     fn default() -> Self {
-        Graph { vertices: DiGraph::new() }
+        Graph { vertices: vec![] }
     }
 }
 
@@ -48,13 +47,9 @@ impl<V> Graph<V> {
     /// # Panics
     /// If an input is not a vertex of this graph.
     pub fn add(&mut self, inputs: Vec<Edge>, value: V) -> VertexId {
-        let used: Vec<VertexId> = inputs.iter().map(|edge| edge.vertex).collect();
-        let node = self.vertices.add_node(Vertex { inputs, value });
-        let vertex = VertexId(node.index() as u32);
-        for (position, input) in used.into_iter().enumerate() {
-            assert!(input < vertex, "inputs are added before what uses them");
-            self.vertices.add_edge(NodeIndex::new(input.0 as usize), node, position as u32);
-        }
+        let vertex = VertexId(self.vertices.len() as u32);
+        assert!(inputs.iter().all(|input| input.vertex < vertex), "inputs are added before what uses them");
+        self.vertices.push(Vertex { inputs, value });
         vertex
     }
 
@@ -70,7 +65,7 @@ impl<V> Graph<V> {
 
     /// How many vertices there are.
     pub fn len(&self) -> usize {
-        self.vertices.node_count()
+        self.vertices.len()
     }
 
     /// Whether there is none.
@@ -92,12 +87,18 @@ impl<V> Graph<V> {
 
     /// Graphviz text of the graph, each vertex labelled by `label`, for debugging.
     pub fn to_dot(&self, label: impl Fn(&V) -> String) -> String {
-        let labelled = self.vertices.map(|_, vertex| label(&vertex.value), |_, position| *position);
-        format!("{}", petgraph::dot::Dot::new(&labelled))
+        let mut labelled = DiGraph::<String, usize>::new();
+        for vertex in &self.vertices {
+            let node = labelled.add_node(label(&vertex.value));
+            for (position, input) in vertex.inputs.iter().enumerate() {
+                labelled.add_edge(NodeIndex::new(input.vertex.0 as usize), node, position);
+            }
+        }
+        petgraph::dot::Dot::new(&labelled).to_string()
     }
 
     fn node(&self, vertex: VertexId) -> &Vertex<V> {
-        self.vertices.node_weight(NodeIndex::new(vertex.0 as usize)).expect("a VertexId comes from its own graph")
+        self.vertices.get(vertex.0 as usize).expect("a VertexId comes from its own graph")
     }
 }
 

@@ -70,7 +70,7 @@ pub fn add_steps(
     let name = format!("[internal] sbom generator {}", reference.with_digest(&info.top_digest));
     let image = plan.graph.add(vec![], step(Op::Source(image), name));
     let folder = FileAction::MkDir { path: DESTINATION.into(), mode: 0o755, owner: None, epoch: None };
-    let folder = FileOp { base: Some(0), actions: vec![folder], platform: host.clone() };
+    let folder = FileOp { base: Some(0), actions: vec![folder], platform: Arc::new(host.clone()) };
     let name = format!("[internal] sbom generator: make {DESTINATION}");
     let root = plan.graph.add(vec![edge(image)], step(Op::File(folder), name));
     let mut scans = vec![];
@@ -119,7 +119,7 @@ fn exec(args: Vec<String>, env: Vec<Arc<str>>, info: &ImageInfo, host: &Platform
         env: Arc::new(env),
         cwd: if config.working_dir.is_empty() { "/".into() } else { config.working_dir.clone() },
         user: config.user.clone(),
-        platform: host.clone(),
+        platform: Arc::new(host.clone()),
         hostname: "buildkitsandbox".into(),
         network: Network::Default,
         security: Security::Sandbox,

@@ -84,7 +84,7 @@ fn exec(exec: &Exec) -> Value {
         meta["user"] = exec.user.clone().into();
     }
     if !exec.hostname.is_empty() {
-        meta["hostname"] = exec.hostname.clone().into();
+        meta["hostname"] = exec.hostname.as_ref().into();
     }
     let mut mounts = vec![json!({ "input": exec.root.map_or(-1, |input| input as i64), "dest": "/", "output": 0 })];
     mounts.extend(exec.mounts.iter().map(mount));

@@ -260,7 +260,7 @@ pub fn history(store: &Store, name: &str, image: &PlatformImage) -> Result<Vec<H
         lines.push(HistoryLine {
             created: entry.created,
             created_by: entry.created_by,
-            comment: entry.comment,
+            comment: entry.comment.into_owned(),
             size: layer.map(|layer| layer_size(layer, &sizes)),
             snapshot: layer.map(|layer| layer.snapshot.0.clone()),
         });

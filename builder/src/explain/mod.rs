@@ -355,7 +355,7 @@ fn asked(graph: &Graph<Step>, vertex: VertexId, recipe: KeyRecipe, miss: Miss) -
         Op::File(file) => {
             for (number, action) in file.actions.iter().enumerate() {
                 if let FileAction::Copy(copy) = action {
-                    let from = (!copy.from_client).then(|| copy.source_label.clone());
+                    let from = (!copy.from_client).then(|| copy.source_label.to_string());
                     sources.insert(format!("copied {number}"), from.filter(|label| !label.is_empty()));
                 }
             }

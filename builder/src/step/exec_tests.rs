@@ -145,7 +145,7 @@ fn exec(script: &str) -> Exec {
         env: Arc::new(vec![Arc::from("PATH=/bin")]),
         cwd: "/".into(),
         user: String::new(),
-        platform,
+        platform: platform.into(),
         hostname: "buildkitsandbox".into(),
         network: Network::Default,
         security: Security::Sandbox,
@@ -493,7 +493,7 @@ async fn check_foreign(bench: &mut Bench, busybox: &Path) {
     std::fs::copy(busybox, bench.layers[0].join("bin/busybox")).unwrap();
     let mut foreign = exec("uname -m; sh -c 'echo $0; id -u; touch /new' name");
     symlink("busybox", bench.layers[0].join("bin/uname")).unwrap();
-    foreign.platform.architecture = "arm64".into();
+    Arc::make_mut(&mut foreign.platform).architecture = "arm64".into();
     let ran = bench.run(&foreign, vec![]).await;
     assert_eq!((ran.log.as_str(), ran.paths()), ("aarch64\nname\n0\n", vec!["/new".to_string()]), "{:?}", ran.result);
 }
@@ -503,6 +503,6 @@ async fn foreign_programs() {
     let (Some(busybox), Some(mut bench)) = (foreign_busybox(), Bench::new()) else { return };
     check_foreign(&mut bench, &busybox).await;
     let mut unknown = exec("true");
-    unknown.platform.architecture = "z80".into();
+    Arc::make_mut(&mut unknown.platform).architecture = "z80".into();
     assert_eq!(bench.run(&unknown, vec![]).await.error(), "cannot run programs of linux/z80 on this machine | ");
 }

@@ -79,7 +79,11 @@ impl BuildSteps {
             let snapshot = SnapshotId(stack(&CacheKey([0; 32]), &format!("client {path} {change}")).to_hex());
             if !store.snapshots().exists(&snapshot) {
                 let draft = store.snapshots().prepare()?;
-                let op = FileOp { base: None, actions: vec![copy_all(path.clone())], platform: crate::host_platform() };
+                let op = FileOp {
+                    base: None,
+                    actions: vec![copy_all(path.clone())],
+                    platform: crate::host_platform().into(),
+                };
                 let copies = Copies::open(&store, &name)?;
                 file::apply(&op, &[], &[source], draft.upper(), Some(&copies))?;
                 store.snapshots().commit(draft, &snapshot)?;

@@ -52,7 +52,7 @@ impl MainContext {
         let source = draft.add(vec![], step(Op::Source(source), &name));
         match self {
             MainContext::Http { body: HttpBody::Archive, .. } => {
-                let unpack = FileOp { base: None, actions: vec![unpack()], platform: platform.clone() };
+                let unpack = FileOp { base: None, actions: vec![unpack()], platform: Arc::new(platform.clone()) };
                 draft.add(vec![source], step(Op::File(unpack), "copy /context /"))
             }
             _ => source,
@@ -77,8 +77,13 @@ impl MainContext {
 
     /// As something to copy from. Files of a directory of the client lose their owners, those of archives keep them.
     pub(crate) fn tree(&self, draft: &mut Draft, platform: &Platform) -> Tree {
-        let edge = Some(self.add(draft, platform));
-        Tree { edge, label: LABEL.to_string(), from_client: *self == MainContext::Directory }
+        let edge = match draft.context {
+            Some(edge) => edge,
+            None => self.add(draft, platform),
+        };
+        draft.context = Some(edge);
+        let edge = Some(edge);
+        Tree { edge, label: LABEL.into(), from_client: *self == MainContext::Directory }
     }
 }
 
@@ -104,7 +109,7 @@ fn unpack() -> FileAction {
         unpack: true,
         from_client: false,
         link: false,
-        source_label: LABEL.to_string(),
+        source_label: LABEL.into(),
     }))
 }
 

@@ -4,6 +4,7 @@ use super::outside::{Kind, Outside, is_empty};
 use super::stages::{Origin, PlannedCommand, StageGraph, StagePlan, has_from_step, names_read};
 use super::{ImageInfo, Images, PlannedImage, ScannedTree};
 use super::{scans, triggers};
+use crate::declared::DeclaredArgs;
 use crate::diagnostic::Diagnostic;
 use crate::draft::Draft;
 use crate::env::Environment;
@@ -17,6 +18,7 @@ use crate::span::{SourceText, Span};
 use crate::stage::{Expanded, Lost, Lowering, OpenStage, Settings, Tree, numbered};
 use solver::graph::Edge;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -194,7 +196,7 @@ impl<'a> Lower<'a> {
     fn stage_tree(&self, index: usize, root: Option<Edge>) -> Tree {
         let plan = &self.plans.stages[index];
         let from_client = plan.replaced_by.as_ref().is_some_and(|outside| outside.kind == Kind::Local);
-        Tree { edge: root, label: format!("stage {:?}", plan.shown), from_client }
+        Tree { edge: root, label: format!("stage {:?}", plan.shown).into(), from_client }
     }
 
     /// A stage can only be read by those after it.
@@ -212,7 +214,7 @@ impl<'a> Lower<'a> {
                 there.shown, here.shown
             ),
         };
-        let name = names_read(&planned.command.instruction).into_iter().nth(position).flatten();
+        let name = names_read(&planned.command.instruction).nth(position).flatten();
         let error = Diagnostic::error(message, planned.command.span);
         let error = name.into_iter().fold(error, |error, name| error.label(name.span(), ""));
         let place = there.from.name_written.as_ref().map_or(there.from.span, |name| name.span());
@@ -239,8 +241,8 @@ impl<'a> Lower<'a> {
             config.working_dir = path::clean(&config.working_dir);
         }
         // Where both a variable of the image and an inherited argument have a name, the image's counts.
-        for (name, value) in stage.image_env.iter() {
-            stage.env.set(name, value);
+        for variable in stage.image_env.variables() {
+            stage.env.set_variable(variable.clone());
         }
         stage
     }
@@ -266,13 +268,14 @@ impl<'a> Lower<'a> {
         if let Some(info) = outside.info(self.images) {
             stage.config = ImageConfig { created: None, ..info.config.clone() };
             stage.base_history_len = stage.config.history.len();
+            stage.config.history.reserve(plan.commands.len());
             if !info.is_read() {
                 stage.lost = Lost::Unknown;
             }
             stage.config.config.on_build.clear();
             stage.image_env = Environment::from_list_in_place(&stage.config.config.env);
             if plan.replaced_by.is_some() {
-                stage.platform = config_platform(&stage.config).unwrap_or(stage.platform);
+                stage.platform = config_platform(&stage.config).map_or(stage.platform, Arc::new);
             } else {
                 let place = (plan.from.span, plan.from.comments.as_slice());
                 self.check_platform(place, outside, info, &stage.platform);
@@ -313,11 +316,7 @@ fn variables(instruction: &Instruction) -> Vec<String> {
 /// Whether an instruction counts in the 5 of `[2/5]`. As in BuildKit, every ONBUILD trigger does, also one that makes no
 /// step.
 fn counts_as_step(command: &Command) -> bool {
-    let makes_step = matches!(
-        command.instruction,
-        Instruction::Run(_) | Instruction::Copy(_) | Instruction::Add(_) | Instruction::Workdir(_)
-    );
-    makes_step || command.is_trigger
+    command.instruction.makes_step() || command.is_trigger
 }
 
 /// `FROM scratch`.
@@ -338,11 +337,11 @@ fn empty_stage(platform: &Platform) -> OpenStage {
     OpenStage {
         image_env,
         name: String::new(),
-        platform: platform.clone(),
+        platform: Arc::new(platform.clone()),
         root: None,
         config,
         env: Environment::default(),
-        args: vec![],
+        args: DeclaredArgs::default(),
         lost: Lost::Nothing,
         base_history_len: 0,
         cmd: None,

@@ -2,11 +2,13 @@
 //! of its own, for only the way from the result shows which of the equal ones gives the name and the place.
 
 use crate::draft::{Draft, Drafted};
-use crate::op::{Op, Step};
+use crate::op::{FileAction, Op, Step};
+use foldhash::fast::RandomState;
 use solver::graph::{Edge, Graph, VertexId};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{Hash, Hasher};
+use std::rc::Rc;
 
 /// What `roots` need of `draft`, in which equal steps are one vertex, and the roots there.
 ///
@@ -14,7 +16,7 @@ use std::hash::{Hash, Hasher};
 /// BuildKit. Where several roots need it, the first decides.
 pub(super) fn merge(draft: Draft, roots: &[Option<Edge>]) -> (Graph<Step>, Vec<Option<Edge>>) {
     let vertices = draft.into_vertices();
-    let by_definition = HashMap::with_capacity(vertices.len());
+    let by_definition = HashMap::with_capacity_and_hasher(vertices.len(), RandomState::default());
     let mut merge = Merge { vertices: &vertices, groups: Vec::with_capacity(vertices.len()), by_definition };
     let mut targets = vec![];
     for root in roots.iter().flatten() {
@@ -43,7 +45,7 @@ pub(super) fn merge(draft: Draft, roots: &[Option<Edge>]) -> (Graph<Step>, Vec<O
 
 /// Equal steps.
 struct Group {
-    inputs: Vec<Input>,
+    inputs: Rc<[Input]>,
     /// The one that gives its name.
     step: VertexId,
     /// The one that was added first.
@@ -62,7 +64,7 @@ struct Input {
 struct Definition<'a> {
     op: &'a Op,
     ignore_cache: bool,
-    inputs: Vec<Input>,
+    inputs: Rc<[Input]>,
 }
 
 impl Hash for Definition<'_> {
@@ -72,7 +74,10 @@ impl Hash for Definition<'_> {
         match self.op {
             Op::Source(source) => source.hash(state),
             Op::Exec(exec) => exec.args.hash(state),
-            Op::File(file) => file.actions.hash(state),
+            Op::File(file) => file.actions.iter().for_each(|action| match action {
+                FileAction::Copy(copy) => (&copy.source, &copy.dest).hash(state),
+                FileAction::MkFile { .. } | FileAction::MkDir { .. } => action.hash(state),
+            }),
             Op::Merge => {}
         }
     }
@@ -81,7 +86,7 @@ impl Hash for Definition<'_> {
 struct Merge<'a> {
     vertices: &'a [Drafted],
     groups: Vec<Group>,
-    by_definition: HashMap<Definition<'a>, usize>,
+    by_definition: HashMap<Definition<'a>, usize, RandomState>,
 }
 
 impl Merge<'_> {
@@ -106,7 +111,7 @@ impl Merge<'_> {
                 let group = group_of[edge.vertex.0 as usize].expect("inputs are visited first");
                 Input { group, output: edge.output }
             };
-            let inputs: Vec<Input> = inputs.iter().map(input).collect();
+            let inputs: Rc<[Input]> = inputs.iter().map(input).collect();
             let definition = Definition { op: &step.op, ignore_cache: step.ignore_cache, inputs };
             let next = self.groups.len();
             let group = match self.by_definition.entry(definition) {

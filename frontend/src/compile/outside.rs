@@ -62,7 +62,8 @@ pub(super) fn locate(name: &str, platform: &Platform, request: &CompileRequest, 
 
 /// The named context of a name, that for the platform first.
 pub(super) fn named_context(name: &str, platform: &Platform, request: &CompileRequest, site: Site) -> Option<Outside> {
-    if ["scratch", "context"].iter().any(|reserved| name.eq_ignore_ascii_case(reserved)) {
+    if request.contexts.is_empty() || ["scratch", "context"].iter().any(|reserved| name.eq_ignore_ascii_case(reserved))
+    {
         return None;
     }
     let familiar = Reference::parse(name).ok()?.familiar();
@@ -166,7 +167,7 @@ impl Outside {
             (_, None) => format!("image {:?}", self.written),
         };
         let edge = self.edge(draft, images, |info| format!("FROM {}", self.pinned_name(info)));
-        Tree { edge, label, from_client: self.kind == Kind::Local }
+        Tree { edge, label: label.into(), from_client: self.kind == Kind::Local }
     }
 }
 

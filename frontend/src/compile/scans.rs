@@ -27,7 +27,7 @@ pub(super) fn wants_context(stage: &OpenStage, name: &str, settings: &Settings<'
 }
 
 fn value<'a>(stage: &'a OpenStage, name: &str, settings: &'a Settings<'_>) -> Option<&'a str> {
-    match stage.args.iter().rev().find(|arg| arg.name == name) {
+    match stage.args.get(name) {
         Some(declared) => declared.value.as_deref(),
         None => settings.globals.get(name),
     }

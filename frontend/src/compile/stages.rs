@@ -86,6 +86,7 @@ impl StageGraph {
         }
         let mut only_stage = graph.stages.len() == 1;
         for (index, stage) in file.stages.iter().enumerate() {
+            graph.stages[index].commands.reserve(stage.commands.len());
             for command in &stage.commands {
                 let origins = graph.origins(command, settings).unwrap_or_else(|error| {
                     errors.push(error);
@@ -138,7 +139,11 @@ impl StageGraph {
 
     /// The last stage of a name, in any case.
     fn by_name(&self, name: &str) -> Option<usize> {
-        self.names.get(&name.to_lowercase()).copied()
+        // What has no capital is its own lower case.
+        match name.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase()) {
+            true => self.names.get(name).copied(),
+            false => self.names.get(&name.to_lowercase()).copied(),
+        }
     }
 
     /// The stage that is asked for.
@@ -261,12 +266,13 @@ struct Need {
 }
 
 /// Names of trees that an instruction reads: that of COPY --from, or for a RUN one entry for each mount.
-pub(super) fn names_read(instruction: &Instruction) -> Vec<Option<&Placed>> {
-    match instruction {
-        Instruction::Copy(copy) => copy.from.iter().map(Some).collect(),
-        Instruction::Run(run) => run.mounts.iter().map(|mount| mount.from.as_ref()).collect(),
-        _ => vec![],
-    }
+pub(super) fn names_read(instruction: &Instruction) -> impl Iterator<Item = Option<&Placed>> {
+    let (copy, mounts) = match instruction {
+        Instruction::Copy(copy) => (copy.from.as_ref(), [].as_slice()),
+        Instruction::Run(run) => (None, run.mounts.as_slice()),
+        _ => (None, [].as_slice()),
+    };
+    copy.map(Some).into_iter().chain(mounts.iter().map(|mount| mount.from.as_ref()))
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -319,7 +325,7 @@ impl StagePlan {
         let mut needs = vec![];
         for planned in &self.commands {
             let span = planned.command.span;
-            for (name, origin) in names_read(&planned.command.instruction).into_iter().zip(&planned.origins) {
+            for (name, origin) in names_read(&planned.command.instruction).zip(&planned.origins) {
                 if let (Some(name), Some(Origin::Stage(stage))) = (name, origin) {
                     needs.push(Need { site: Site { span, word: name.span() }, stage: *stage });
                 }

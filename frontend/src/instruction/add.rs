@@ -61,7 +61,7 @@ impl Add {
         let dest = destination(at, &written_dest);
         let mut history = format!("ADD{}", expanded.history_flags());
         for source in &sources {
-            history.push_str(&format!(" {source}"));
+            history.extend([" ", source]);
         }
         self.check_checksum(at, checksum.as_deref(), &sources)?;
 
@@ -134,7 +134,7 @@ impl Add {
             _ => ("/".to_string(), false),
         };
         let edge = at.add_cached(Op::Source(remote), vec![], name.to_string());
-        Ok((Tree { edge: Some(edge), label: source, from_client: false }, path, unpack))
+        Ok((Tree { edge: Some(edge), label: source.into(), from_client: false }, path, unpack))
     }
 
     /// What is fetched for a source that is not in the context. `source` and `checksum` are expanded.

@@ -6,7 +6,7 @@ use crate::diagnostic::Diagnostic;
 use crate::lint;
 use crate::outline::{Argument, description};
 use crate::placed::Placed;
-use crate::stage::{DeclaredArg, LayerOf, Lowering};
+use crate::stage::{LayerOf, Lowering};
 use crate::words::{Lexer, split_assignments};
 
 /// The fields of an ARG.
@@ -67,7 +67,7 @@ impl Arg {
                     at.stage.env.set(name, value);
                 }
             }
-            at.stage.args.push(DeclaredArg { name: name.to_string(), value });
+            at.stage.args.declare(name, value);
         }
         at.history(text, LayerOf::Nothing);
         Ok(())

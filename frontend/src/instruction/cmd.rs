@@ -28,7 +28,7 @@ impl Cmd {
         lint::multiple_instructions_disallowed(at, at.stage.cmd);
         at.stage.cmd = Some(at.command.span);
         lint::json_args_recommended(at, &self.line);
-        let args = self.line.with_shell(at.stage.shell());
+        let args = self.line.with_shell(at.stage);
         let text = format!("CMD {}", quoted_list(&args));
         at.stage.config.config.cmd = Some(args);
         at.stage.config.config.args_escaped = true;

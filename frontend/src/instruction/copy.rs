@@ -84,7 +84,7 @@ impl Copy {
             if tree.from_client && self.from.is_none() {
                 lint::copy_ignored_file(at, "Copy", &source);
             }
-            history.push_str(&format!(" {source}"));
+            history.extend([" ", &source]);
             actions.push(FileAction::Copy(Box::new(op::Copy {
                 from: tree.edge.map(|edge| FileStep::input(&mut inputs, edge)),
                 source,
@@ -103,7 +103,7 @@ impl Copy {
         for document in &self.files.documents {
             history.push_str(&format!(" <<{}", document.name));
         }
-        history.push_str(&format!(" {written_dest}"));
+        history.extend([" ", &written_dest]);
         FileStep { actions, sources: inputs, link, name: at.display_expanded(), history }.lower(at);
         Ok(())
     }
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn trees() {
-        let label = |text: &str| copies(text)[0].source_label.clone();
+        let label = |text: &str| copies(text)[0].source_label.to_string();
         assert_eq!(label("COPY a b"), "the build context");
         assert_eq!(label("COPY --from=img:1 a b"), "image \"img:1\"");
         assert_eq!(label("FROM b\nCOPY --from=0 a b"), "stage \"stage-0\"");

@@ -28,7 +28,7 @@ impl Entrypoint {
         lint::multiple_instructions_disallowed(at, at.stage.entrypoint);
         at.stage.entrypoint = Some(at.command.span);
         lint::json_args_recommended(at, &self.line);
-        let args = self.line.with_shell(at.stage.shell());
+        let args = self.line.with_shell(at.stage);
         let text = format!("ENTRYPOINT {}", quoted_list(&args));
         at.stage.config.config.entrypoint = Some(args).filter(|args| !args.is_empty());
         if at.stage.cmd.is_none() {

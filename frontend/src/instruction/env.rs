@@ -4,6 +4,7 @@ use super::flags::Flags;
 use super::pairs::{Pairs, history_text};
 use crate::ast::Node;
 use crate::diagnostic::Diagnostic;
+use crate::env::Variable;
 use crate::lint;
 use crate::stage::{LayerOf, Lowering};
 use crate::words::Lexer;
@@ -30,8 +31,9 @@ impl Env {
         }
         for pair in &pairs {
             lint::secrets_used_in_arg_or_env(at, "ENV", &pair.name);
-            at.stage.env.set(&pair.name, &pair.value);
-            at.stage.image_env.set_in_place(&pair.name, &pair.value);
+            let variable = Variable::new(&pair.name, &pair.value);
+            at.stage.env.set_variable(variable.clone());
+            at.stage.image_env.set_variable_in_place(variable);
         }
         at.history(history_text("ENV", &pairs), LayerOf::Nothing);
         Ok(())

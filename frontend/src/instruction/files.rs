@@ -147,7 +147,7 @@ impl Expanded {
         let mut text = String::new();
         for (flag, value) in [("chown", &self.chown), ("chmod", &self.chmod)] {
             if !value.is_empty() {
-                text.push_str(&format!(" --{flag}={value}"));
+                text.extend([" --", flag, "=", value]);
             }
         }
         text
@@ -206,9 +206,12 @@ pub fn document_actions(
 /// The destination: absolute and clean, with a slash at the end if it is to be a directory.
 pub fn destination(at: &Lowering<'_>, written: &str) -> String {
     let written = if written.is_empty() || written == "." { "./" } else { written };
-    let dest = path::join(&at.stage.config.config.working_dir, written);
+    let mut dest = path::join(&at.stage.config.config.working_dir, written);
     let is_directory = written.ends_with('/') || written.ends_with("/.");
-    if is_directory && dest != "/" { format!("{dest}/") } else { dest }
+    if is_directory && dest != "/" {
+        dest.push('/');
+    }
+    dest
 }
 
 /// The vertices of a COPY or ADD whose actions and further inputs are known, and its history entry.
@@ -259,7 +262,8 @@ impl FileStep {
             None => at.add(Op::File(FileOp { base: None, actions: self.actions, platform }), self.sources, name),
         };
         at.stage.root = Some(root);
-        at.history(format!("{} # buildkit", self.history), LayerOf::Step);
+        self.history.push_str(" # buildkit");
+        at.history(self.history, LayerOf::Step);
     }
 }
 

@@ -22,7 +22,7 @@ pub struct From {
     /// `AS` as written.
     pub as_written: Option<Placed>,
     /// Keyword as written.
-    pub keyword: String,
+    pub keyword: Placed,
     /// Its lines.
     pub span: Span,
     /// Comment lines directly above.

@@ -15,7 +15,7 @@ use crate::ast::Node;
 use crate::diagnostic::Diagnostic;
 use crate::placed::Placed;
 use crate::span::Span;
-use crate::stage::Lowering;
+use crate::stage::{Lowering, OpenStage};
 use crate::suggest::{Case, did_you_mean};
 use crate::words::{Lexer, NotWords, json_words};
 use from::From;
@@ -36,11 +36,11 @@ macro_rules! instructions {
         /// All keywords, in alphabetical order but for FROM, which comes last.
         pub const KEYWORDS: &[&str] = &[$($keyword,)* "FROM"];
 
-        fn parse_fields(keyword: &str, node: &Node, lexer: Lexer) -> Option<Result<Instruction, Diagnostic>> {
-            match keyword {
-                $($keyword => Some($module::$Type::parse(node, lexer).map(Instruction::$Type)),)*
-                _ => None,
-            }
+        fn parse_fields(node: &Node, lexer: Lexer) -> Option<Result<Instruction, Diagnostic>> {
+            $(if node.keyword.eq_ignore_ascii_case($keyword) {
+                return Some($module::$Type::parse(node, lexer).map(Instruction::$Type));
+            })*
+            None
         }
 
         impl Instruction {
@@ -81,15 +81,22 @@ instructions! {
     "WORKDIR" => workdir::Workdir,
 }
 
+impl Instruction {
+    /// Whether it adds a vertex to the graph.
+    pub fn makes_step(&self) -> bool {
+        matches!(self, Instruction::Run(_) | Instruction::Copy(_) | Instruction::Add(_) | Instruction::Workdir(_))
+    }
+}
+
 /// An instruction of a stage and where it comes from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Command {
     /// What it says.
     pub instruction: Instruction,
     /// Keyword as written.
-    pub keyword: String,
+    pub keyword: Placed,
     /// The instruction on one line as written, without heredoc bodies; progress shows it.
-    pub text: String,
+    pub text: Placed,
     /// Its lines; for a trigger, those of the FROM that fired it.
     pub span: Span,
     /// Comment lines directly above.
@@ -109,11 +116,10 @@ pub enum Typed {
 
 /// Gives a node its type.
 pub fn parse(node: &Node, lexer: Lexer) -> Result<Typed, Diagnostic> {
-    let keyword = node.keyword.to_ascii_uppercase();
-    if keyword == "FROM" {
+    if node.keyword.eq_ignore_ascii_case("FROM") {
         return From::parse(node).map(Typed::From);
     }
-    match parse_fields(&keyword, node, lexer) {
+    match parse_fields(node, lexer) {
         Some(instruction) => Ok(Typed::Command(Command {
             instruction: instruction?,
             keyword: node.keyword.clone(),
@@ -179,11 +185,11 @@ impl CommandLine {
         }
     }
 
-    /// The arguments, with the shell before them where the form asks for it.
-    pub(crate) fn with_shell(&self, shell: Vec<String>) -> Vec<String> {
+    /// The arguments, with the stage's shell before them where the form asks for it.
+    pub(crate) fn with_shell(&self, stage: &OpenStage) -> Vec<String> {
         match self {
             CommandLine::Exec(words) => words.clone(),
-            CommandLine::Shell(text) => shell.into_iter().chain([text.clone()]).collect(),
+            CommandLine::Shell(text) => stage.in_shell(text.clone()),
         }
     }
 }

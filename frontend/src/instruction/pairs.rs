@@ -94,5 +94,9 @@ impl Pairs {
 
 /// The text in the history, such as `ENV a=b c=d e`.
 pub fn history_text(keyword: &str, pairs: &[Pair<String>]) -> String {
-    pairs.iter().fold(keyword.to_string(), |text, pair| format!("{text} {}={}", pair.name, pair.value))
+    let mut text = keyword.to_string();
+    for pair in pairs {
+        text.extend([" ", &pair.name, "=", &pair.value]);
+    }
+    text
 }

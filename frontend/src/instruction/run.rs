@@ -12,7 +12,7 @@ use crate::path;
 use crate::stage::{LayerOf, Lowering, Tree, with_upper_keyword};
 use crate::suggest::{Case, did_you_mean};
 use crate::words::Lexer;
-use std::collections::{HashMap, HashSet};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// The fields of a RUN.
@@ -111,7 +111,7 @@ impl Run {
             cwd: path::clean(&at.stage.config.config.working_dir),
             user: at.stage.config.config.user.clone(),
             platform: at.stage.platform.clone(),
-            hostname: at.settings.build_arg("BUILDKIT_SANDBOX_HOSTNAME").unwrap_or("buildkitsandbox").to_string(),
+            hostname: at.settings.hostname.clone(),
             network,
             security: self.security,
             mounts: vec![],
@@ -126,9 +126,7 @@ impl Run {
         self.lower_mounts(at, &mut exec, &mut inputs)?;
         note_accesses(at, &exec);
         exec.env = step_env(at, &exec);
-        let arguments = history_args(at);
-        let words: Vec<&str> = arguments.iter().chain(&exec.args).map(String::as_str).collect();
-        let created_by = format!("RUN {} # buildkit", words.join(" "));
+        let created_by = created_by(at, &exec.args);
         let name = self.display(at, &exec);
         let name = at.step_name(&name);
         at.stage.root = Some(at.add(Op::Exec(Box::new(exec)), inputs, name));
@@ -138,15 +136,14 @@ impl Run {
 
     /// Program and arguments.
     fn args(&self, at: &Lowering<'_>) -> Result<Vec<String>, Diagnostic> {
-        let shell = at.stage.shell();
         match &self.script {
             Script::Command(CommandLine::Exec(words)) if words.is_empty() => {
                 Err(at.error("arguments are required").help("RUN [] runs nothing"))
             }
-            Script::Command(line) => Ok(line.with_shell(shell)),
+            Script::Command(line) => Ok(line.with_shell(at.stage)),
             Script::Document { body, .. } => {
                 let text = self.piped_script(at).map_or_else(|| body.clone(), |(name, _)| format!("/dev/pipes/{name}"));
-                Ok(CommandLine::Shell(text).with_shell(shell))
+                Ok(at.stage.in_shell(text))
             }
         }
     }
@@ -183,20 +180,22 @@ impl Run {
         exec: &mut Exec,
         inputs: &mut Vec<solver::graph::Edge>,
     ) -> Result<(), Diagnostic> {
-        let namespace = at.settings.build_arg("BUILDKIT_CACHE_MOUNT_NS").unwrap_or_default().to_string();
+        if self.mounts.is_empty() {
+            return Ok(());
+        }
+        let namespace = at.settings.build_arg("BUILDKIT_CACHE_MOUNT_NS").unwrap_or_default();
         for (position, mount) in self.mounts.iter().enumerate() {
             let tree: Option<Tree> = at.trees.get(position).cloned().flatten();
             let ssh_index = exec.mounts.iter().filter(|mount| matches!(mount.kind, MountKind::Ssh { .. })).count();
             let fail = |at: &Lowering<'_>, fault: Fault| at.error(fault.message).label(fault.place, fault.remark);
             let options = mount.expand(&mut |word| at.expand(word))?.map_err(|fault| fail(at, fault))?;
-            let working_dir = path::clean(&at.stage.config.config.working_dir);
             let mut input = || -> (Option<InputIndex>, bool) {
                 let tree = tree.clone().unwrap_or_else(|| at.context());
                 (tree.edge.map(|edge| FileStep::input(inputs, edge)), tree.from_client)
             };
             let around = Surroundings {
-                working_dir: &working_dir,
-                cache_namespace: &namespace,
+                working_dir: &exec.cwd,
+                cache_namespace: namespace,
                 input: &mut input,
                 ssh_index,
             };
@@ -209,16 +208,16 @@ impl Run {
 
     /// The text with known variables replaced, secret ones by asterisks.
     fn display(&self, at: &Lowering<'_>, exec: &Exec) -> String {
-        let mut text = at.command.text.clone();
+        let mut text = Cow::Borrowed(at.command.text.as_str());
         if let Script::Document { summary, .. } = &self.script {
-            text.push_str(&format!(" ({summary})"));
+            text = format!("{text} ({summary})").into();
         }
         let is_secret = |name: &str| exec.secret_env.iter().any(|secret| secret.name == name);
         let env = |name: &str| match is_secret(name) {
             true => Some("****".to_string()),
             false => at.stage.env.get(name).map(str::to_string),
         };
-        with_upper_keyword(&at.settings.lexer.expand_for_display(&text, &env))
+        with_upper_keyword(at.settings.lexer.expand_for_display(&text, &env))
     }
 }
 
@@ -287,23 +286,24 @@ fn proxy_env(at: &Lowering<'_>) -> Vec<String> {
     env
 }
 
-/// `|2 a=1 b=2`: each declared argument once, at its first place, with the value that the step sees.
-fn history_args(at: &Lowering<'_>) -> Vec<String> {
-    let mut words = vec![];
-    let last: HashMap<&str, Option<&str>> =
-        at.stage.args.iter().map(|arg| (arg.name.as_str(), arg.value.as_deref())).collect();
-    let mut seen: HashSet<&str> = HashSet::new();
-    for arg in &at.stage.args {
-        if !seen.insert(&arg.name) {
-            continue;
-        }
-        let last = last.get(arg.name.as_str()).copied().flatten();
-        words.push(format!("{}={}", arg.name, at.stage.env.get(&arg.name).or(last).unwrap_or_default()));
+/// `RUN |2 a=1 b=2 /bin/sh -c make # buildkit`: before the command each declared argument, with the value that the step
+/// sees.
+fn created_by(at: &Lowering<'_>, command: &[String]) -> String {
+    let mut text = String::with_capacity(64 + command.iter().map(String::len).sum::<usize>());
+    text.push_str("RUN");
+    let args = at.stage.args.iter();
+    if args.len() > 0 {
+        text.extend([" |", &args.len().to_string()]);
     }
-    if !words.is_empty() {
-        words.insert(0, format!("|{}", words.len()));
+    for arg in args {
+        let value = at.stage.env.get(&arg.name).or(arg.value.as_deref()).unwrap_or_default();
+        text.extend([" ", &arg.name, "=", value]);
     }
-    words
+    for word in command {
+        text.extend([" ", word]);
+    }
+    text.push_str(" # buildkit");
+    text
 }
 
 #[cfg(test)]
@@ -379,7 +379,7 @@ mod tests {
         let exec = last_exec(&plan);
         assert_eq!(env(exec), ["PATH=/bin", "BASE=1"]);
         assert_eq!(exec.proxy_env, ["HTTP_PROXY=low", "http_proxy=low"]);
-        assert_eq!((exec.cwd.as_str(), exec.hostname.as_str()), ("/w", "box"));
+        assert_eq!((exec.cwd.as_str(), exec.hostname.as_ref()), ("/w", "box"));
         assert_eq!((exec.network, exec.extra_hosts.len()), (Network::None, 1));
         let own = plan_with("FROM a\nRUN --mount=type=ssh --network=host x", &CompileRequest {
             entitlements: ["network.host".to_string()].into(),

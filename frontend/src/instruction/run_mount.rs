@@ -25,6 +25,18 @@ struct Field {
     value: Option<Placed>,
 }
 
+/// A field whose variables are replaced.
+struct ExpandedField<'a> {
+    key: &'a Placed,
+    value: Option<Value>,
+}
+
+/// What a value came to, and where it stands.
+struct Value {
+    text: String,
+    place: Span,
+}
+
 /// What is wrong with a mount.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fault {
@@ -165,50 +177,51 @@ impl RunMount {
 
     /// Replaces the variables of all values with `expand`, whose error comes first, and checks the fields.
     pub fn expand<E>(&self, expand: &mut dyn FnMut(&Placed) -> Result<String, E>) -> Result<Result<Options, Fault>, E> {
-        let mut fields = vec![];
+        let mut fields = Vec::with_capacity(self.fields.len());
         for Field { key, value } in &self.fields {
-            let expanded = match value {
-                Some(value) => Some(Placed::whole(expand(value)?, value.span())),
+            let value = match value {
+                Some(value) => Some(Value { text: expand(value)?, place: value.span() }),
                 None => None,
             };
-            fields.push(Field { key: key.clone(), value: expanded });
+            fields.push(ExpandedField { key, value });
         }
-        Ok(Options::read(&fields, self.from.is_some(), self.record.span()))
+        Ok(Options::read(fields, self.from.is_some(), self.record.span()))
     }
 }
 
 impl Options {
-    fn read(fields: &[Field], has_from: bool, place: Span) -> Result<Options, Fault> {
-        let places =
-            fields.iter().map(|field| (field.key.to_lowercase(), field.value.as_ref().unwrap_or(&field.key).span()));
-        let mut options = Options { has_from, place, places: places.collect(), ..Options::default() };
+    fn read(fields: Vec<ExpandedField<'_>>, has_from: bool, place: Span) -> Result<Options, Fault> {
+        let place_of = |field: &ExpandedField<'_>| field.value.as_ref().map_or(field.key.span(), |value| value.place);
+        let places: Vec<_> = fields.iter().map(|field| (field.key.to_lowercase(), place_of(field))).collect();
+        let mut options = Options { has_from, place, ..Options::default() };
         // The type decides what other keys mean, wherever it stands.
         let kind = fields.iter().rfind(|field| field.key.eq_ignore_ascii_case("type"));
-        if let Some(Field { value: Some(value), .. }) = kind {
+        if let Some(ExpandedField { value: Some(value), .. }) = kind {
             options.kind = choose(KINDS, value, "mount type")?;
         }
-        for field in fields {
-            options.set(&field.key, field.value.as_ref())?;
+        for (field, (key, _)) in fields.into_iter().zip(&places) {
+            options.set(field.key, key, field.value)?;
         }
+        options.places = places;
         options.check()?;
         Ok(options)
     }
 
-    fn set(&mut self, written: &Placed, value: Option<&Placed>) -> Result<(), Fault> {
-        let key = written.to_lowercase();
+    /// `key` is `written` in lower case.
+    fn set(&mut self, written: &Placed, key: &str, value: Option<Value>) -> Result<(), Fault> {
         let needs_value = || Fault {
             message: format!("invalid field '{written}' must be a key=value pair"),
             place: written.span(),
             remark: "`=` and a value must follow".to_string(),
         };
-        match key.as_str() {
-            "readonly" | "ro" => self.readonly = Some(boolean(&key, value)?),
-            "readwrite" | "rw" => self.readonly = Some(!boolean(&key, value)?),
-            "required" if matches!(self.kind, Kind::Secret | Kind::Ssh) => self.required = boolean(&key, value)?,
+        match key {
+            "readonly" | "ro" => self.readonly = Some(boolean(key, value)?),
+            "readwrite" | "rw" => self.readonly = Some(!boolean(key, value)?),
+            "required" if matches!(self.kind, Kind::Secret | Kind::Ssh) => self.required = boolean(key, value)?,
             "size" if self.kind == Kind::Tmpfs => {
-                let value = value.ok_or_else(needs_value)?;
-                let wrong = || Fault::new(format!("invalid value for size: {value}"), value.span());
-                let size = parse_size(value).ok_or_else(wrong)?;
+                let Value { text, place } = value.ok_or_else(needs_value)?;
+                let wrong = || Fault::new(format!("invalid value for size: {text}"), place);
+                let size = parse_size(&text).ok_or_else(wrong)?;
                 self.size_bytes = Some(size).filter(|size| *size > 0);
             }
             "required" | "size" => {
@@ -217,7 +230,7 @@ impl Options {
             }
             key if !KEYS.contains(&key) => {
                 let Some(value) = value else { return Err(needs_value()) };
-                let message = format!("unexpected key '{key}' in '{written}={value}'");
+                let message = format!("unexpected key '{key}' in '{written}={}'", value.text);
                 let message = did_you_mean(message, key, KEYS, Case::Sensitive);
                 let near = nearest(key, KEYS, Case::Sensitive);
                 let remark =
@@ -229,20 +242,20 @@ impl Options {
         Ok(())
     }
 
-    fn set_text(&mut self, key: &str, value: &Placed) -> Result<(), Fault> {
-        let number = |radix| {
-            let wrong = |_| Fault::new(format!("invalid value {value} for {key}"), value.span());
-            u32::from_str_radix(value, radix).map_err(wrong)
+    fn set_text(&mut self, key: &str, value: Value) -> Result<(), Fault> {
+        let number = |value: &Value, radix| {
+            let wrong = |_| Fault::new(format!("invalid value {} for {key}", value.text), value.place);
+            u32::from_str_radix(&value.text, radix).map_err(wrong)
         };
         match key {
-            "source" | "src" => self.source = value.to_string(),
-            "target" | "dst" | "destination" => self.target = value.to_string(),
-            "id" => self.id = value.to_string(),
-            "env" => self.env = Some(value.to_string()),
-            "sharing" => self.sharing = Some(choose(SHARINGS, value, "sharing value")?),
-            "mode" => self.mode = Some(number(8)?),
-            "uid" => self.uid = Some(number(10)?),
-            "gid" => self.gid = Some(number(10)?),
+            "source" | "src" => self.source = value.text,
+            "target" | "dst" | "destination" => self.target = value.text,
+            "id" => self.id = value.text,
+            "env" => self.env = Some(value.text),
+            "sharing" => self.sharing = Some(choose(SHARINGS, &value, "sharing value")?),
+            "mode" => self.mode = Some(number(&value, 8)?),
+            "uid" => self.uid = Some(number(&value, 10)?),
+            "gid" => self.gid = Some(number(&value, 10)?),
             // `type` and `from` are read before.
             _ => {}
         }
@@ -326,7 +339,7 @@ impl Options {
             // Mode and owner are those of a directory made for the mount, not of one that `from` has.
             let (mode, uid, gid) = if source == "/" { (self.mode, self.uid, self.gid) } else { (None, None, None) };
             MountKind::Cache {
-                id: format!("{}/{id}", around.cache_namespace),
+                id: [around.cache_namespace, "/", &id].concat(),
                 sharing: self.sharing.unwrap_or(Sharing::Shared),
                 from: if self.has_from { (around.input)().0 } else { None },
                 source,
@@ -392,26 +405,27 @@ fn default_cache_id(target: &str) -> String {
     }
 }
 
-fn choose<T: Copy>(table: &[(&str, T)], value: &Placed, what: &str) -> Result<T, Fault> {
-    match table.iter().find(|(name, _)| value.eq_ignore_ascii_case(name)) {
+fn choose<T: Copy>(table: &[(&str, T)], value: &Value, what: &str) -> Result<T, Fault> {
+    let Value { text, place } = value;
+    match table.iter().find(|(name, _)| text.eq_ignore_ascii_case(name)) {
         Some((_, choice)) => Ok(*choice),
         None => {
             let names: Vec<_> = table.iter().map(|(name, _)| *name).collect();
-            let message = did_you_mean(format!("unsupported {what} {value:?}"), value, &names, Case::Sensitive);
-            Err(Fault { message, place: value.span(), remark: format!("one of {}", names.join(", ")) })
+            let message = did_you_mean(format!("unsupported {what} {text:?}"), text, &names, Case::Sensitive);
+            Err(Fault { message, place: *place, remark: format!("one of {}", names.join(", ")) })
         }
     }
 }
 
 /// A key alone is true.
-fn boolean(key: &str, value: Option<&Placed>) -> Result<bool, Fault> {
-    let Some(value) = value else { return Ok(true) };
-    match value.as_str() {
+fn boolean(key: &str, value: Option<Value>) -> Result<bool, Fault> {
+    let Some(Value { text, place }) = value else { return Ok(true) };
+    match text.as_str() {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
         _ => {
             let remark = "true or false".to_string();
-            Err(Fault { message: format!("invalid value for {key}: {value}"), place: value.span(), remark })
+            Err(Fault { message: format!("invalid value for {key}: {text}"), place, remark })
         }
     }
 }

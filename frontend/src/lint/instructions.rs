@@ -7,6 +7,7 @@ use crate::path;
 use crate::span::Span;
 use crate::stage::Lowering;
 use crate::suggest::{Case, nearest};
+use std::borrow::Cow;
 
 fn fire(at: &Lowering<'_>, rule: &'static str, message: String) {
     at.lints.fire(rule, message, at.command.span, &at.command.comments);
@@ -24,8 +25,10 @@ pub fn secrets_used_in_arg_or_env(at: &Lowering<'_>, keyword: &str, name: &str) 
     const SECRET: &[&str] =
         &["apikey", "auth", "credential", "credentials", "key", "password", "pword", "passwd", "secret", "token"];
     const HARMLESS: &[&str] = &["public", "file", "version"];
-    let lower = name.to_lowercase();
-    let has = |words: &[&str]| lower.split('_').any(|part| words.contains(&part));
+    // Beyond ASCII there are letters whose lower case is in ASCII.
+    let lower = if name.is_ascii() { Cow::Borrowed(name) } else { Cow::Owned(name.to_lowercase()) };
+    let is = |part: &str, words: &[&str]| words.iter().any(|word| part.eq_ignore_ascii_case(word));
+    let has = |words: &[&str]| lower.split('_').any(|part| is(part, words));
     if has(SECRET) && !has(HARMLESS) {
         let message = format!("Do not use ARG or ENV instructions for sensitive data ({keyword} {name:?})");
         fire(at, "SecretsUsedInArgOrEnv", message);
@@ -77,7 +80,7 @@ pub fn expose(at: &Lowering<'_>, word: &str, spec: &PortSpec) {
 /// `UndefinedVar`: a variable that the stage does not know. A declared argument without a value is known.
 pub fn undefined_var(at: &Lowering<'_>, name: &str) {
     const KNOWN: &[&str] = &["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
-    if KNOWN.contains(&name) || at.stage.args.iter().any(|arg| arg.name == name) {
+    if KNOWN.contains(&name) || at.stage.args.get(name).is_some() {
         return;
     }
     let mut message = format!("Usage of undefined variable '${name}'");

@@ -6,6 +6,7 @@ use crate::instruction::from::From;
 use crate::placed::Placed;
 use crate::span::Span;
 use crate::words::split_assignments;
+use std::collections::HashSet;
 
 /// All rules that need nothing but the text and the stages' heads.
 pub fn check_text(lints: &Lints, dockerfile: &Dockerfile, froms: &[From]) {
@@ -15,11 +16,12 @@ pub fn check_text(lints: &Lints, dockerfile: &Dockerfile, froms: &[From]) {
         invalid_definition_description(lints, dockerfile, node);
     }
     consistent_instruction_casing(lints, dockerfile);
-    for (index, from) in froms.iter().enumerate() {
+    let mut names = HashSet::new();
+    for from in froms {
         stage_name_casing(lints, from);
         from_as_casing(lints, from);
         reserved_stage_name(lints, from);
-        duplicate_stage_name(lints, from, &froms[..index]);
+        duplicate_stage_name(lints, from, &mut names);
     }
 }
 
@@ -42,11 +44,17 @@ fn maintainer_deprecated(lints: &Lints, node: &Node) {
 }
 
 fn is_lower(word: &str) -> bool {
-    word.chars().all(|c| c.to_lowercase().eq([c]))
+    match word.is_ascii() {
+        true => !word.bytes().any(|byte| byte.is_ascii_uppercase()),
+        false => word.chars().all(|c| c.to_lowercase().eq([c])),
+    }
 }
 
 fn is_upper(word: &str) -> bool {
-    word.chars().all(|c| c.to_uppercase().eq([c]))
+    match word.is_ascii() {
+        true => !word.bytes().any(|byte| byte.is_ascii_lowercase()),
+        false => word.chars().all(|c| c.to_uppercase().eq([c])),
+    }
 }
 
 /// Counted from the first FROM on, as in BuildKit; a tie is for upper case.
@@ -85,9 +93,10 @@ fn reserved_stage_name(lints: &Lints, from: &From) {
     }
 }
 
-fn duplicate_stage_name(lints: &Lints, from: &From, earlier: &[From]) {
+/// `earlier` are the names above; that of the FROM is added.
+fn duplicate_stage_name<'a>(lints: &Lints, from: &'a From, earlier: &mut HashSet<&'a str>) {
     if let Some(name) = &from.name
-        && earlier.iter().any(|other| other.name.as_ref() == Some(name))
+        && !earlier.insert(name)
     {
         let message = format!("Duplicate stage name {name:?}, stage names should be unique");
         lints.fire("DuplicateStageName", message, from.span, &from.comments);

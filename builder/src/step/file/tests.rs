@@ -101,7 +101,7 @@ pub fn plain(source: &str, dest: &str) -> Copy {
         unpack: false,
         from_client: true,
         link: false,
-        source_label: "the build context".to_string(),
+        source_label: "the build context".into(),
     }
 }
 
@@ -109,7 +109,7 @@ pub fn operation(copies: &[Copy]) -> FileOp {
     FileOp {
         base: Some(1),
         actions: copies.iter().map(|copy| FileAction::Copy(Box::new(copy.clone()))).collect(),
-        platform: Platform::from_parts("linux", "amd64", "", ""),
+        platform: Platform::from_parts("linux", "amd64", "", "").into(),
     }
 }
 

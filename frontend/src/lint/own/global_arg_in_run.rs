@@ -11,7 +11,7 @@ pub(super) fn check(at: &Around<'_>) {
     for variable in run.script.variables() {
         let name = &variable.name;
         let is_known = at.stage.env.get(name).is_some()
-            || at.stage.args.iter().any(|arg| arg.name == *name)
+            || at.stage.args.get(name).is_some()
             || PROXIES.iter().any(|proxy| name.eq_ignore_ascii_case(proxy));
         if variable.is_guarded || is_known || !at.checks.globals.contains(name) || sets(&run.script, name) {
             continue;
