@@ -20,7 +20,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The format that this program writes, and the newest that it reads.
-pub const FORMAT: u32 = 2;
+///
+/// 2: records say which snapshot they need. 3: images have names, which older programs would prune.
+pub const FORMAT: u32 = 3;
 
 /// An open store. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -229,9 +231,10 @@ mod tests {
             assert!(error.contains(expect), "{text}: {error}");
             assert!(!expect.is_empty() || error.is_empty(), "{text}: {error}");
         };
-        check("3\n", "has format 3, but this kiln knows formats up to 2");
+        check("4\n", "has format 4, but this kiln knows formats up to 3");
         check("1\n", "");
         check("2\n", "");
+        check("3\n", "");
         check("hello", "is not a format version");
         check("0", "is not a format version");
     }

@@ -193,7 +193,7 @@ fn a_store_of_format_1_is_taken_over() {
     .file("b", "B\n");
     let finished = kiln.build(&context).ok();
     assert!(finished.ran().is_empty(), "{:?}", finished.ran());
-    assert_eq!(fs::read_to_string(kiln.root().join("version")).unwrap(), "2\n");
+    assert_eq!(fs::read_to_string(kiln.root().join("version")).unwrap(), "3\n");
     let table = kiln.says("du", &[]);
     assert!(table.contains("COPY a /again"), "{table}");
     let (said, real) = (amount(&table, "Total:"), du(&kiln.root()) as f64);
