@@ -160,15 +160,17 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
 /// Bytes of log that are read in a moment by each process that opens the database.
 const SMALL_LOG: u64 = 128 << 10;
 
-/// Writes a large log back into the database, beside whatever else the process does. Somebody else's turn is not waited for.
+/// Writes a large log back into the database, beside whatever else the process does.
 pub(crate) fn write_back(path: &Path) -> Result<(), StoreError> {
-    let failed = |source| StoreError::Database { verb: "write back the log", source };
     let log = fs::metadata(path.with_file_name("db-wal")).map_or(0, |meta| meta.len());
-    if log <= SMALL_LOG {
-        return Ok(());
-    }
+    if log <= SMALL_LOG { Ok(()) } else { empty_log(path, Duration::ZERO) }
+}
+
+/// Writes the log back into the database, whatever its size. Others may keep it from that for as long as `patience`.
+pub(crate) fn empty_log(path: &Path, patience: Duration) -> Result<(), StoreError> {
+    let failed = |source| StoreError::Database { verb: "write back the log", source };
     let connection = connect(path).map_err(failed)?;
-    connection.busy_timeout(Duration::ZERO).map_err(failed)?;
+    connection.busy_timeout(patience).map_err(failed)?;
     // Whether it could is in the row; the next process tries again.
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(failed)
 }

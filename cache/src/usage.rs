@@ -5,6 +5,7 @@
 //! repositories, which change, are measured.
 
 use crate::claim;
+use crate::db;
 use crate::error::{FileError, StoreError};
 use crate::lease::Remover;
 use crate::ledger::{enter, strike};
@@ -18,6 +19,10 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
+
+/// How long the database's log is waited for.
+const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Namespace of the store's own notes.
 pub(crate) const NOTES: &str = "store";
@@ -75,6 +80,8 @@ impl Usage {
 impl Store {
     /// Looks at all that the store holds, and puts the ledger right.
     pub fn usage(&self) -> Result<Usage, StoreError> {
+        // What is in the log would else be counted in one moment and gone in the next.
+        db::empty_log(&self.root().join("db"), LOG_PATIENCE)?;
         self.inner.ledger.flush()?;
         self.inner.ledger.take_journal()?;
         let known = self.known()?;
