@@ -6,10 +6,6 @@ use frontend::stand_in;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-/// As in the program.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Lines of each file.
 const LINES: usize = 5000;
 
