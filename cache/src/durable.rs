@@ -41,20 +41,13 @@ pub(crate) struct Suspects {
 impl Suspects {
     /// Reads which those are.
     pub fn read(db: Arc<Db>) -> Result<Suspects, StoreError> {
-        let suspects = Suspects { db, ids: Mutex::default() };
-        suspects.read_again()?;
-        Ok(suspects)
-    }
-
-    /// Reads them once more.
-    pub fn read_again(&self) -> Result<(), StoreError> {
-        let rows: Vec<(String, String)> = self.db.read("read what is suspect", |db| {
+        let rows: Vec<(String, String)> = db.read("read what is suspect", |db| {
             let mut select = db.prepare_cached("SELECT kind, name FROM suspects")?;
             select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
         })?;
         let id = |(kind, name): (String, String)| Some(ObjectId::new(Kind::parse(&kind)?, name));
-        *self.ids.lock().unwrap_or_else(PoisonError::into_inner) = rows.into_iter().filter_map(id).collect();
-        Ok(())
+        let ids = Mutex::new(rows.into_iter().filter_map(id).collect());
+        Ok(Suspects { db, ids })
     }
 
     /// Whether an object may be used. A suspect is looked at by `is_sound`; whoever asks for any meanwhile waits. One that is
@@ -102,11 +95,16 @@ impl Store {
 
     /// What is known to be on the disk.
     pub(crate) fn durable(&self) -> Durable {
-        Durable { root: self.root().to_path_buf(), db: self.inner.db.clone() }
+        Durable::new(self.root(), self.inner.db.clone())
     }
 }
 
 impl Durable {
+    /// Of the store in `root`.
+    pub fn new(root: &Path, db: Arc<Db>) -> Durable {
+        Durable { root: root.to_path_buf(), db }
+    }
+
     fn sync(&self) -> Result<(), StoreError> {
         let started_ms = now_ms();
         let unconfirmed = self.unconfirmed()?;
@@ -130,13 +128,13 @@ impl Durable {
         if newest_ms >= synced_ms && is_written { self.sync() } else { Ok(()) }
     }
 
-    /// Makes suspects of what was not synced before the machine stopped; whether there may be any. To be called when the
-    /// store is opened, under its lock.
-    pub fn distrust_after_reboot(&self) -> Result<bool, StoreError> {
-        let Ok(boot) = fs::read("/proc/sys/kernel/random/boot_id") else { return Ok(false) };
+    /// Makes suspects of what was not synced before the machine stopped. To be called when the store is opened, under its
+    /// lock.
+    pub fn distrust_after_reboot(&self) -> Result<(), StoreError> {
+        let Ok(boot) = fs::read("/proc/sys/kernel/random/boot_id") else { return Ok(()) };
         let known = note(&self.db, NOTES, BOOT_ID)?;
         if known.as_deref() == Some(&boot) {
-            return Ok(false);
+            return Ok(());
         }
         if known.is_some() {
             let unconfirmed = self.unconfirmed()?;
@@ -145,8 +143,7 @@ impl Durable {
                 unconfirmed.iter().try_for_each(|id| insert.execute([id.kind.as_str(), &id.name]).map(drop))
             })?;
         }
-        put_note(&self.db, NOTES, BOOT_ID, &boot)?;
-        Ok(known.is_some())
+        put_note(&self.db, NOTES, BOOT_ID, &boot)
     }
 
     /// What is stored and was never confirmed to be on the disk.

@@ -6,7 +6,7 @@ use crate::content::local::LocalContent;
 use crate::damage::Damage;
 use crate::db::{self, Db};
 use crate::digest::Digest;
-use crate::durable::Suspects;
+use crate::durable::{Durable, Suspects};
 use crate::error::{FileError, StoreError};
 use crate::ingest::{self, Ingest};
 use crate::ledger::{About, Ledger};
@@ -38,7 +38,6 @@ pub(crate) struct Inner {
     pub(crate) db: Arc<Db>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) damage: Arc<Damage>,
-    pub(crate) suspects: Arc<Suspects>,
     pub(crate) quota: Quota,
 }
 
@@ -66,21 +65,19 @@ impl Store {
         let died = ingest::discard_abandoned(&root)?;
         let ingest = Arc::new(Ingest::create(&root)?);
         let ledger = Arc::new(Ledger::open(&root, db.clone())?);
+        let durable = Durable::new(&root, db.clone());
+        durable.distrust_after_reboot()?;
         let suspects = Arc::new(Suspects::read(db.clone())?);
         let snapshots = Snapshots::new(&root, ingest.clone(), db.clone(), ledger.clone(), suspects.clone());
-        let content = LocalContent::new(&root, ingest.clone(), ledger.clone(), damage.clone(), suspects.clone());
+        let content = LocalContent::new(&root, ingest.clone(), ledger.clone(), damage.clone(), suspects);
         let quota = Quota::default();
-        let store =
-            Store { inner: Arc::new(Inner { root, content, snapshots, ingest, db, ledger, damage, suspects, quota }) };
+        let store = Store { inner: Arc::new(Inner { root, content, snapshots, ingest, db, ledger, damage, quota }) };
         if died {
             // What they made and did not write down has to be looked for, when somebody wants to know.
             store.put_note(usage::NOTES, usage::COUNTED, b"no")?;
         }
-        if store.durable().distrust_after_reboot()? {
-            store.inner.suspects.read_again()?;
-        }
         drop(lock);
-        store.tidy_aside();
+        store.tidy_aside(durable);
         Ok(store)
     }
 
@@ -153,8 +150,8 @@ impl Store {
     }
 
     /// What is no build's business but has to be done by someone.
-    fn tidy_aside(&self) {
-        let (root, durable) = (self.inner.root.clone(), self.durable());
+    fn tidy_aside(&self, durable: Durable) {
+        let root = self.inner.root.clone();
         // Nobody waits for it: whatever this process does not get done is left for the next one.
         let thread = std::thread::Builder::new().name("tidy".into());
         let spawned = thread.spawn(move || {
