@@ -65,7 +65,7 @@ impl Store {
         let Some(limits) = state.limits else { return Ok(()) };
         let ledger = &self.inner.ledger;
         if state.looked.is_none() && !self.is_counted()? {
-            self.usage()?;
+            self.look()?;
         }
         if ledger.pending_bytes() > WRITTEN_DOWN_BYTES {
             ledger.flush()?;
@@ -103,7 +103,7 @@ impl Store {
 
     /// Removes what is worth least, and a tenth more, so that not every step has to do so.
     fn make_room(&self, state: &mut State, limits: Limits, bytes: u64) -> Result<(), StoreError> {
-        let mut usage = self.usage()?;
+        let mut usage = self.look()?;
         // What the database has open counts, too: it is there as long as builds run.
         let logs = usage.objects.iter().filter(|object| object.id.kind == Kind::Log);
         usage.other_bytes = self.unlisted_bytes().saturating_sub(logs.map(|object| object.size.bytes).sum());

@@ -78,10 +78,15 @@ impl Usage {
 }
 
 impl Store {
-    /// Looks at all that the store holds, and puts the ledger right.
+    /// Looks at all that the store holds, and puts the ledger right: for people, who compare it with what the disk says.
     pub fn usage(&self) -> Result<Usage, StoreError> {
         // What is in the log would else be counted in one moment and gone in the next.
         db::empty_log(&self.root().join("db"), LOG_PATIENCE)?;
+        self.look()
+    }
+
+    /// As [`Store::usage`], without waiting for the database's log to be on the disk.
+    pub(crate) fn look(&self) -> Result<Usage, StoreError> {
         self.inner.ledger.flush()?;
         self.inner.ledger.take_journal()?;
         let known = self.known()?;

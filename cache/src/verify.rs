@@ -94,7 +94,7 @@ impl Store {
             report.findings.push(Finding { problem: Problem::Database(error), is_repaired });
         }
         // Enters what killed processes left.
-        let usage = self.usage()?;
+        let usage = self.look()?;
         let sizes: HashMap<&ObjectId, Size> = usage.objects.iter().map(|object| (&object.id, object.size)).collect();
         let changes = self.records(mode, &mut report)?;
         let inspector = Inspector { store: self, mode, remover: Remover::open(self.root())? };
