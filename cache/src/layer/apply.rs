@@ -5,7 +5,7 @@
 //! does), another makes files. Read `unpack.rs` next.
 
 use super::LayerError;
-use super::reader::TarReader;
+use super::reader::{TarReader, read_buffered};
 use super::unpack::Unpacker;
 use crate::digest::Digest;
 use sha2::{Digest as _, Sha256};
@@ -128,11 +128,7 @@ struct ChunkReader {
 
 impl Read for ChunkReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let available = self.fill_buf()?;
-        let length = available.len().min(buffer.len());
-        buffer[..length].copy_from_slice(&available[..length]);
-        self.consume(length);
-        Ok(length)
+        read_buffered(self, buffer)
     }
 }
 

@@ -7,7 +7,7 @@
 use super::LayerError;
 use super::compression::{LayerBlob, Members};
 use super::header::{BLOCK, Header, pad};
-use super::reader::{TarEntry, TarReader};
+use super::reader::{TarEntry, TarReader, read_buffered};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::Serialize;
@@ -220,11 +220,7 @@ struct Recorder<R: Read> {
 
 impl<R: Read> Read for Recorder<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let available = self.fill_buf()?;
-        let length = available.len().min(buffer.len());
-        buffer[..length].copy_from_slice(&available[..length]);
-        self.consume(length);
-        Ok(length)
+        read_buffered(self, buffer)
     }
 }
 

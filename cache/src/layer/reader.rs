@@ -13,6 +13,15 @@ const META_LIMIT: u64 = 16 << 20;
 
 const XATTR: &[u8] = b"SCHILY.xattr.";
 
+/// [`std::io::Read::read`] of a reader that is read through its buffer.
+pub(crate) fn read_buffered(reader: &mut impl BufRead, buffer: &mut [u8]) -> std::io::Result<usize> {
+    let available = reader.fill_buf()?;
+    let length = available.len().min(buffer.len());
+    buffer[..length].copy_from_slice(&available[..length]);
+    reader.consume(length);
+    Ok(length)
+}
+
 /// Offsets and lengths in bytes, in order.
 pub(crate) type SparseMap = Vec<(u64, u64)>;
 
