@@ -242,10 +242,10 @@ async fn layer(
     };
     let blob = LayerBlob::plain(remote.descriptor.clone(), remote.diff_id.clone());
     let wanted = options.layer.compression.media_type(MediaTypes::Oci);
-    let is_so_already = |media_type: &str| manifest::layer_type(MediaTypes::Oci, media_type) == wanted;
-    // A table of contents shows in no media type.
-    let is_estargz = matches!(options.layer.compression, Compression::Estargz { .. });
-    if !options.force_compression || (is_so_already(&blob.descriptor.media_type) && !is_estargz) {
+    // That gzip has a table of contents shows in no media type.
+    let is_so_already = manifest::layer_type(MediaTypes::Oci, &blob.descriptor.media_type) == wanted
+        && !matches!(options.layer.compression, Compression::Estargz { .. });
+    if !options.force_compression || is_so_already {
         return Ok((blob, Some(remote.clone())));
     }
     workshop.images.ensure_blobs(&Tree::from_iter([tree.layers()[i].clone()]), workshop.vertex).await?;

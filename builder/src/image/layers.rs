@@ -64,14 +64,8 @@ impl LayerBlobs {
     /// The blob of the topmost layer of `tree`, a layer made by a step: from the store, or made now.
     pub async fn of_top(&self, tree: Tree, options: LayerOptions) -> Result<LayerBlob, BlobError> {
         let top = tree.layers().last().expect("only trees with layers have a topmost one").snapshot.clone();
-        let cell = self.cell(top.clone(), options);
         let store = self.store.clone();
-        cell.get_or_try_init(|| async {
-            let _turn = self.turns.acquire().await.expect("nobody closes it");
-            tokio::task::spawn_blocking(move || make(&store, &tree, &top, options)).await?
-        })
-        .await
-        .cloned()
+        self.once(top.clone(), options, move || make(&store, &tree, &top, options)).await
     }
 
     /// Whether the layers below have to be on disk to make the blob of the topmost one.
@@ -83,14 +77,24 @@ impl LayerBlobs {
     /// The blob of a pulled layer, which is in the store, in another compression.
     pub async fn recompressed(&self, from: &LayerBlob, compression: Compression) -> Result<LayerBlob, BlobError> {
         let id = SnapshotId(from.descriptor.digest.hex().to_string());
-        let cell = self.cell(id.clone(), LayerOptions { compression, clamp: None });
         let (store, from) = (self.store.clone(), from.clone());
-        cell.get_or_try_init(|| async {
+        let options = LayerOptions { compression, clamp: None };
+        self.once(id.clone(), options, move || recompress(&store, &from, &id, compression)).await
+    }
+
+    /// Makes a blob when it is its turn, unless it is made, or being made, already.
+    async fn once(
+        &self,
+        id: SnapshotId,
+        options: LayerOptions,
+        make: impl FnOnce() -> Result<LayerBlob, BlobError> + Send + 'static,
+    ) -> Result<LayerBlob, BlobError> {
+        let cell = self.cell(id, options);
+        let made = cell.get_or_try_init(|| async {
             let _turn = self.turns.acquire().await.expect("nobody closes it");
-            tokio::task::spawn_blocking(move || recompress(&store, &from, &id, compression)).await?
-        })
-        .await
-        .cloned()
+            tokio::task::spawn_blocking(make).await?
+        });
+        made.await.cloned()
     }
 
     fn cell(&self, id: SnapshotId, options: LayerOptions) -> Arc<OnceCell<LayerBlob>> {

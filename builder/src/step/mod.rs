@@ -51,7 +51,7 @@ use solver::record::Record;
 use solver::step::{Miss, Plan, Steps};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -316,12 +316,10 @@ impl BuildSteps {
             }
             let copies = copies.map(|name| Copies::open(&store, &name)).transpose()?;
             file::apply(&op, &lowers, &sources, draft.upper(), copies.as_ref())?;
-            let Some(copies) = copies else {
-                return Ok(commit::commit(&store, draft, &base, &lowers, writer, NO_HINT)?);
-            };
-            let copies = copies.finish(&store)?;
-            let layer = commit::commit(&store, draft, &base, &lowers, writer, &|path| copies.digest(path))?;
-            copies.keep(&store, &layer.snapshot)?;
+            let known = copies.map(|copies| copies.finish(&store)).transpose()?;
+            let digest = |path: &Path| known.as_ref().and_then(|known| known.digest(path));
+            let layer = commit::commit(&store, draft, &base, &lowers, writer, &digest)?;
+            known.iter().try_for_each(|known| known.keep(&store, &layer.snapshot))?;
             Ok(layer)
         })
         .await?

@@ -123,12 +123,11 @@ impl Finished {
 
     /// Remembers them as those of `snapshot`.
     pub fn keep(&self, store: &Store, snapshot: &SnapshotId) -> Result<(), StoreError> {
-        match encode(snapshot, &self.files) {
-            bytes if self.files.len() >= WORTHWHILE && bytes.len() <= LIMIT_BYTES => {
-                store.put_note(NOTES, &self.note, &bytes)
-            }
-            _ => Ok(()),
+        if self.files.len() < WORTHWHILE {
+            return Ok(());
         }
+        let bytes = encode(snapshot, &self.files);
+        if bytes.len() > LIMIT_BYTES { Ok(()) } else { store.put_note(NOTES, &self.note, &bytes) }
     }
 }
 
