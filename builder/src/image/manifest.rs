@@ -131,16 +131,16 @@ pub fn artifact(artifact_type: &str, config: &Entry, layers: &[Entry], subject: 
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Index<'a> {
+struct Index<'a, E> {
     schema_version: u32,
     media_type: &'a str,
-    manifests: &'a [Entry],
+    manifests: &'a [E],
     #[serde(skip_serializing_if = "Annotations::is_empty")]
     annotations: &'a Annotations,
 }
 
-/// An index's bytes.
-pub fn index(types: MediaTypes, manifests: &[Entry], annotations: &Annotations) -> Vec<u8> {
+/// An index's bytes. The entries are ours, or as others wrote them.
+pub fn index(types: MediaTypes, manifests: &[impl Serialize], annotations: &Annotations) -> Vec<u8> {
     pretty(&Index { schema_version: 2, media_type: index_type(types), manifests, annotations })
 }
 
@@ -151,8 +151,7 @@ pub fn layout_index(manifests: &[Entry]) -> Vec<u8> {
     go_escape(&serde_json::to_string(&index).expect("documents are plain data")).into_bytes()
 }
 
-/// Bytes of a document, with two spaces of indentation.
-pub fn pretty(document: &impl Serialize) -> Vec<u8> {
+fn pretty(document: &impl Serialize) -> Vec<u8> {
     go_escape(&serde_json::to_string_pretty(document).expect("documents are plain data")).into_bytes()
 }
 

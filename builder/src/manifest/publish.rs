@@ -4,7 +4,7 @@
 use super::ManifestError;
 use super::join::{Entry, Part, Wishes, join};
 use super::source::{Source, parse, read, read_target};
-use crate::image::manifest::{Annotations, index_type, pretty};
+use crate::image::manifest::{Annotations, index, index_type};
 use crate::image::select::{INDEX_TYPES, MANIFEST_TYPES};
 use crate::progress::Vertex;
 use crate::registry::push::{Opened, PushBlob, PushImage, PushManifest, push};
@@ -12,7 +12,7 @@ use crate::registry::{Registry, RegistryError};
 use cache::digest::{Descriptor, Digest};
 use cache::layer::compression::MediaTypes;
 use frontend::reference::Reference;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use sha2::Digest as _;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -86,7 +86,7 @@ pub async fn make(registry: &Registry, order: &Order) -> Result<Made, ManifestEr
         true => MediaTypes::Docker,
         false => MediaTypes::Oci,
     };
-    let bytes = to_bytes(types, &entries, &annotations);
+    let bytes = index(types, &entries, &annotations);
     Ok(Made { media_type: index_type(types).to_string(), bytes, entries, places, over })
 }
 
@@ -96,19 +96,6 @@ fn as_it_is<'a>(target: Option<&Source>, sources: &'a [Source], order: &Order) -
     let [source] = sources else { return None };
     let is_plain = target.is_none() && platforms.is_empty() && on_entries.is_empty() && on_index.is_empty();
     (is_plain && (source.is_index() || !order.prefer_index)).then_some(source)
-}
-
-fn to_bytes(types: MediaTypes, manifests: &[Entry], annotations: &Annotations) -> Vec<u8> {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Index<'a> {
-        schema_version: u32,
-        media_type: &'a str,
-        manifests: &'a [Entry],
-        #[serde(skip_serializing_if = "Annotations::is_empty")]
-        annotations: &'a Annotations,
-    }
-    pretty(&Index { schema_version: 2, media_type: index_type(types), manifests, annotations })
 }
 
 /// Makes the index and pushes it. If somebody else changes the tag meanwhile, what is appended is appended to that.
