@@ -201,7 +201,7 @@ impl Tokens {
                 false => Err(refused(realm, status, &body, asked, login)),
             }
         };
-        self.policy.retry(attempt).await
+        self.policy.retry(None, attempt).await
     }
 }
 

@@ -5,9 +5,9 @@ use super::auth::{Authorization, Scopes, Tokens};
 use super::credentials::Credentials;
 use super::error::{Login, RegistryError, message, plain, transport};
 use super::hosts::{Endpoint, Hosts};
-use super::retry::{RetryPolicy, retry_after};
+use super::retry::{RetryPolicy, pause, retry_after};
 use crate::config::Config;
-use crate::progress::{Outcome, Progress};
+use crate::progress::Progress;
 use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
@@ -27,8 +27,6 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(300);
 /// What is read of the body of an error.
 const ERROR_BODY_LIMIT: u64 = 64 << 10;
 const UPLOAD_CHUNK: usize = 256 << 10;
-/// Longer waits are shown.
-const SHOWN_WAIT: Duration = Duration::from_secs(1);
 
 /// What all requests share.
 pub(super) struct Client {
@@ -105,28 +103,24 @@ impl Client {
 
     /// Gives the answer if it is a success, and else an error.
     pub async fn send(&self, ask: &Ask<'_>) -> Result<Response, RegistryError> {
-        let Effort::Retry(policy) = ask.effort else { return self.attempt(ask).await };
-        let mut retries = policy.begin();
-        loop {
-            let error = match self.attempt(ask).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => error,
-            };
-            let Some(wait) = retries.after(&error) else { return Err(error) };
-            self.pause(wait, &error).await;
+        self.attempts(ask.effort, || self.attempt(ask)).await
+    }
+
+    /// Makes a request, again where the effort says so.
+    pub async fn attempts<T, F: Future<Output = Result<T, RegistryError>>>(
+        &self,
+        effort: Effort,
+        request: impl Fn() -> F,
+    ) -> Result<T, RegistryError> {
+        match effort {
+            Effort::Retry(policy) => policy.retry(self.progress.get(), request).await,
+            Effort::Once => request().await,
         }
     }
 
     /// Waits before the next try, and says so if it takes long.
     pub async fn pause(&self, wait: Duration, error: &RegistryError) {
-        tracing::debug!(%error, ?wait, "the request will be sent again");
-        let shown = self.progress.get().filter(|_| wait >= SHOWN_WAIT).map(|progress| {
-            progress.task(&format!("[internal] {error}: trying again in {:.0} s", wait.as_secs_f64().ceil()))
-        });
-        tokio::time::sleep(wait).await;
-        if let Some(vertex) = shown {
-            vertex.end(Outcome::Done);
-        }
+        pause(self.progress.get(), wait, error).await;
     }
 
     /// Once, but for what logging in and falling back to plain HTTP take.

@@ -27,7 +27,7 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Status`] with 401 if it is refused.
     pub async fn try_login(&self, domain: &str, credential: &Credential) -> Result<Accepted, RegistryError> {
-        self.policy.retry(|| self.try_login_once(domain, credential)).await
+        self.policy.retry(self.client.progress.get(), || self.try_login_once(domain, credential)).await
     }
 
     async fn try_login_once(&self, domain: &str, credential: &Credential) -> Result<Accepted, RegistryError> {

@@ -241,16 +241,7 @@ impl Registry {
             effort: Effort::Once,
         };
         let _permit = endpoint.host.documents.acquire().await;
-        let mut retries = self.policy.begin();
-        loop {
-            let error = match self.read_document(&ask).await {
-                Err(error) => error,
-                document => return document,
-            };
-            let wait = retries.after(&error).filter(|_| effort != Effort::Once);
-            let Some(wait) = wait else { return Err(error) };
-            self.client.pause(wait, &error).await;
-        }
+        self.client.attempts(effort, || self.read_document(&ask)).await
     }
 
     async fn read_document(&self, ask: &Ask<'_>) -> Result<(Document, Url), RegistryError> {

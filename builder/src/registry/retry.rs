@@ -1,6 +1,7 @@
-//! When a failed request is tried again, and after how long. Pure but for the dice.
+//! When a failed request is tried again, and after how long.
 
 use super::error::RegistryError;
+use crate::progress::{Outcome, Progress};
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use std::ffi::OsString;
@@ -9,6 +10,8 @@ use std::time::{Duration, SystemTime};
 /// Overrides the patience of everything that a build asks of registries: `ATTEMPTS,BASE_MS,LONGEST_MS,BUDGET_MS`. For
 /// tests, which cannot wait for minutes.
 const VARIABLE: &str = "KILN_TEST_RETRY";
+/// Longer waits are shown.
+const SHOWN_WAIT: Duration = Duration::from_secs(1);
 
 /// How often and how patiently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,9 +70,10 @@ impl RetryPolicy {
         Retries { policy: self, failed: 0, waited: Duration::ZERO }
     }
 
-    /// Makes a request until it succeeds or cannot.
+    /// Makes a request until it succeeds or cannot. `progress` is where waits are shown, if they are.
     pub async fn retry<T, F: Future<Output = Result<T, RegistryError>>>(
-        &self,
+        self,
+        progress: Option<&Progress>,
         request: impl Fn() -> F,
     ) -> Result<T, RegistryError> {
         let mut retries = self.begin();
@@ -79,9 +83,20 @@ impl RetryPolicy {
                 Err(error) => error,
             };
             let Some(wait) = retries.after(&error) else { return Err(error) };
-            tracing::debug!(%error, ?wait, "the request will be sent again");
-            tokio::time::sleep(wait).await;
+            pause(progress, wait, &error).await;
         }
+    }
+}
+
+/// Waits before the next try, and says so if it takes long.
+pub async fn pause(progress: Option<&Progress>, wait: Duration, error: &RegistryError) {
+    tracing::debug!(%error, ?wait, "the request will be sent again");
+    let shown = progress.filter(|_| wait >= SHOWN_WAIT).map(|progress| {
+        progress.task(&format!("[internal] {error}: trying again in {:.0} s", wait.as_secs_f64().ceil()))
+    });
+    tokio::time::sleep(wait).await;
+    if let Some(vertex) = shown {
+        vertex.end(Outcome::Done);
     }
 }
 

@@ -282,7 +282,7 @@ impl Service {
 
     /// Gives the answer if it is a success; tries again as the policy says.
     async fn send(&self, ask: &Ask<'_>) -> Result<Response, RegistryError> {
-        self.policy.retry(|| self.attempt(ask)).await
+        self.policy.retry(None, || self.attempt(ask)).await
     }
 
     async fn attempt(&self, ask: &Ask<'_>) -> Result<Response, RegistryError> {

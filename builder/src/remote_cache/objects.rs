@@ -157,9 +157,9 @@ impl Objects {
     ) -> Result<Response, RegistryError> {
         let url = self.bucket.url(key)?;
         let request = || self.attempt(&method, &url, condition.as_ref(), &body);
-        match self.policy.retry(request).await {
+        match self.policy.retry(None, request).await {
             Err(error) if method == Method::PUT && self.make_container(&error).await? => {
-                self.policy.retry(request).await
+                self.policy.retry(None, request).await
             }
             answer => answer,
         }
