@@ -1,15 +1,15 @@
 //! Logins as registries ask for them: a 401's challenge is answered with Basic, or with a token from the token service
 //! that it names (distribution's token and oauth2 specs; RFC 9110, 11). Tokens are kept by host and scopes.
 
-use super::client::read_limited;
+use super::client::{failure_of, read_limited};
 use super::credentials::{Credential, Credentials, Lookup};
 use super::error::{Login, RegistryError, message, plain, transport};
 use super::hosts::Host;
-use super::retry::{RetryPolicy, retry_after};
+use super::retry::RetryPolicy;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
-use reqwest::{Client, Method, RequestBuilder, StatusCode, Url};
+use reqwest::{Client, Method, RequestBuilder, Url};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -98,20 +98,18 @@ impl Tokens {
         }
         *state = None;
         let (headers, url) = refusal;
-        let challenges = parse(headers);
         let lookup = self.credentials.lookup(&host.name, repository).await;
         let login = Login {
             user: lookup.credential.as_ref().map(|credential| credential.user().to_string()),
             problems: lookup.problems.clone(),
         };
-        let bearer = challenges.iter().find(|challenge| matches!(challenge, Challenge::Bearer { .. }));
-        let made = match (bearer.or(challenges.first()), &lookup.credential) {
+        let made = match (challenge(headers), &lookup.credential) {
             (Some(_), Some(Credential::RegistryToken(token))) => (bearer_header(token), None),
             (Some(Challenge::Bearer { realm, service, scope }), _) => {
                 let mut scopes = scopes.0.clone();
                 scopes.extend(scope.iter().flat_map(|scope| scope.split(' ')).map(str::to_string));
                 let ask = TokenRequest { service: service.as_deref(), scopes: &scopes, account: None };
-                let Token { token, life, .. } = self.fetch(host, realm, &ask, &lookup, &login).await?;
+                let Token { token, life, .. } = self.fetch(host, &realm, &ask, &lookup, &login).await?;
                 (bearer_header(&token), Some(life))
             }
             (Some(Challenge::Basic), Some(Credential::Password { username, password })) => {
@@ -194,11 +192,9 @@ impl Tokens {
         let attempt = || async {
             let answer = request(host.client()).timeout(TOKEN_TIMEOUT).send().await;
             let answer = answer.map_err(|error| transport(&Method::GET, realm, error))?;
-            let (status, asked) = (answer.status(), retry_after(answer.headers()));
-            let body = read_limited(answer, TOKEN_LIMIT).await?;
-            match status.is_success() {
-                true => read_token(&body, realm),
-                false => Err(refused(realm, status, &body, asked, login)),
+            match answer.status().is_success() {
+                true => read_token(&read_limited(answer, TOKEN_LIMIT).await?, realm),
+                false => Err(failure_of(&Method::GET, answer, login.clone(), message).await),
             }
         };
         self.policy.retry(None, attempt).await
@@ -261,23 +257,6 @@ fn post(client: &Client, realm: &Url, form: &str) -> RequestBuilder {
     client.post(realm.clone()).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.to_string())
 }
 
-fn refused(
-    realm: &Url,
-    status: StatusCode,
-    body: &[u8],
-    retry_after: Option<Duration>,
-    login: &Login,
-) -> RegistryError {
-    RegistryError::Status {
-        method: Method::GET,
-        url: plain(realm),
-        status,
-        message: message(body),
-        retry_after,
-        login: login.clone(),
-    }
-}
-
 fn read_token(body: &[u8], realm: &Url) -> Result<Token, RegistryError> {
     #[derive(serde::Deserialize)]
     struct Answer {
@@ -310,10 +289,12 @@ fn secret_header(text: String) -> Option<HeaderValue> {
     Some(header)
 }
 
-/// All challenges of all `WWW-Authenticate` headers that kiln can answer.
-pub(super) fn parse(headers: &HeaderMap) -> Vec<Challenge> {
+/// Which of the challenges of all `WWW-Authenticate` headers is answered: one for a token, if there is one.
+pub(super) fn challenge(headers: &HeaderMap) -> Option<Challenge> {
     let texts = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
-    texts.flat_map(parse_challenges).collect()
+    let challenges: Vec<Challenge> = texts.flat_map(parse_challenges).collect();
+    let bearer = challenges.iter().position(|challenge| matches!(challenge, Challenge::Bearer { .. }));
+    challenges.into_iter().nth(bearer.unwrap_or_default())
 }
 
 /// `Scheme name="value", name=value, Scheme …` (RFC 9110, 11.6.1).

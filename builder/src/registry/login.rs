@@ -1,12 +1,11 @@
 //! Asks a registry whether it takes a login (`kiln login`).
 
-use super::auth::{Challenge, basic_header, bearer_header, parse};
-use super::client::sent_within;
+use super::auth::{Challenge, basic_header, bearer_header, challenge};
+use super::client::{STALL_TIMEOUT, failure_of, sent_within};
 use super::credentials::{Credential, Lookup};
 use super::error::{Login, message};
 use super::hosts::Host;
 use super::{Registry, RegistryError};
-use crate::registry::client::{STALL_TIMEOUT, failure_of};
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{Method, Response, StatusCode, Url};
 
@@ -47,13 +46,11 @@ impl Registry {
         if answer.status() != StatusCode::UNAUTHORIZED {
             return Err(failure_of(&Method::GET, answer, login, message).await);
         }
-        let challenges = parse(answer.headers());
-        let bearer = challenges.iter().find(|challenge| matches!(challenge, Challenge::Bearer { .. }));
         let mut accepted = Accepted::AsItIs;
-        let header = match (bearer.or(challenges.first()), credential) {
+        let header = match (challenge(answer.headers()), credential) {
             (Some(Challenge::Bearer { realm, service, .. }), _) => {
                 let lookup = Lookup { credential: Some(credential.clone()), problems: vec![] };
-                let token = self.client.tokens.first(&host, realm, service.as_deref(), &lookup, &login).await?;
+                let token = self.client.tokens.first(&host, &realm, service.as_deref(), &lookup, &login).await?;
                 if let Some(refresh) = token.refresh {
                     accepted = Accepted::Identity(refresh);
                 }
