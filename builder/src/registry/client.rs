@@ -132,11 +132,8 @@ impl Client {
         loop {
             let url = ask.url()?;
             let response = match self.send_once(ask, &url, authorization.as_ref()).await {
-                Err(RegistryError::PlainHttp { .. } | RegistryError::Connect { .. })
-                    if url.scheme() == "https" && host.fall_back() =>
-                {
-                    continue;
-                }
+                // A place that the registry named stays what it is.
+                Err(error) if matches!(ask.target, Target::Repository(_)) && host.fall_back(&url, &error) => continue,
                 Err(RegistryError::Connect { url, source, .. }) => {
                     return Err(RegistryError::Connect { url, met: host.has_answered(), source });
                 }

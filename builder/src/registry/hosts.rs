@@ -191,9 +191,15 @@ impl Host {
         self.has_answered.load(Ordering::Relaxed)
     }
 
-    /// Called when it answered TLS with plain HTTP. True: ask again, it is allowed to.
-    pub fn fall_back(&self) -> bool {
-        self.may_fall_back && !self.plain.swap(true, Ordering::Relaxed)
+    /// Called when a request to that URL of it failed. True: there is no TLS, and it may do without; its URLs are others
+    /// from now on.
+    pub fn fall_back(&self, url: &Url, error: &RegistryError) -> bool {
+        let is_without_tls = matches!(error, RegistryError::PlainHttp { .. } | RegistryError::Connect { .. });
+        let falls = self.may_fall_back && is_without_tls && url.scheme() == "https";
+        if falls {
+            self.plain.store(true, Ordering::Relaxed);
+        }
+        falls
     }
 
     /// URL of a path on it.

@@ -34,8 +34,7 @@ impl Registry {
         let answer = loop {
             let url = host.url("/v2/")?;
             match ask(&host, &url, None).await {
-                Err(RegistryError::PlainHttp { .. } | RegistryError::Connect { .. })
-                    if url.scheme() == "https" && host.fall_back() => {}
+                Err(error) if host.fall_back(&url, &error) => {}
                 answer => break answer?,
             }
         };

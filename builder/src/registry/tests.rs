@@ -95,7 +95,9 @@ async fn plain_http_where_tls_was_expected() {
     assert!(matches!(error, RegistryError::PlainHttp { .. }), "{error:?}");
     assert!(error.help().unwrap().contains("http = true"));
     let insecure = format!("[registry.\"{}\"]\nhttp = false\ninsecure = true", fake.host);
-    registry(&insecure).resolve(&to).await.unwrap();
+    // Also what was asked before the first answer came.
+    let (insecure, other) = (registry(&insecure), reference(&fake.host, "b:1"));
+    futures::future::try_join(insecure.resolve(&to), insecure.resolve(&other)).await.unwrap();
 }
 
 /// A registry with a token service at `/token` for those whom `login` lets in.
