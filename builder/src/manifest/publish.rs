@@ -117,12 +117,10 @@ pub async fn create(registry: &Registry, order: &Order, vertex: &Vertex) -> Resu
             path: std::env::temp_dir(),
             source,
         })?;
-        let open = |blob: Descriptor| -> Opened<'_, ManifestError> {
-            let origins = image.blobs.iter().find(|known| known.descriptor.digest == blob.digest);
-            let origins = origins.map(|blob| blob.origins.as_slice()).unwrap_or_default();
-            let path = folder.path().join(blob.digest.hex());
+        let open = |blob: PushBlob| -> Opened<'_, ManifestError> {
+            let path = folder.path().join(blob.descriptor.digest.hex());
             Box::pin(async move {
-                download(registry, &blob, origins, &path).await?;
+                download(registry, &blob, &path).await?;
                 Ok(path)
             })
         };
@@ -194,17 +192,13 @@ fn add_blobs(image: &mut PushImage, seen: &mut HashSet<Digest>, contents: Conten
 }
 
 /// Has a blob in a file, verified.
-async fn download(
-    registry: &Registry,
-    blob: &Descriptor,
-    origins: &[String],
-    path: &Path,
-) -> Result<(), ManifestError> {
+async fn download(registry: &Registry, blob: &PushBlob, path: &Path) -> Result<(), ManifestError> {
+    let PushBlob { descriptor, origins } = blob;
     let place = origins.first().and_then(|origin| Reference::parse(origin).ok());
     let place = place.expect("every blob was collected with its place");
     let read = |source| ManifestError::Read { name: place.to_string(), source };
     let failed = |source| ManifestError::Io { verb: "write", path: path.to_owned(), source };
-    let mut reader = registry.blob(&place, blob).await.map_err(read)?;
+    let mut reader = registry.blob(&place, descriptor).await.map_err(read)?;
     let mut file = tokio::fs::File::create(path).await.map_err(failed)?;
     let mut hash = sha2::Sha256::new();
     while let Some(chunk) = reader.chunk().await.map_err(read)? {
@@ -213,8 +207,8 @@ async fn download(
     }
     file.flush().await.map_err(failed)?;
     let actual = Digest::from_sha256(hash.finalize().into());
-    if actual != blob.digest {
-        let (url, expected) = (reader.url(), blob.digest.clone());
+    if actual != descriptor.digest {
+        let (url, expected) = (reader.url(), descriptor.digest.clone());
         return Err(read(RegistryError::Digest { url, expected, actual }));
     }
     Ok(())

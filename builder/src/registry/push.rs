@@ -66,7 +66,7 @@ pub enum PushError<E: std::error::Error + 'static> {
 pub type Opened<'a, E> = Pin<Box<dyn Future<Output = Result<PathBuf, E>> + Send + 'a>>;
 
 /// How to get at blobs.
-pub type Open<'a, E> = dyn Fn(Descriptor) -> Opened<'a, E> + Send + Sync + 'a;
+pub type Open<'a, E> = dyn Fn(PushBlob) -> Opened<'a, E> + Send + Sync + 'a;
 
 /// Pushes to the tag of `to`, or without a tag, to the last manifest's digest, which is given back.
 pub async fn push<E: std::error::Error + Send + 'static>(
@@ -232,7 +232,7 @@ impl Pusher<'_> {
             Mount::Begun(answer) => Some(answer),
             Mount::No => None,
         };
-        let path = open(blob.descriptor.clone()).await.map_err(PushError::Open)?;
+        let path = open(blob.clone()).await.map_err(PushError::Open)?;
         let _transfer = self.endpoint.host.transfers.acquire().await;
         let begun = match mounted {
             Some(answer) => answer,

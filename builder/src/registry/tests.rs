@@ -320,8 +320,8 @@ fn image(dir: &std::path::Path, contents: &[&str], origins: &[String]) -> PushIm
 
 async fn push_from(dir: &std::path::Path, to: &Reference, image: &PushImage) -> Result<Digest, String> {
     let dir = dir.to_owned();
-    let open = move |blob: Descriptor| -> super::push::Opened<'static, std::io::Error> {
-        let path: PathBuf = dir.join(blob.digest.hex());
+    let open = move |blob: PushBlob| -> super::push::Opened<'static, std::io::Error> {
+        let path: PathBuf = dir.join(blob.descriptor.digest.hex());
         Box::pin(async move { Ok(path) })
     };
     let vertex = Progress::new(std::sync::mpsc::channel().0).task("push");

@@ -60,7 +60,7 @@ impl Repository {
         vertex: &Vertex,
     ) -> Result<(), PlaceError> {
         let blob = PushBlob { descriptor: blob.clone(), origins };
-        self.registry.put_blob(&self.reference, &blob, &|blob| open(blob), vertex).await.map_err(of_push)
+        self.registry.put_blob(&self.reference, &blob, &|blob| open(blob.descriptor), vertex).await.map_err(of_push)
     }
 
     /// A registry has no compare-and-swap. What is there is asked for at the last moment, and whoever wrote looks once

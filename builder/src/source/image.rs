@@ -7,7 +7,7 @@ use super::oci_layout::{self, Layout, LayoutError};
 use crate::image::select::{self, Document, DocumentError, Manifest};
 use crate::local::record::LocalError;
 use crate::progress::Vertex;
-use crate::registry::push::{self, Opened, PushError, PushImage};
+use crate::registry::push::{self, Opened, PushBlob, PushError, PushImage};
 use crate::registry::referrers::Referrer;
 use crate::registry::{Registry, RegistryError, Trust};
 use crate::remote_cache::import::Imports;
@@ -307,16 +307,14 @@ impl ImageSource {
         image: &PushImage,
         vertex: &Vertex,
     ) -> Result<Digest, ImageError> {
-        let open = |blob: Descriptor| -> Opened<'_, ImageError> {
+        let open = |blob: PushBlob| -> Opened<'_, ImageError> {
             Box::pin(async move {
-                let (store, digest) = (self.inner.store.clone(), blob.digest.clone());
+                let (store, digest) = (self.inner.store.clone(), blob.descriptor.digest.clone());
                 // What is damaged would be refused by the registry, after all of it was sent.
                 if !blocking(move || store.content().verify(&digest)).await? {
-                    let known = image.blobs.iter().find(|known| known.descriptor.digest == blob.digest);
-                    let origins = known.map(|known| known.origins.as_slice()).unwrap_or_default();
-                    self.fetch_from_any(&blob, origins, vertex).await?;
+                    self.fetch_from_any(&blob.descriptor, &blob.origins, vertex).await?;
                 }
-                Ok(self.inner.store.content().path(&blob.digest))
+                Ok(self.inner.store.content().path(&blob.descriptor.digest))
             })
         };
         let registry = self.inner.registry.trusting(trust, &to.domain);
