@@ -47,6 +47,13 @@ fn an_authority_of_ones_own() {
     pulls(&Kiln::with_config(&table(&registry, "insecure = true")), &registry);
     let trusting = push(&Kiln::with_config(&table(&registry, "")), &registry, ",registry.insecure=true");
     assert_eq!(trusting.status.code(), Some(0), "{}", trusting.report());
+    // That push is all that goes there, also what makes attestations be found.
+    let kiln = Kiln::with_config(&table(&registry, ""));
+    let context = Tree::dockerfile("FROM scratch\nCOPY a /a\n").file("a", "A");
+    let output = format!("type=image,name={}/tls/attested:1,push=true,registry.insecure=true", registry.host);
+    kiln.build(&context)
+        .args(["--provenance=true".to_string(), format!("--output={output},attestation-referrers=true")])
+        .ok();
 
     // Plain HTTP to a registry that speaks TLS.
     let plain = push(&Kiln::with_config(""), &registry, "");

@@ -163,7 +163,7 @@ impl Image {
             subject: about.subject.clone(),
         };
         for target in &targets {
-            let listed = export.sources.list_referrer(&target.name, &referrer, export.vertex).await;
+            let listed = export.sources.list_referrer(&target.name, target.trust, &referrer, export.vertex).await;
             listed.map_err(|error| ExportError::Publish(Arc::new(error)))?;
         }
         Ok(())

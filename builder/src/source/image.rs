@@ -326,8 +326,15 @@ impl ImageSource {
     }
 
     /// Makes a manifest that was pushed be found through its subject.
-    pub async fn list_referrer(&self, to: &Reference, referrer: &Referrer, vertex: &Vertex) -> Result<(), ImageError> {
-        let listed = self.inner.registry.list_referrer(to, referrer, vertex).await;
+    pub async fn list_referrer(
+        &self,
+        to: &Reference,
+        trust: Trust,
+        referrer: &Referrer,
+        vertex: &Vertex,
+    ) -> Result<(), ImageError> {
+        let registry = self.inner.registry.trusting(trust, &to.domain);
+        let listed = registry.list_referrer(to, referrer, vertex).await;
         listed.map_err(|error| ImageError::Push { reference: to.to_string(), source: Box::new(error) })
     }
 
