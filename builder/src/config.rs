@@ -243,10 +243,12 @@ impl Reader<'_> {
         let mut unpacked_layer = None;
         for (key, value) in table {
             let full = format!("limits.{key}");
-            match (key.as_str(), value) {
-                ("unpackedLayer", value) => match self.space(value, &full)? {
-                    Space::Bytes(bytes) => unpacked_layer = Some(bytes),
-                    Space::Percent(_) => return Err(self.mismatch(&full, "bytes, or a size such as \"20GB\"")),
+            match key.as_str() {
+                "unpackedLayer" => match self.space(value, &full) {
+                    Ok(Space::Bytes(bytes)) => unpacked_layer = Some(bytes),
+                    Ok(Space::Percent(_)) | Err(_) => {
+                        return Err(self.mismatch(&full, "bytes, or a size such as \"20GB\""));
+                    }
                 },
                 _ => self.unknown(key, "limits", &LIMITS_KEYS)?,
             }
@@ -431,6 +433,12 @@ mod tests {
             "[gc]\nmaxUsedSpace = \"lots\"",
             "`/etc/kiln/kiln.toml`: `gc.maxUsedSpace` must be bytes, a size such as \"20GB\", or a share such as \"60%\"",
         );
+        for wrong in ["lots", "60%"] {
+            check(
+                &format!("[limits]\nunpackedLayer = \"{wrong}\""),
+                "`/etc/kiln/kiln.toml`: `limits.unpackedLayer` must be bytes, or a size such as \"20GB\"",
+            );
+        }
         check("[registry.x", "`/etc/kiln/kiln.toml` is not valid TOML");
     }
 
