@@ -75,10 +75,7 @@ async fn log_in(registry: &Registry, domain: &str, username: String, password: S
     let accepted = match registry.try_login(domain, &typed).await {
         Ok(accepted) => accepted,
         Err(error) => {
-            eprintln!("ERROR: {domain} does not take the login: {}", chain(&error));
-            if let Some(help) = error.help() {
-                eprintln!("help: {help}");
-            }
+            online::say_failure(&format!("{domain} does not take the login: {}", chain(&error)), error.help());
             return Ok(exit::FAILURE);
         }
     };

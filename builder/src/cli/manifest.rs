@@ -6,10 +6,9 @@ use crate::manifest::publish::{self, Order};
 use crate::manifest::{ManifestError, inspect, source};
 use crate::progress::chain;
 use crate::progress::render::Mode;
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use frontend::platform::Platform;
-use frontend::reference::Reference;
 use std::io::{self, Write};
 
 /// The command.
@@ -77,7 +76,7 @@ pub fn run(cli: &Cli, args: &ManifestArgs) -> Result<u8> {
 }
 
 fn create(cli: &Cli, args: &CreateArgs) -> Result<u8> {
-    let mode: Mode = args.progress.parse().map_err(|error| anyhow!("--progress {}: {error}", args.progress))?;
+    let mode = online::mode(&args.progress)?;
     let order = order(args)?;
     let registry = online::registry(&online::config(cli)?, online::patience());
     if args.dry_run {
@@ -100,7 +99,7 @@ fn create(cli: &Cli, args: &CreateArgs) -> Result<u8> {
 }
 
 fn inspect(cli: &Cli, args: &InspectArgs) -> Result<u8> {
-    let name = reference(&args.name)?;
+    let name = online::reference(&args.name)?;
     let registry = online::registry(&online::config(cli)?, online::patience());
     let shown = online::run(Mode::None, registry, |_, registry| async move {
         let source = source::read(&registry, &name).await?;
@@ -126,21 +125,18 @@ fn print(bytes: &[u8]) -> Result<u8> {
 }
 
 fn failed(error: &ManifestError) -> u8 {
-    eprintln!("ERROR: {}", chain(error));
-    if let Some(help) = error.help() {
-        eprintln!("help: {help}");
-    }
+    online::say_failure(&chain(error), error.help());
     exit::FAILURE
 }
 
 fn order(args: &CreateArgs) -> Result<Order> {
-    let target = reference(&args.target)?;
+    let target = online::reference(&args.target)?;
     if target.digest.is_some() {
         bail!("{}: the result is given a name, not a digest: leave `@sha256:…` out", args.target);
     }
     let source = |text: &String| match text.parse::<cache::digest::Digest>() {
         Ok(digest) => Ok(target.with_digest(digest.as_str())),
-        Err(_) => reference(text),
+        Err(_) => online::reference(text),
     };
     let sources = args.sources.iter().map(source).collect::<Result<Vec<_>>>()?;
     let platforms = args.platforms.iter().map(|text| platform(text)).collect::<Result<Vec<_>>>()?;
@@ -149,10 +145,6 @@ fn order(args: &CreateArgs) -> Result<Order> {
         annotation(text, &mut wishes)?;
     }
     Ok(Order { target, sources, append: args.append, prefer_index: args.prefer_index, wishes })
-}
-
-fn reference(text: &str) -> Result<Reference> {
-    Reference::parse(text).with_context(|| format!("`{text}` is not the name of an image"))
 }
 
 fn platform(text: &str) -> Result<Platform> {

@@ -1,4 +1,5 @@
-//! What commands that talk to registries have in common: the client as the configuration says, progress, and threads.
+//! What commands that talk to registries have in common: the client as the configuration says, progress, threads, and how
+//! names are read and failures said.
 
 use super::Cli;
 use crate::config::Config;
@@ -7,7 +8,8 @@ use crate::progress::render::{self, Mode};
 use crate::registry::Registry;
 use crate::registry::credentials::Credentials;
 use crate::registry::retry::RetryPolicy;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
+use frontend::reference::Reference;
 use std::future::Future;
 
 /// Reads the configuration, and says what is odd about it.
@@ -45,4 +47,20 @@ pub(super) fn run<T, F: Future<Output = T>>(
     drop(runtime);
     let _ = renderer.join();
     Ok(result)
+}
+
+/// What `--progress` says.
+pub(super) fn mode(text: &str) -> Result<Mode> {
+    text.parse().map_err(|error| anyhow!("--progress {text}: {error}"))
+}
+
+/// The name of an image.
+pub(super) fn reference(text: &str) -> Result<Reference> {
+    Reference::parse(text).with_context(|| format!("`{text}` is not the name of an image"))
+}
+
+/// Says on standard error what failed, and what can be done about it.
+pub(super) fn say_failure(message: &str, help: impl IntoIterator<Item = String>) {
+    eprintln!("ERROR: {message}");
+    help.into_iter().for_each(|help| eprintln!("help: {help}"));
 }

@@ -7,10 +7,9 @@ use crate::publish::{self, NotPushed, Pending, PublishError};
 use crate::sandbox::userns::Identity;
 use crate::source::image::ImageSource;
 use crate::time::rfc3339_millis;
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use cache::store::Store;
 use clap::Args;
-use frontend::reference::Reference;
 use std::io::{self, Write};
 
 /// Flags of the command.
@@ -32,7 +31,7 @@ pub struct PushArgs {
 
 /// Runs the command; gives the program's exit code.
 pub fn run(cli: &Cli, args: &PushArgs, identity: &Identity) -> Result<u8> {
-    let mode: Mode = args.progress.parse().map_err(|error| anyhow!("--progress {}: {error}", args.progress))?;
+    let mode = online::mode(&args.progress)?;
     let store = open_store(cli, identity)?;
     let meant = meant(publish::pending(&store)?, &args.names)?;
     if args.list {
@@ -82,8 +81,7 @@ fn push(cli: &Cli, store: &Store, meant: &[(String, Pending)], mode: Mode) -> Re
         return Ok(exit::SUCCESS);
     }
     let error = NotPushed { failures };
-    eprintln!("ERROR: {}", chain(&error));
-    error.help().iter().for_each(|help| eprintln!("help: {help}"));
+    online::say_failure(&chain(&error), error.help());
     Ok(exit::NOT_PUSHED)
 }
 
@@ -94,7 +92,7 @@ fn meant(pending: Vec<(String, Pending)>, names: &[String]) -> Result<Vec<(Strin
     }
     let mut meant = vec![];
     for text in names {
-        let name = Reference::parse(text).with_context(|| format!("`{text}` is not the name of an image"))?.to_string();
+        let name = online::reference(text)?.to_string();
         let Some(found) = pending.iter().find(|(known, _)| *known == name) else {
             let known: Vec<&str> = pending.iter().map(|(name, _)| name.as_str()).collect();
             let known = if known.is_empty() { "nothing".to_string() } else { known.join(", ") };
