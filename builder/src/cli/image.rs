@@ -1,9 +1,8 @@
 //! `kiln image`: the images that the store knows by name.
 
 use super::image_text::{self, Filter};
-use super::{Cli, open_store};
+use super::{Cli, online, open_store};
 use crate::cancel::Cancel;
-use crate::config::Config;
 use crate::export::image::push_image;
 use crate::export::target::Target;
 use crate::image::layers::LayerBlobs;
@@ -11,12 +10,8 @@ use crate::local::documents::Maker;
 use crate::local::load;
 use crate::local::record::{self, LocalError};
 use crate::local::save::{self, ArchiveType};
-use crate::progress::Progress;
-use crate::progress::render::{self, Mode};
-use crate::registry::Registry;
+use crate::progress::render::Mode;
 use crate::registry::Trust;
-use crate::registry::credentials::Credentials;
-use crate::registry::retry::RetryPolicy;
 use crate::sandbox::isolation::{Isolation, Rights};
 use crate::source::image::{ImageSource, Places, blocking};
 use anyhow::{Context, Result, bail};
@@ -313,24 +308,18 @@ pub(super) fn with_maker<T>(
     name: &str,
     work: impl AsyncFnOnce(Maker<'_>) -> Result<T, LocalError>,
 ) -> Result<T> {
-    let config = Config::load(cli.config.as_deref(), |name| std::env::var_os(name))?;
-    config.warnings.iter().for_each(|warning| eprintln!("WARNING: {warning}"));
+    let config = online::config(cli)?;
     if let Some(limits) = config.gc.limits(None, &store.disk()?) {
         store.set_limits(limits);
     }
     if let Isolation::Chroot { .. } = rights.isolation {
         crate::sandbox::rootfs::merge_in(store.scratch_dir()?);
     }
-    let credentials = Credentials::from_environment(|name| std::env::var_os(name));
-    let registry = Registry::with_policy(&config, credentials, RetryPolicy::default());
-    let (sender, receiver) = std::sync::mpsc::channel();
-    let progress = Progress::new(sender);
+    let registry = online::registry(&config, online::patience());
     // Quiet unless somebody watches: what was done is seen in the result.
     let mode = if io::stderr().is_terminal() { Mode::Auto } else { Mode::None };
-    let renderer = render::spawn(mode, receiver, progress.gate());
-    let cancel = Cancel::default();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start threads")?;
-    let result = runtime.block_on(async {
+    let result = online::run(mode, registry, |progress, registry| async move {
+        let cancel = Cancel::default();
         super::build::cancel_on_signals(cancel.clone());
         let vertex = progress.task(name);
         let images = ImageSource::with_places(registry, store.clone(), Places::default());
@@ -340,10 +329,7 @@ pub(super) fn with_maker<T>(
             () = cancel.canceled() => None,
         };
         result.map(|result| vertex.finish(result))
-    });
-    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
-    drop(progress);
-    let _ = renderer.join();
+    })?;
     match result {
         Some(result) => advised(result),
         None => bail!("canceled"),

@@ -11,6 +11,7 @@ use crate::registry::retry::RetryPolicy;
 use anyhow::{Context, Result, anyhow};
 use frontend::reference::Reference;
 use std::future::Future;
+use std::time::Duration;
 
 /// Reads the configuration, and says what is odd about it.
 pub(super) fn config(cli: &Cli) -> Result<Config> {
@@ -44,7 +45,8 @@ pub(super) fn run<T, F: Future<Output = T>>(
         registry.tell(&progress);
         work(progress, registry).await
     });
-    drop(runtime);
+    // Of what was canceled, a thread may still be at work.
+    runtime.shutdown_timeout(Duration::from_secs(5));
     let _ = renderer.join();
     Ok(result)
 }
