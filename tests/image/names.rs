@@ -1,6 +1,6 @@
 //! `-t` leaves a name in the store: what finds it, what moves it, what keeps it from being pruned.
 
-use harness::{Image, Kiln, Registry, Tree, skip};
+use harness::{Fault, FaultProxy, Image, Kiln, Registry, Rule, Tree, skip};
 use serde_json::Value;
 
 fn base() -> Tree {
@@ -183,6 +183,26 @@ fn named_images_are_pushed_as_a_build_pushes_them() {
     kiln.says("image", &["rm", "app", &other]);
     kiln.says("image", &["load", "-i", archive.to_str().unwrap(), "--tag", &other]);
     assert_eq!(kiln.says("image", &["push", &other]), said);
+}
+
+#[test]
+fn what_could_not_be_pushed_waits_as_that_of_a_build() {
+    let kiln = Kiln::new();
+    let proxy = FaultProxy::start(&Registry::shared().host);
+    let [one, other] = ["one", "other"].map(|tag| format!("{}/named/later:{tag}", proxy.host));
+    kiln.build(&base()).args(["-t", &one, "-t", &other]).ok();
+    proxy.set([Rule::new("PUT", "/manifests/", Fault::Status(500, &[], ""))]);
+    let mut push = kiln.command("image");
+    let refused = push.args(["push", &one, &other]).env("KILN_TEST_RETRY", "2,10,10,1000").output().unwrap();
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(75), "{said}");
+    assert!(said.contains("500 Internal Server Error") && said.contains(&format!("kiln push {one} {other}")), "{said}");
+    proxy.set([]);
+    assert!(kiln.says("push", &[&one]).starts_with(&format!("{one}@sha256:")));
+    // What is pushed takes the place of what waits.
+    assert!(kiln.says("push", &["--list"]).starts_with(&other));
+    kiln.says("image", &["push", &other]);
+    assert_eq!(kiln.says("push", &["--list"]), "");
 }
 
 #[test]

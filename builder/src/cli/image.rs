@@ -11,9 +11,10 @@ use crate::local::load;
 use crate::local::record::{self, LocalError};
 use crate::local::save::{self, ArchiveType};
 use crate::progress::render::Mode;
+use crate::publish::{self, Failure, PublishError};
 use crate::registry::Trust;
 use crate::sandbox::isolation::{Isolation, Rights};
-use crate::source::image::{ImageSource, Places, blocking};
+use crate::source::image::{ImageError, ImageSource, Places, blocking};
 use anyhow::{Context, Result, bail};
 use cache::digest::Digest;
 use cache::images::{NamedImage, Naming};
@@ -195,7 +196,12 @@ pub fn run(cli: &Cli, args: &ImageArgs, rights: &Rights) -> Result<u8> {
             Ok(())
         }
         ImageCommand::Rm(args) => remove(&store, args, &mut out)?,
-        ImageCommand::Push(args) => push(cli, &store, args, rights, &mut out)?,
+        ImageCommand::Push(args) => {
+            drop(out);
+            let (pushed, failures) = push(cli, &store, args, rights)?;
+            settle(&store)?;
+            return super::push::conclude(&pushed, failures);
+        }
         ImageCommand::Save(args) => {
             drop(out);
             save(cli, &store, args, rights)?;
@@ -203,9 +209,14 @@ pub fn run(cli: &Cli, args: &ImageArgs, rights: &Rights) -> Result<u8> {
         }
         ImageCommand::Load(args) => load_archive(cli, &store, args, rights, &mut out)?,
     };
-    store.settle()?;
-    super::say_remarks(&store);
+    settle(&store)?;
     super::printed(printed)
+}
+
+fn settle(store: &Store) -> Result<()> {
+    store.settle()?;
+    super::say_remarks(store);
+    Ok(())
 }
 
 /// The error with what can be done about it.
@@ -283,21 +294,28 @@ fn save(cli: &Cli, store: &Store, args: &SaveArgs, rights: &Rights) -> Result<()
     })
 }
 
-fn push(cli: &Cli, store: &Store, args: &PushArgs, rights: &Rights, out: &mut dyn Write) -> Result<io::Result<()>> {
+/// Gives what was pushed, as NAME@DIGEST, and what was not, and is kept as what a build could not push.
+fn push(cli: &Cli, store: &Store, args: &PushArgs, rights: &Rights) -> Result<(Vec<String>, Vec<Failure>)> {
     let found = args.names.iter().map(|name| record::find_whole(store, name)).collect::<Result<Vec<_>, _>>();
     let images: Vec<NamedImage> = advised(found)?;
-    let pushed = with_maker(cli, store, rights, "pushing images", async |maker: Maker<'_>| {
-        let mut pushed = vec![];
+    with_maker(cli, store, rights, "pushing images", async |maker: Maker<'_>| {
+        let (mut pushed, mut failures) = (vec![], vec![]);
         for image in &images {
             let name = Reference::parse(&image.name)
                 .map_err(|source| LocalError::Name { name: image.name.clone(), source })?;
             let (made, assembled) = maker.documents(&image.name, &image.record, None).await?;
             let push = push_image(&assembled, false, &maker.export(&made))?;
-            pushed.push((name.familiar(), maker.images.push(&name, Trust::AsConfigured, &push, maker.vertex).await?));
+            let line = format!("{}@{}", name.familiar(), assembled.top().digest);
+            let place = publish::Target { name, trust: Trust::AsConfigured };
+            match publish::publish(&maker.images, store, &push, &[place], maker.vertex).await {
+                Ok(()) => pushed.push(line),
+                Err(PublishError::NotPushed(error)) => failures.extend(error.failures),
+                Err(PublishError::Image(error)) => return Err(ImageError::Shared(error).into()),
+                Err(PublishError::Store(error)) => return Err(error.into()),
+            }
         }
-        Ok(pushed)
-    })?;
-    Ok(pushed.into_iter().try_for_each(|(name, digest)| writeln!(out, "{name}@{digest}")))
+        Ok((pushed, failures))
+    })
 }
 
 /// Runs what makes documents of images, with progress on standard error.

@@ -3,11 +3,11 @@
 use super::{Cli, exit, online, open_store, printed};
 use crate::progress::chain;
 use crate::progress::render::Mode;
-use crate::publish::{self, NotPushed, Pending, PublishError};
+use crate::publish::{self, Failure, NotPushed, Pending, PublishError};
 use crate::sandbox::userns::Identity;
 use crate::source::image::ImageSource;
 use crate::time::rfc3339_millis;
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use cache::store::Store;
 use clap::Args;
 use std::io::{self, Write};
@@ -61,22 +61,29 @@ fn push(cli: &Cli, store: &Store, meant: &[(String, Pending)], mode: Mode) -> Re
         futures::future::join_all(pushing).await
     })?;
     store.settle()?;
-    let mut failures = vec![];
-    let mut out = io::stdout().lock();
+    let (mut pushed, mut failures, mut lost) = (vec![], vec![], None);
     for ((name, pending), outcome) in meant.iter().zip(outcomes) {
         match outcome {
             Ok(()) => {
                 let digest = pending.digest().map(|digest| format!("@{digest}")).unwrap_or_default();
                 let name = name.split('@').next().unwrap_or(name);
-                writeln!(out, "{name}{digest}").context("write to standard output")?;
+                pushed.push(format!("{name}{digest}"));
             }
             Err(PublishError::NotPushed(error)) => failures.extend(error.failures),
             Err(error) => {
                 let missing = format!("what was kept of {name} cannot be pushed; build it again");
-                bail!(anyhow::Error::new(error).context(missing));
+                lost = lost.or(Some(anyhow::Error::new(error).context(missing)));
             }
         }
     }
+    let code = conclude(&pushed, failures)?;
+    lost.map_or(Ok(code), Err)
+}
+
+/// Says what was pushed, as NAME@DIGEST, and what was not and waits; gives the program's exit code.
+pub(super) fn conclude(pushed: &[String], failures: Vec<Failure>) -> Result<u8> {
+    let mut out = io::stdout().lock();
+    printed(pushed.iter().try_for_each(|line| writeln!(out, "{line}")))?;
     if failures.is_empty() {
         return Ok(exit::SUCCESS);
     }
