@@ -2,7 +2,7 @@
 
 use crate::{installed, run};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use tempfile::TempDir;
 
@@ -46,10 +46,5 @@ impl Authority {
     /// Of one of its files.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
-    }
-
-    /// The folder with all of them.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
     }
 }
