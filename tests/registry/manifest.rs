@@ -140,6 +140,13 @@ fn attestations_follow_their_images() {
     assert_eq!(joined["manifests"], json!([entries[1], about[1]]));
     let statement = about[1]["digest"].as_str().unwrap();
     assert_eq!(registry.get_manifest("manifest/attested-copy", statement).unwrap().status, 200);
+
+    // An index that is copied as it is needs all that it names, also what is about no image of its own.
+    let text = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entries[1], about[0]]}).to_string();
+    registry.put_manifest("manifest/attested", "odd", INDEX, text.as_bytes()).unwrap();
+    let name = format!("{}/manifest/odd-copy:1", registry.host);
+    kiln.says("manifest", &["create", &name, &format!("{repository}:odd")]);
+    assert_eq!(registry.get_manifest("manifest/odd-copy", "1").unwrap().body, text.as_bytes());
 }
 
 #[test]

@@ -76,6 +76,8 @@ pub async fn make(registry: &Registry, order: &Order) -> Result<Made, ManifestEr
     let entries = join(target.as_ref().map(|target| &target.part), &parts, &order.wishes)?;
     if let Some(source) = as_it_is(target.as_ref(), &sources, order) {
         let (media_type, bytes) = (source.document.descriptor.media_type.clone(), source.document.bytes.clone());
+        // Also what is about none of its images: it names that, too.
+        let entries = source.part.entries.clone();
         return Ok(Made { media_type, bytes, entries, places, over });
     }
     let mut annotations: Annotations = target.iter().flat_map(|target| target.annotations.clone()).collect();
