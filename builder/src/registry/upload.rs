@@ -72,7 +72,7 @@ impl Pusher<'_> {
         let client = &self.registry.client;
         let mut retries = self.registry.policy.begin();
         while session.offset < blob.size {
-            let piece = session.offset..blob.size.min(session.offset + session.piece);
+            let piece = session.offset..blob.size.min(session.offset.saturating_add(session.piece));
             let range = format!("{}-{}", piece.start, piece.end - 1);
             let sent = Arc::new(AtomicU64::new(0));
             let headers = [(CONTENT_RANGE, range.as_str())];
@@ -186,7 +186,7 @@ fn range_end(headers: &HeaderMap) -> Option<u64> {
     let text = headers.get(RANGE)?.to_str().ok()?.trim();
     let text = text.strip_prefix("bytes=").unwrap_or(text);
     let end: u64 = text.strip_prefix("0-")?.parse().ok()?;
-    Some(if end == 0 { 0 } else { end + 1 })
+    Some(if end == 0 { 0 } else { end.saturating_add(1) })
 }
 
 fn header_number(headers: &HeaderMap, name: &str) -> Option<u64> {
@@ -207,6 +207,7 @@ mod tests {
         check("0-9", Some(10));
         check("bytes=0-9", Some(10));
         check("5-9", None);
+        check("0-18446744073709551615", Some(u64::MAX));
         check("x", None);
     }
 }
