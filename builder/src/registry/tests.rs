@@ -472,6 +472,19 @@ async fn what_is_too_large_for_one_request_goes_in_pieces() {
 }
 
 #[tokio::test]
+async fn an_upload_that_does_not_grow_ends() {
+    let (fake, _) = uploads(None, |request, _| match request.method.as_str() {
+        "PUT" if !request.body.is_empty() => Some(Answer::status(413)),
+        "PATCH" => Some(Answer::status(202).header("location", "/upload").header("range", "0-0")),
+        _ => None,
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let image = image(dir.path(), &["0123456789"], &[]);
+    let error = push_from(dir.path(), &reference(&fake.host, "x:1"), &image).await.unwrap_err();
+    assert!(error.ends_with("an upload that does not grow"), "{error}");
+}
+
+#[tokio::test]
 async fn broken_uploads_go_on_where_the_registry_has_them() {
     let content = "0123456789abcdef".repeat(100_000);
     let first = std::sync::atomic::AtomicBool::new(true);

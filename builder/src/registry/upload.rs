@@ -80,6 +80,10 @@ impl Pusher<'_> {
             match self.send_piece(Method::PATCH, &location, blob, piece.clone(), &sent, &headers).await {
                 Ok(answer) => {
                     session.update(&answer, piece.end)?;
+                    if session.offset <= piece.start {
+                        let url = plain(answer.url());
+                        return Err(RegistryError::Answer { url, what: "an upload that does not grow" });
+                    }
                     retries = self.registry.policy.begin();
                 }
                 Err(error) if is_too_large(&error) && session.shrink(session.piece) => {}
