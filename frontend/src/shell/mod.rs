@@ -1,10 +1,10 @@
 //! Shell text -> the commands in it, as data, for build checks. Runs nothing and expands nothing; what a command means
 //! is the business of `lint/own`.
 //!
-//! The reading itself is in `lex.rs`; `invocation.rs` looks through `sudo`, `env` and their kin to the program that is
-//! meant. What is read is the language of POSIX shells and what bash adds to it, as far as it decides where a command
-//! begins and which words it has. Text that is no shell at all gives some commands or none, never an error: a check may
-//! then say nothing, and the shell will say what is wrong when the step runs.
+//! The reading itself is in `lex.rs`, that of words in `lex/word.rs`; `invocation.rs` looks through `sudo`, `env` and
+//! their kin to the program that is meant. What is read is the language of POSIX shells and what bash adds to it, as far
+//! as it decides where a command begins and which words it has. Text that is no shell at all gives some commands or
+//! none, never an error: a check may then say nothing, and the shell will say what is wrong when the step runs.
 
 mod invocation;
 mod lex;
