@@ -5,8 +5,11 @@ mod context;
 mod epoch;
 mod lower;
 mod merge;
+mod needs;
 mod outline;
 mod outside;
+mod questions;
+mod request;
 mod scans;
 mod stages;
 mod triggers;
@@ -17,9 +20,9 @@ use crate::diagnostic::Diagnostic;
 use crate::draft::Draft;
 use crate::image_config::ImageConfig;
 use crate::instruction::from::From;
-use crate::lint::config::{Config, OwnChecks};
+use crate::lint::config::Config;
 use crate::lint::{self, Fired, Lints};
-use crate::op::{GitSource, Source, Step};
+use crate::op::Step;
 use crate::outline::Outline;
 use crate::platform::Platform;
 use crate::reference::Reference;
@@ -35,141 +38,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use typed::TypedFile;
 
 pub use context::{HttpBody, MainContext};
+pub use needs::{ImageInfo, ImageLocation, ImageRequest, Images, TimeRequest};
+pub use questions::{Answer, Checked, check, outline};
+pub use request::{CheckOptions, CompileRequest, NamedContext, NoCache};
 pub use scans::ScannedTree;
-
-/// All that decides what is built, beside the Dockerfile.
-#[derive(Clone, Debug)]
-pub struct CompileRequest {
-    /// `--target`.
-    pub target: Option<String>,
-    /// `--build-arg`.
-    pub build_args: BTreeMap<String, String>,
-    /// `--platform`, normalised; one result for each, also for one that is named twice. Empty when not given.
-    pub platforms: Vec<Platform>,
-    /// This machine's.
-    pub build_platform: Platform,
-    /// `--label`.
-    pub labels: BTreeMap<String, String>,
-    /// The build context.
-    pub context: MainContext,
-    /// Times of sources, as answers to [`Compiled::NeedsTime`]: seconds since 1970, `None` if the source has none.
-    pub source_times: Vec<(Source, Option<i64>)>,
-    /// `--build-context`, by normalised name.
-    pub contexts: BTreeMap<String, NamedContext>,
-    /// `--no-cache`, `--no-cache-filter`.
-    pub no_cache: NoCache,
-    /// `--network`: default of RUN without its own.
-    pub network: crate::op::Network,
-    /// `--add-host`: name, address.
-    pub extra_hosts: Vec<(String, String)>,
-    /// `--shm-size`.
-    pub shm_size_bytes: Option<u64>,
-    /// `--ulimit`: name, soft, hard.
-    pub ulimits: Vec<(String, i64, i64)>,
-    /// `--cgroup-parent`.
-    pub cgroup_parent: Option<String>,
-    /// `--allow`, such as `network.host`.
-    pub entitlements: BTreeSet<String>,
-    /// Build checks beside what the Dockerfile says of them.
-    pub checks: CheckOptions,
-    /// Patterns of the context's .dockerignore, for the check `CopyIgnoredFile`; lines as written.
-    pub ignore_file: Option<String>,
-}
-
-/// Which build checks run, beside what the Dockerfile says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CheckOptions {
-    /// What becomes of kiln's own.
-    pub own: OwnChecks,
-    /// Rules to skip, by name; `all`, `kiln`.
-    pub skip: Vec<String>,
-    /// Rules to switch on, by name; `all`, `kiln`.
-    pub experimental: Vec<String>,
-}
-
-/// What `--no-cache` and `--no-cache-filter` say.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NoCache {
-    /// Neither is given.
-    Use,
-    /// Ignore records of all steps.
-    IgnoreAll,
-    /// Ignore records of the steps of these stages (lower case).
-    IgnoreStages(BTreeSet<String>),
-}
-
-/// Value of a `--build-context`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NamedContext {
-    /// A directory; the name by which a local source asks for it is the context's name.
-    Local,
-    /// `docker-image://`; `None` is `scratch`.
-    Image(Option<Reference>),
-    /// `oci-layout://`; the client resolves the tag.
-    OciLayout,
-    /// A git repository. `shown` is the value as given, without passwords.
-    Git { source: GitSource, shown: String },
-    /// Other URL.
-    Http(String),
-}
-
-/// Asks for the config of an image.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ImageRequest {
-    /// Where it is.
-    pub source: ImageLocation,
-    /// Which of its manifests.
-    pub platform: Platform,
-    /// Where it is asked for, to be shown when it fails: the FROM, or the COPY.
-    pub span: Option<crate::span::Span>,
-    /// The name of the image there.
-    pub word: Option<crate::span::Span>,
-    /// Progress name, such as `[internal] load metadata for docker.io/library/busybox:latest`.
-    pub name: String,
-}
-
-/// Where an image is.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ImageLocation {
-    /// A registry.
-    Registry(Reference),
-    /// The named context of that name.
-    OciLayout(String),
-}
-
-/// The answer to an [`ImageRequest`].
-#[derive(Clone, Debug, PartialEq)]
-pub struct ImageInfo {
-    /// Of the platform's own manifest; empty if the image could not be read ([`ImageInfo::unread`]).
-    pub digest: String,
-    /// Of what the tag names (index or manifest), shown in the FROM step.
-    pub top_digest: String,
-    /// Its config, history and diff_ids included.
-    pub config: ImageConfig,
-}
-
-impl ImageInfo {
-    /// Stands for an image that could not be read. Good enough to [`check`] and to [`outline()`] what is built on it, not
-    /// to build it.
-    pub fn unread(platform: &Platform) -> ImageInfo {
-        let mut config = ImageConfig {
-            architecture: platform.architecture.clone(),
-            os: platform.os.clone(),
-            variant: platform.variant.clone(),
-            ..ImageConfig::default()
-        };
-        config.rootfs.diff_ids = Some(vec![String::new()]);
-        ImageInfo { digest: String::new(), top_digest: String::new(), config }
-    }
-
-    /// Its config is known.
-    pub fn is_read(&self) -> bool {
-        !self.digest.is_empty()
-    }
-}
-
-/// Answers by what was asked for; spans and names do not count.
-pub type Images = BTreeMap<(ImageLocation, Platform), ImageInfo>;
 
 /// Outcome of compiling.
 pub enum Compiled {
@@ -179,15 +51,6 @@ pub enum Compiled {
     NeedsTime(TimeRequest),
     /// The whole build.
     Plan(BuildPlan),
-}
-
-/// Asks for the time of a source: that of a git commit, or when a file was last modified.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TimeRequest {
-    /// What.
-    pub source: Source,
-    /// Progress name.
-    pub name: String,
 }
 
 /// The whole build, for all platforms.
@@ -321,89 +184,6 @@ pub fn instruction_errors(dockerfile: &Dockerfile, mut errors: Vec<Diagnostic>) 
     let (_, found) = typed::read(dockerfile);
     errors.extend(found.into_iter().filter(|error| error.span.is_some()));
     in_file_order(errors)
-}
-
-/// A question's answer, or what is needed for it.
-pub enum Answer<T> {
-    /// Resolve these, all at once, and ask again with the answers added. What cannot be read is
-    /// [`ImageInfo::unread`].
-    NeedsImages(Vec<ImageRequest>),
-    /// The answer.
-    Found(T),
-}
-
-/// What is to be said about a Dockerfile.
-#[derive(Debug, Default)]
-pub struct Checked {
-    /// Build checks that fired, in file order.
-    pub warnings: Vec<Diagnostic>,
-    /// Build checks of kiln's own that fired and that nobody asked for by name, in file order.
-    pub advice: Vec<Diagnostic>,
-    /// What would fail the build, in file order; last the error that `check=error=true` makes of warnings.
-    pub errors: Vec<Diagnostic>,
-}
-
-/// Checks the target, or all stages if none is given, for the first platform. Builds nothing, so that what is allowed
-/// to a build does not matter.
-pub fn check(dockerfile: &Dockerfile, request: &CompileRequest, images: &Images) -> Answer<Checked> {
-    let config = check_syntax(dockerfile, request).and_then(|()| check_config(dockerfile, request));
-    let lints = match config {
-        Ok(config) => Lints::new(config),
-        Err(error) => return Answer::Found(Checked { errors: vec![error], ..Checked::default() }),
-    };
-    lint::check_text(&lints, dockerfile, &froms(dockerfile));
-    let (file, mut errors) = typed::read(dockerfile);
-    if !file.stages.is_empty() {
-        let request = &grant_all(request);
-        let has_target = request.target.as_ref().is_some_and(|target| !target.is_empty());
-        let scope = if has_target { Scope::Target } else { Scope::AllStages };
-        let mut build = Build { scope, ..Build::new(dockerfile, request, images, &file) };
-        // Errors elsewhere do not make the checks of what can be read worth less.
-        let has_failed = false;
-        let result = build.platform(&first_platform(request), &lints, has_failed);
-        errors.extend(result.errors);
-        if !build.needed.is_empty() {
-            return Answer::NeedsImages(build.needed.into_values().collect());
-        }
-    }
-    let Fired { warnings, advice, error } = lints.finish();
-    // Where the build fails anyway, BuildKit does not come to say that warnings fail it.
-    let errors = if errors.is_empty() { error.into_iter().collect() } else { in_file_order(errors) };
-    Answer::Found(Checked { warnings, advice, errors })
-}
-
-/// The parameters of the target, for the first platform. Fails with all errors found, in file order.
-pub fn outline(
-    dockerfile: &Dockerfile,
-    request: &CompileRequest,
-    images: &Images,
-) -> Result<Answer<Outline>, Vec<Diagnostic>> {
-    check_syntax(dockerfile, request).map_err(|error| vec![error])?;
-    let (file, mut errors) = typed::read(dockerfile);
-    if file.stages.is_empty() {
-        return Err(errors);
-    }
-    let request = &grant_all(request);
-    let mut build = Build { wants_outline: true, ..Build::new(dockerfile, request, images, &file) };
-    let result = build.platform(&first_platform(request), &Lints::muted(), !errors.is_empty());
-    errors.extend(result.errors);
-    if !errors.is_empty() {
-        return Err(in_file_order(errors));
-    }
-    Ok(match result.outline {
-        Some(outline) => Answer::Found(outline),
-        None => Answer::NeedsImages(build.needed.into_values().collect()),
-    })
-}
-
-fn first_platform(request: &CompileRequest) -> Platform {
-    request.platforms.first().unwrap_or(&request.build_platform).clone()
-}
-
-/// Nothing runs, so nothing has to be allowed.
-fn grant_all(request: &CompileRequest) -> CompileRequest {
-    let entitlements = ["network.host", "security.insecure"].map(String::from).into();
-    CompileRequest { entitlements, ..request.clone() }
 }
 
 /// All FROMs that can be read.
