@@ -34,8 +34,6 @@ pub struct Directives {
 pub struct Node {
     /// As written, such as `run`.
     pub keyword: Placed,
-    /// Where the keyword stands.
-    pub keyword_span: Span,
     /// Leading `--name[=value]` words, quotes and escapes removed. Empty for ARG, STOPSIGNAL and `HEALTHCHECK NONE`.
     pub flags: Vec<Flag>,
     /// The logical line after keyword and flags, continuations joined, trimmed; heredoc tokens still in it.
@@ -57,7 +55,7 @@ pub struct Node {
 impl Node {
     /// The same instruction, all of whose words stand for one place: that of the FROM that an ONBUILD trigger fires at.
     pub(crate) fn moved(mut self, span: Span) -> Node {
-        (self.span, self.keyword_span, self.rest) = (span, span, self.rest.moved(span));
+        (self.span, self.keyword, self.rest) = (span, self.keyword.moved(span), self.rest.moved(span));
         for flag in &mut self.flags {
             (flag.span, flag.name_span) = (span, span);
             flag.value = flag.value.as_ref().map(|value| value.moved(span));

@@ -87,7 +87,6 @@ impl Parser<'_> {
 
         let flags = if swallows_flags(&keyword, &rest) { vec![] } else { flags(&line, &split) };
         self.nodes.push(Node {
-            keyword_span: keyword.span(),
             keyword,
             flags,
             rest,
@@ -507,7 +506,7 @@ mod tests {
         let slice = |span: Span| &text[span.start as usize..span.end as usize];
         let run = &dockerfile.nodes[0];
         assert_eq!(slice(run.span), "RU\\\nN --a=\"b\" \\\n  # x\n  c <<E\nd\nE");
-        assert_eq!(slice(run.keyword_span), "RU\\\nN");
+        assert_eq!(slice(run.keyword.span()), "RU\\\nN");
         assert_eq!(slice(run.flags[0].span), "--a=\"b\"");
         assert_eq!(slice(run.rest.span()), "c <<E");
         assert_eq!(dockerfile.source.lines(run.span), (2, 7));
@@ -525,7 +524,9 @@ mod tests {
         ) {
             let Parsed { dockerfile, diagnostics } = parsed(&text);
             let spans = dockerfile.nodes.iter().flat_map(|node| {
-                [node.span, node.keyword_span, node.rest.span()].into_iter().chain(node.flags.iter().map(|flag| flag.span))
+                [node.span, node.keyword.span(), node.rest.span()]
+                    .into_iter()
+                    .chain(node.flags.iter().map(|flag| flag.span))
             });
             let labels = diagnostics.iter().flat_map(|diagnostic| {
                 diagnostic.span.into_iter().chain(diagnostic.labels.iter().map(|(span, _)| *span))

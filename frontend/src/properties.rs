@@ -47,7 +47,7 @@ fn spans(dockerfile: &Dockerfile) -> impl Iterator<Item = Span> + '_ {
             .flat_map(|flag| [flag.span, flag.name_span].into_iter().chain(flag.value.iter().map(Placed::span)));
         let heredocs = node.heredocs.iter().flat_map(|heredoc| [heredoc.token.span(), heredoc.body.span()]);
         let words = split_words(&node.rest).into_iter().map(|word| word.span());
-        [node.span, node.keyword_span, node.rest.span()].into_iter().chain(flags).chain(heredocs).chain(words)
+        [node.span, node.keyword.span(), node.rest.span()].into_iter().chain(flags).chain(heredocs).chain(words)
     })
 }
 

@@ -71,7 +71,7 @@ pub(crate) fn read(dockerfile: &Dockerfile) -> (TypedFile, Vec<Diagnostic>) {
             (None, _) => {
                 let keyword = node.keyword.to_uppercase();
                 let message = format!("no build stage in current context: {keyword} stands before the first FROM");
-                let error = Diagnostic::error(message, node.span).label(node.keyword_span, "no FROM above");
+                let error = Diagnostic::error(message, node.span).label(node.keyword.span(), "no FROM above");
                 errors.push(error.help("only ARG may stand before the first FROM"));
             }
         }

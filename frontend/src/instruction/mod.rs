@@ -131,7 +131,7 @@ pub fn parse(node: &Node, lexer: Lexer) -> Result<Typed, Diagnostic> {
         None => {
             let message = format!("unknown instruction: {}", node.keyword);
             let message = did_you_mean(message, &node.keyword, KEYWORDS, Case::Insensitive);
-            Err(Diagnostic::error(message, node.span).label(node.keyword_span, "not an instruction"))
+            Err(Diagnostic::error(message, node.span).label(node.keyword.span(), "not an instruction"))
         }
     }
 }

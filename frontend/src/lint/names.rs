@@ -28,7 +28,7 @@ pub fn check_text(lints: &Lints, dockerfile: &Dockerfile, froms: &[From]) {
 /// Reported at the last line of the instruction, as in BuildKit, without heredocs.
 fn no_empty_continuation(lints: &Lints, dockerfile: &Dockerfile, node: &Node) {
     if node.empty_continuation {
-        let end = node.rest.span().end.max(node.keyword_span.end) as usize;
+        let end = node.rest.span().end.max(node.keyword.span().end) as usize;
         let before = dockerfile.source.text.get(..end).unwrap_or_default();
         let start = before.rfind('\n').map_or(0, |newline| newline + 1).max(node.span.start as usize);
         let last_line = Span::new(start, end);
