@@ -55,7 +55,7 @@ pub enum Compiled {
 
 /// The whole build, for all platforms.
 pub struct BuildPlan {
-    /// All vertices that some result needs.
+    /// All vertices that some result needs, or what is to be scanned beside it.
     pub graph: Graph<Step>,
     /// One for each requested platform, in order; exactly one if none was requested.
     pub results: Vec<PlannedImage>,
@@ -164,18 +164,22 @@ fn compile_file(
     if let Some(error) = lint_error {
         return Err(warnings.into_iter().chain([error]).collect());
     }
-    // The results first: they decide what steps are called.
-    let scans = |results: &[PlannedImage]| -> Vec<Option<Edge>> {
-        results.iter().flat_map(|result| &result.scans).map(|scanned| scanned.root).collect()
-    };
-    let mut roots: Vec<_> = results.iter().map(|result: &PlannedImage| result.root).collect();
-    roots.extend(scans(&results));
-    let (graph, roots) = merge::merge(build.draft, &roots);
-    let mut roots = roots.into_iter();
-    results.iter_mut().zip(&mut roots).for_each(|(result, root)| result.root = root);
-    let scanned = results.iter_mut().flat_map(|result| &mut result.scans);
-    scanned.zip(roots).for_each(|(scanned, root)| scanned.root = root);
+    let mut roots = roots(&mut results);
+    let drafted: Vec<Option<Edge>> = roots.iter().map(|root| **root).collect();
+    let (graph, merged) = merge::merge(build.draft, &drafted);
+    roots.iter_mut().zip(merged).for_each(|(root, merged)| **root = merged);
     Ok(Compiled::Plan(BuildPlan { graph, results, warnings, epoch, unused_args }))
+}
+
+/// All trees that are wanted. The results come first: they decide what steps are called.
+fn roots(results: &mut [PlannedImage]) -> Vec<&mut Option<Edge>> {
+    let (mut roots, mut scanned) = (vec![], vec![]);
+    for PlannedImage { root, scans, .. } in results {
+        roots.push(root);
+        scanned.extend(scans.iter_mut().map(|beside| &mut beside.root));
+    }
+    roots.extend(scanned);
+    roots
 }
 
 /// What is wrong with single instructions of a file that could not be parsed as a whole, beside the errors of that: all
