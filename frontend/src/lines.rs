@@ -87,8 +87,8 @@ impl<'a> Lines<'a> {
         Some(line)
     }
 
-    /// The next instruction line. `file` is the whole text; `is_directive` says of a line's offset whether a parser directive stands there, which
-    /// is no comment on what follows.
+    /// The next instruction line, as a part of `file`, which is the whole text. `is_directive` says of a line's offset
+    /// whether a parser directive stands there, which is no comment on what follows.
     pub fn next_logical(
         &mut self,
         file: &Placed,

@@ -77,13 +77,9 @@ impl MainContext {
 
     /// As something to copy from. Files of a directory of the client lose their owners, those of archives keep them.
     pub(crate) fn tree(&self, draft: &mut Draft, platform: &Platform) -> Tree {
-        let edge = match draft.context {
-            Some(edge) => edge,
-            None => self.add(draft, platform),
-        };
+        let edge = draft.context.unwrap_or_else(|| self.add(draft, platform));
         draft.context = Some(edge);
-        let edge = Some(edge);
-        Tree { edge, label: LABEL.into(), from_client: *self == MainContext::Directory }
+        Tree { edge: Some(edge), label: LABEL.into(), from_client: *self == MainContext::Directory }
     }
 }
 
