@@ -16,6 +16,7 @@ mod triggers;
 pub(crate) mod typed;
 
 use crate::ast::Dockerfile;
+use crate::csv::boolean;
 use crate::diagnostic::Diagnostic;
 use crate::draft::Draft;
 use crate::image_config::ImageConfig;
@@ -352,8 +353,8 @@ impl<'a> Build<'a> {
 
     /// `BUILDKIT_MULTI_PLATFORM`: one platform is treated as if it were several.
     fn wants_index(&self) -> bool {
-        let value = self.request.build_args.get("BUILDKIT_MULTI_PLATFORM").map(String::as_str);
-        matches!(value, Some("1" | "t" | "T" | "true" | "TRUE" | "True"))
+        let value = self.request.build_args.get("BUILDKIT_MULTI_PLATFORM");
+        value.is_some_and(|text| boolean(text) == Some(true))
     }
 }
 

@@ -1,4 +1,5 @@
-//! One record of comma-separated values (RFC 4180), as `RUN --mount` and many flags of the command line take them.
+//! One record of comma-separated values (RFC 4180), as `RUN --mount` and many flags of the command line take them; and
+//! the booleans among the values.
 
 use crate::placed::Placed;
 
@@ -51,6 +52,15 @@ pub fn placed_fields(record: &Placed) -> Result<Vec<Placed>, String> {
             (_, Some(after)) => rest = after,
             (_, None) => return Err(format!("extraneous text after closing quote in {record:?}")),
         }
+    }
+}
+
+/// The booleans that docker's flags and Go know: `1 t T true TRUE True` and their opposites.
+pub fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Which sources are git repositories or URLs, and what their queries say (reference/dockerfile.md 2.7).
 
+use crate::csv;
 use crate::op::GitSource;
 
 /// What the URL of a git source says.
@@ -206,12 +207,11 @@ fn merge(known: &mut Option<String>, what: &str, value: String) -> Result<(), St
     }
 }
 
-/// As Go's `strconv.ParseBool`; empty is true.
+/// Empty is true.
 fn boolean(key: &str, value: &str) -> Result<bool, String> {
     match value {
-        "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(format!("invalid {key} value: {value:?}")),
+        "" => Ok(true),
+        _ => csv::boolean(value).ok_or_else(|| format!("invalid {key} value: {value:?}")),
     }
 }
 

@@ -1,6 +1,8 @@
 //! One comma-separated record of `key=value` fields, as flags of docker take them (RFC 4180: a field that holds a
 //! comma is quoted as a whole).
 
+pub use frontend::csv::boolean;
+
 /// A record that cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("`{record}` is not a list of comma-separated fields: {problem}")]
@@ -25,15 +27,6 @@ pub fn pairs(record: &str) -> Result<Vec<(String, Option<String>)>, BadRecord> {
         None => (field.trim().to_lowercase(), None),
     };
     Ok(fields(record)?.into_iter().map(split).collect())
-}
-
-/// The booleans that docker's flags know: `1 t T true TRUE True` and their opposites.
-pub fn boolean(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

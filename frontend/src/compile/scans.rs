@@ -1,6 +1,7 @@
 //! Which trees an SBOM is to list beside the result: `ARG BUILDKIT_SBOM_SCAN_STAGE` and `BUILDKIT_SBOM_SCAN_CONTEXT`
 //! (reference/engine.md 8.3). They count only where they are declared: in the stage, or before the first FROM.
 
+use crate::csv::boolean;
 use crate::stage::{OpenStage, Settings};
 use solver::graph::Edge;
 
@@ -35,12 +36,7 @@ fn value<'a>(stage: &'a OpenStage, name: &str, settings: &'a Settings<'_>) -> Op
 
 /// A boolean, or a list of stages.
 fn is_on(value: Option<&str>, stage: &str) -> bool {
-    match value {
-        None => false,
-        Some("1" | "t" | "T" | "true" | "TRUE" | "True") => true,
-        Some("0" | "f" | "F" | "false" | "FALSE" | "False") => false,
-        Some(list) => list.split(',').any(|name| name.trim() == stage),
-    }
+    value.is_some_and(|text| boolean(text).unwrap_or_else(|| text.split(',').any(|name| name.trim() == stage)))
 }
 
 #[cfg(test)]

@@ -420,14 +420,10 @@ fn choose<T: Copy>(table: &[(&str, T)], value: &Value, what: &str) -> Result<T, 
 /// A key alone is true.
 fn boolean(key: &str, value: Option<Value>) -> Result<bool, Fault> {
     let Some(Value { text, place }) = value else { return Ok(true) };
-    match text.as_str() {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => {
-            let remark = "true or false".to_string();
-            Err(Fault { message: format!("invalid value for {key}: {text}"), place, remark })
-        }
-    }
+    csv::boolean(&text).ok_or_else(|| {
+        let remark = "true or false".to_string();
+        Fault { message: format!("invalid value for {key}: {text}"), place, remark }
+    })
 }
 
 /// Bytes of `10`, `1.5m`, `2GiB`: powers of 1024 whatever the spelling.

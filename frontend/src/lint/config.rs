@@ -2,6 +2,7 @@
 //! (reference/dockerfile.md 9.1; docs/checks.md for kiln's own rules).
 
 use super::rules::{KILN_GROUP, Origin, Rule};
+use crate::csv::boolean;
 
 /// A set of rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,13 +89,9 @@ impl Config {
                 "skip" => config.skip.extend(Rules::parse(value)),
                 "experimental" => config.experimental.extend(Rules::parse(value)),
                 "error" => {
-                    config.is_error = match value.trim() {
-                        "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
-                        "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
-                        other => {
-                            return Err(format!("failed to parse check option {key:?}: invalid boolean {other:?}"));
-                        }
-                    }
+                    let text = value.trim();
+                    let invalid = || format!("failed to parse check option {key:?}: invalid boolean {text:?}");
+                    config.is_error = boolean(text).ok_or_else(invalid)?;
                 }
                 key => return Err(format!("invalid check option {key:?}")),
             }
