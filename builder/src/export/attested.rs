@@ -6,12 +6,10 @@ use super::local::View;
 use super::{Export, ExportError};
 use crate::attest::files;
 use crate::attest::statement::{Attestation, Subject, statement_file};
+use cache::checksum::file_digest;
 use cache::digest::Digest;
 use rustix::fs::AtFlags;
-use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// Mode of the files.
@@ -95,28 +93,17 @@ fn subjects(root: BorrowedFd<'_>) -> Result<Vec<Subject>, ExportError> {
     let mut subjects = vec![];
     files::visit(root, |found| {
         let name = found.path_text();
-        let opened = found.open()?;
-        let digest = digest(opened).map_err(ExportError::io("read", &name))?;
-        subjects.push(Subject { name, digest });
+        let digest = file_digest(&found.open()?).map_err(ExportError::io("read", &name))?;
+        subjects.push(Subject { name, digest: Digest::from_sha256(digest) });
         Ok::<(), ExportError>(())
     })?;
     Ok(subjects)
 }
 
-fn digest(mut file: File) -> io::Result<Digest> {
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(Digest::from_sha256(hash.finalize().into())),
-            length => hash.update(&buffer[..length]),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
 
     #[test]
     fn names_of_several_platforms_in_one_folder() {
