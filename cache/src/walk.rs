@@ -29,7 +29,7 @@ const OPEN_DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::N
 pub(crate) type Xattr = (Vec<u8>, Vec<u8>);
 
 /// A walk over a tree, parents first. The caller decides which directories to [`Walk::enter`].
-pub(crate) struct Walk {
+pub struct Walk {
     label: PathBuf,
     frames: Vec<Frame>,
     path: Vec<u8>,
@@ -44,7 +44,8 @@ struct Frame {
 }
 
 /// What a walk came to.
-pub(crate) struct Found {
+pub struct Found {
+    /// In its directory.
     pub name: CString,
     /// `None` for a name that is only in the list of hidden ones given to [`Walk::enter`].
     pub stat: Option<Stat>,
@@ -65,6 +66,7 @@ impl Walk {
     }
 
     /// The next entry; its path is then [`Walk::path`], its directory [`Walk::dir`].
+    #[expect(clippy::should_implement_trait, reason = "it may fail, and the walk lends where the entry is")]
     pub fn next(&mut self) -> Result<Option<Found>, FileError> {
         while let Some(frame) = self.frames.last_mut() {
             self.path.truncate(frame.path_len);
