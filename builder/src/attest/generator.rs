@@ -1,6 +1,7 @@
 //! SBOMs by a scanner image, by BuildKit's protocol (reference/engine.md 8.3): a step of the build's own graph, with the
 //! result mounted, that leaves in-toto statements in `/run/out/`. As a step it is cached like any other.
 
+use super::sbom;
 use crate::progress::Vertex;
 use crate::source::image::{ImageError, ImageSource};
 use crate::step::StepOutput;
@@ -11,7 +12,7 @@ use frontend::compile::{BuildPlan, ImageInfo};
 use frontend::op::{Exec, FileAction, FileOp, Mount, MountKind, Network, Op, Security, Source, Step};
 use frontend::platform::Platform;
 use frontend::reference::Reference;
-use serde_json::{Value, json};
+use serde_json::Value;
 use solver::graph::{Edge, VertexId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -43,7 +44,7 @@ pub enum GeneratorError {
     Json { file: String, source: serde_json::Error },
     #[error(
         "the SBOM generator has left {file}, which is no in-toto statement with the predicateType {}: it has {found}",
-        super::sbom::PREDICATE_TYPE
+        sbom::PREDICATE_TYPE
     )]
     Predicate { file: String, found: Value },
     #[error("cannot read {}", path.display())]
@@ -202,7 +203,7 @@ fn parse(file: String, bytes: &[u8]) -> Result<Given, GeneratorError> {
     let statement: serde_json::Map<String, Value> =
         serde_json::from_slice(bytes).map_err(|source| GeneratorError::Json { file: file.clone(), source })?;
     let mut statement = Value::from(statement);
-    if statement["predicateType"] != super::sbom::PREDICATE_TYPE {
+    if statement["predicateType"] != sbom::PREDICATE_TYPE {
         return Err(GeneratorError::Predicate { file, found: statement["predicateType"].take() });
     }
     let subjects = statement["subject"].as_array().cloned().unwrap_or_default();
@@ -215,8 +216,7 @@ impl Given {
             let Some(name) = file["fileName"].as_str() else { continue };
             let path = Path::new(name.trim_start_matches("./").trim_start_matches('/'));
             let is_within = path.components().all(|part| matches!(part, std::path::Component::Normal(_)));
-            let has = |folder: &PathBuf| folder.join(path).symlink_metadata().is_ok();
-            if let Some(layer) = folders.iter().rposition(has).filter(|_| is_within) {
+            if is_within && let Some(layer) = sbom::layer_of(folders, path) {
                 self.layers.insert(name.to_string(), layer);
             }
         }
@@ -227,7 +227,7 @@ impl Given {
     pub fn document(&self, layers: &[Descriptor]) -> Value {
         let mut document = self.predicate.clone();
         if let Some(creators) = document["creationInfo"]["creators"].as_array_mut() {
-            creators.push(format!("Tool: kiln-{}", env!("CARGO_PKG_VERSION")).into());
+            creators.push(sbom::TOOL.into());
         }
         let mut of_ids: BTreeMap<String, &str> = BTreeMap::new();
         for file in self.predicate["files"].as_array().into_iter().flatten() {
@@ -250,9 +250,7 @@ impl Given {
             let elements = document.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten();
             for element in elements {
                 let Some(layers) = element["SPDXID"].as_str().and_then(|id| of_elements.get(id)) else { continue };
-                let lines: Vec<String> = layers.iter().map(|layer| format!("layerID: {layer}")).collect();
-                let said = element["comment"].as_str().map(|said| format!("{said}\n")).unwrap_or_default();
-                element["comment"] = json!(said + &lines.join("\n"));
+                sbom::set_layers(element, layers);
             }
         }
         document
@@ -262,6 +260,7 @@ impl Given {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn only_spdx_statements_are_taken() {

@@ -20,5 +20,5 @@ mod spdx;
 pub use package::{Distribution, Package};
 #[cfg(any(test, feature = "testing"))]
 pub use scan::read_every_way;
-pub use scan::{Scan, ScanError, read, remembered, scan};
-pub use spdx::{PREDICATE_TYPE, Sbom};
+pub use scan::{Scan, ScanError, layer_of, read, remembered, scan};
+pub use spdx::{PREDICATE_TYPE, Sbom, TOOL, set_layers};

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
 
 /// Larger texts are not read: no package manager writes such.
 const TEXT_MAX_BYTES: u64 = 128 << 20;
@@ -88,8 +89,7 @@ pub fn scan(store: &Store, tree: &Tree, root: BorrowedFd<'_>) -> Result<Scan, Sc
     let mut scan = read(root)?;
     let folders = store.snapshots().lowers(tree);
     for (path, file) in &mut scan.files {
-        // Layers hold what they change: the topmost one that has the file has changed it last.
-        file.layer = folders.iter().rposition(|folder| folder.join(path).symlink_metadata().is_ok());
+        file.layer = layer_of(&folders, Path::new(path));
     }
     let bytes = serde_json::to_vec(&scan).expect("a scan is plain data");
     let digest = store.content().put(&bytes)?;
@@ -97,6 +97,12 @@ pub fn scan(store: &Store, tree: &Tree, root: BorrowedFd<'_>) -> Result<Scan, Sc
     store.describe(cache::object::ObjectId::new(cache::object::Kind::Blob, digest.hex()), about);
     store.put_note(NOTES, &key(tree), digest.as_str().as_bytes())?;
     Ok(scan)
+}
+
+/// Position of the layer that a file of the result is in, by the layers' folders. They hold what they change: the topmost
+/// one that has the file has changed it last.
+pub fn layer_of(folders: &[PathBuf], path: &Path) -> Option<usize> {
+    folders.iter().rposition(|folder| folder.join(path).symlink_metadata().is_ok())
 }
 
 /// A former scan of a tree of the same content, if it is still there.

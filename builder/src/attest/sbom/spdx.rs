@@ -3,11 +3,13 @@
 use super::package::Package;
 use super::scan::{FileFact, Scan};
 use cache::digest::{Descriptor, Digest};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// URL of the predicate's form.
 pub const PREDICATE_TYPE: &str = "https://spdx.dev/Document";
+/// Who made a document, or had it made.
+pub const TOOL: &str = concat!("Tool: kiln-", env!("CARGO_PKG_VERSION"));
 const NONE: &str = "NOASSERTION";
 const ROOT: &str = "SPDXRef-Result";
 
@@ -136,7 +138,7 @@ impl Sbom {
             let sources: Vec<String> = found_in.iter().map(|path| format!("/{path}")).collect();
             said["sourceInfo"] = format!("named by {}", sources.join(", ")).into();
             let of_layers = found_in.iter().filter_map(|path| layer(self.scan.files.get(path)?, layers));
-            set_layers(&mut said, of_layers.collect());
+            set_layers(&mut said, &of_layers.collect());
             said
         }));
         let files = self.scan.files.iter().map(|(path, fact)| file_entry(path, fact, layers));
@@ -147,7 +149,7 @@ impl Sbom {
             "name": self.name,
             "creationInfo": {
                 "created": self.created,
-                "creators": [format!("Tool: kiln-{}", env!("CARGO_PKG_VERSION"))],
+                "creators": [TOOL],
             },
             "packages": packages,
             "files": files.collect::<Vec<_>>(),
@@ -229,7 +231,7 @@ fn file_entry(path: &str, fact: &FileFact, layers: &[Descriptor]) -> Value {
         "licenseConcluded": NONE,
         "copyrightText": NONE,
     });
-    set_layers(&mut said, layer(fact, layers).into_iter().collect());
+    set_layers(&mut said, &layer(fact, layers).into_iter().collect());
     said
 }
 
@@ -237,11 +239,14 @@ fn layer<'a>(fact: &FileFact, layers: &'a [Descriptor]) -> Option<&'a str> {
     Some(layers.get(fact.layer?)?.digest.as_str())
 }
 
-fn set_layers(said: &mut Value, layers: BTreeSet<&str>) {
-    let lines: Vec<String> = layers.into_iter().map(|digest| format!("layerID: {digest}")).collect();
-    if let (false, Some(said)) = (lines.is_empty(), said.as_object_mut()) {
-        Map::insert(said, "comment".into(), lines.join("\n").into());
+/// Says of an element which layers it is in, below what its comment says already.
+pub fn set_layers(element: &mut Value, layers: &BTreeSet<&str>) {
+    if layers.is_empty() {
+        return;
     }
+    let said = element["comment"].as_str().map(str::to_string);
+    let lines = said.into_iter().chain(layers.iter().map(|layer| format!("layerID: {layer}")));
+    element["comment"] = lines.collect::<Vec<_>>().join("\n").into();
 }
 
 fn package_id(package: &Package) -> String {
