@@ -47,6 +47,8 @@ pub enum GeneratorError {
         sbom::PREDICATE_TYPE
     )]
     Predicate { file: String, found: Value },
+    #[error("the SBOM generator has left {file}, whose predicate is no JSON object")]
+    Document { file: String },
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
 }
@@ -207,7 +209,11 @@ fn parse(file: String, bytes: &[u8]) -> Result<Given, GeneratorError> {
         return Err(GeneratorError::Predicate { file, found: statement["predicateType"].take() });
     }
     let subjects = statement["subject"].as_array().cloned().unwrap_or_default();
-    Ok(Given { file, subjects, predicate: statement["predicate"].take(), layers: BTreeMap::new() })
+    let predicate = statement["predicate"].take();
+    if !predicate.is_object() {
+        return Err(GeneratorError::Document { file });
+    }
+    Ok(Given { file, subjects, predicate, layers: BTreeMap::new() })
 }
 
 impl Given {
@@ -226,7 +232,8 @@ impl Given {
     /// image's, lowest first; none if the result is no image.
     pub fn document(&self, layers: &[Descriptor]) -> Value {
         let mut document = self.predicate.clone();
-        if let Some(creators) = document["creationInfo"]["creators"].as_array_mut() {
+        let creators = document.pointer_mut("/creationInfo/creators");
+        if let Some(creators) = creators.and_then(Value::as_array_mut) {
             creators.push(sbom::TOOL.into());
         }
         let mut of_ids: BTreeMap<String, &str> = BTreeMap::new();
@@ -273,6 +280,21 @@ mod tests {
         check("{}", "it has null");
         check(r#"{"spdxVersion": "SPDX-2.3"}"#, "no in-toto statement");
         check(r#"{"predicateType": "https://cyclonedx.org/bom"}"#, "cyclonedx");
+        check(r#"{"predicateType": "https://spdx.dev/Document"}"#, "predicate is no JSON object");
+        check(r#"{"predicateType": "https://spdx.dev/Document", "predicate": [1]}"#, "predicate is no JSON object");
+    }
+
+    #[test]
+    fn documents_that_are_not_as_spdx_has_them_are_passed_on() {
+        for predicate in [
+            json!({ "creationInfo": "me", "files": 1, "packages": [2, "x"], "relationships": {} }),
+            json!({ "creationInfo": { "creators": "me" }, "files": [{ "SPDXID": 1, "fileName": 2 }] }),
+            json!({}),
+        ] {
+            let statement = json!({ "predicateType": sbom::PREDICATE_TYPE, "predicate": predicate });
+            let given = parse("a.json".into(), statement.to_string().as_bytes()).unwrap();
+            assert_eq!(given.document(&[]), predicate);
+        }
     }
 
     #[test]
