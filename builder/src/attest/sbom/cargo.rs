@@ -4,12 +4,20 @@ use super::package::Package;
 
 /// Its packages, the project's own among them.
 pub fn lock(text: &str) -> Result<Vec<Package>, String> {
-    let lock: toml::Table = text.parse().map_err(|error: toml::de::Error| error.message().to_string())?;
-    let entries = lock.get("package").and_then(|packages| packages.as_array()).cloned().unwrap_or_default();
-    let found = entries.iter().filter_map(|entry| {
+    let found = entries(text)?;
+    let found = found.iter().filter_map(|entry| {
         Some(Package::plain("cargo", "", entry.get("name")?.as_str()?, entry.get("version")?.as_str()?))
     });
     Ok(found.collect())
+}
+
+/// The tables `[[package]]`, which lock files of other languages have as well.
+pub fn entries(text: &str) -> Result<Vec<toml::Value>, String> {
+    let mut lock: toml::Table = text.parse().map_err(|error: toml::de::Error| error.message().to_string())?;
+    match lock.remove("package") {
+        Some(toml::Value::Array(entries)) => Ok(entries),
+        _ => Ok(vec![]),
+    }
 }
 
 #[cfg(test)]

@@ -11,8 +11,7 @@ const INFO_MAX_BYTES: u64 = 4 << 20;
 const SECTIONS_MAX: u16 = 4096;
 
 fn module(path: &str, version: &str) -> Package {
-    let (namespace, name) = path.rsplit_once('/').unwrap_or(("", path));
-    Package::plain("golang", namespace, name, version)
+    Package::scoped("golang", path, version)
 }
 
 /// `go.mod`: what is required. What `go.sum` has beside that is not used.

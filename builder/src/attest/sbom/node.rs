@@ -5,8 +5,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 
 fn package(name: &str, version: &str) -> Package {
-    let (namespace, name) = name.rsplit_once('/').unwrap_or(("", name));
-    Package::plain("npm", namespace, name, version)
+    Package::scoped("npm", name, version)
 }
 
 /// `package-lock.json` and `npm-shrinkwrap.json`, of every version.

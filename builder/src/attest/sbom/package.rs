@@ -27,6 +27,12 @@ impl Package {
         }
     }
 
+    /// As [`Package::plain`]; what is before the last slash of `full` is the namespace.
+    pub fn scoped(kind: &str, full: &str, version: &str) -> Package {
+        let (namespace, name) = full.rsplit_once('/').unwrap_or(("", full));
+        Package::plain(kind, namespace, name, version)
+    }
+
     /// With a license, as it is written.
     pub fn licensed(self, license: &str) -> Package {
         Package { license: license.trim().to_string(), ..self }

@@ -10,10 +10,9 @@ pub fn lock(text: &str) -> Result<Vec<Package>, String> {
     let entries = lists.into_iter().filter_map(Value::as_array).flatten();
     let found = entries.filter_map(|entry| {
         let (name, version) = (entry["name"].as_str()?, entry["version"].as_str()?);
-        let (namespace, name) = name.rsplit_once('/').unwrap_or(("", name));
         let licenses: Vec<&str> = entry["license"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         // Of several, the user chooses.
-        Some(Package::plain("composer", namespace, name, version).licensed(&licenses.join(" OR ")))
+        Some(Package::scoped("composer", name, version).licensed(&licenses.join(" OR ")))
     });
     Ok(found.collect())
 }

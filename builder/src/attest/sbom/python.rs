@@ -1,5 +1,6 @@
 //! Packages of Python: metadata of what is installed, and lock files of pip, poetry, pipenv and uv.
 
+use super::cargo;
 use super::package::Package;
 use serde_json::Value;
 
@@ -45,8 +46,7 @@ pub fn requirements(text: &str) -> Vec<Package> {
 
 /// `poetry.lock` and `uv.lock`. The project itself is in the latter, too, and left out.
 pub fn toml_lock(text: &str) -> Result<Vec<Package>, String> {
-    let lock: toml::Table = text.parse().map_err(|error: toml::de::Error| error.message().to_string())?;
-    let entries = lock.get("package").and_then(|packages| packages.as_array()).cloned().unwrap_or_default();
+    let entries = cargo::entries(text)?;
     let found = entries.iter().filter_map(|entry| {
         let own = |source: &toml::Value| ["editable", "virtual"].iter().any(|kind| source.get(kind).is_some());
         if entry.get("source").is_some_and(own) {
