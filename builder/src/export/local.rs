@@ -119,10 +119,11 @@ impl Exporter for Local {
                 let mut copier = Copier { epoch, written: HashMap::new(), bytes: 0 };
                 for view in &views {
                     copier.copy(view.root.as_fd(), &dest.join(&view.folder))?;
-                    let about = attestations.iter().filter(|file| file.folder == view.folder);
-                    about.into_iter().try_for_each(|file| copier.attestation(file, &dest))?;
+                    for file in attestations.iter().filter(|file| file.folder == view.folder) {
+                        copier.attestation(file, &dest)?;
+                    }
                     if let (Some(epoch), false) = (epoch, view.folder.is_empty()) {
-                        set_time(&dest.join(&view.folder), Timespec { tv_sec: epoch, tv_nsec: 0 })?;
+                        set_time(&dest.join(&view.folder), whole(epoch))?;
                     }
                 }
                 Ok::<u64, ExportError>(copier.bytes)
@@ -213,17 +214,11 @@ impl Copier {
 
     fn attestation(&mut self, file: &AttestationFile, dest: &Path) -> Result<(), ExportError> {
         let path = dest.join(&file.folder).join(&file.name);
-        replace(&path)?;
-        let mut written = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(attested::MODE)
-            .open(&path)
-            .map_err(ExportError::io("create", &path))?;
+        let mut written = create(&path, attested::MODE)?;
         written.write_all(&file.content).map_err(ExportError::io("write", &path))?;
         self.bytes += file.content.len() as u64;
         match self.epoch {
-            Some(seconds) => set_time(&path, Timespec { tv_sec: seconds, tv_nsec: 0 }),
+            Some(seconds) => set_time(&path, whole(seconds)),
             None => Ok(()),
         }
     }
@@ -246,16 +241,10 @@ impl Copier {
     }
 
     fn file(&mut self, from: BorrowedFd<'_>, name: &CStr, path: &Path) -> Result<(), ExportError> {
-        replace(path)?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let source = rustix::fs::openat(from, name, flags, Mode::empty())
             .map_err(|e| ExportError::io("open the source of", path)(e.into()))?;
-        let mut dest = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(ExportError::io("create", path))?;
+        let mut dest = create(path, 0o600)?;
         // Within one file system this clones or copies inside the kernel.
         self.bytes += std::io::copy(&mut File::from(source), &mut dest).map_err(ExportError::io("write", path))?;
         Ok(())
@@ -267,17 +256,29 @@ impl Copier {
             fs::set_permissions(path, mode).map_err(ExportError::io("set the mode of", path))?;
         }
         let time = match self.epoch {
-            Some(seconds) => Timespec { tv_sec: seconds, tv_nsec: 0 },
+            Some(seconds) => whole(seconds),
             None => Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ },
         };
         set_time(path, time)
     }
 }
 
+/// A time without a fraction of a second.
+fn whole(seconds: i64) -> Timespec {
+    Timespec { tv_sec: seconds, tv_nsec: 0 }
+}
+
 fn set_time(path: &Path, time: Timespec) -> Result<(), ExportError> {
     let times = Timestamps { last_access: time, last_modification: time };
     rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)
         .map_err(|e| ExportError::io("set the times of", path)(e.into()))
+}
+
+/// A new file in the place of whatever was there.
+fn create(path: &Path, mode: u32) -> Result<File, ExportError> {
+    replace(path)?;
+    let opened = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
+    opened.map_err(ExportError::io("create", path))
 }
 
 /// Makes room for something that is not a folder.
