@@ -45,7 +45,9 @@ pub(crate) fn take_back<V>(
         match states.of(vertex) {
             VertexState::Active if vertex != failed => drop(stale.insert(vertex)),
             VertexState::Stopped => {}
-            _ => wait_again(graph, vertex, states, &mut ready),
+            VertexState::Active | VertexState::Finished | VertexState::Waiting(_) => {
+                wait_again(graph, vertex, states, &mut ready);
+            }
         }
     }
     TakenBack { outputs, ready }

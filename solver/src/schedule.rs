@@ -87,7 +87,10 @@ pub async fn solve<V, S: Steps, R: RecordStore>(
                 });
                 outputs.insert(vertex, output);
                 let waiting = users.get(&vertex).map(Vec::as_slice).unwrap_or_default();
-                ready.extend(one_less(waiting, &mut states).filter(|_| failure.is_none()));
+                let complete = one_less(waiting, &mut states);
+                if failure.is_none() {
+                    ready.extend(complete);
+                }
             }
             Err(cause) => {
                 states.set(vertex, VertexState::Stopped);
@@ -101,16 +104,23 @@ pub async fn solve<V, S: Steps, R: RecordStore>(
             }
         }
     }
-    failure.map_or_else(|| Ok(targets.iter().map(|target| outputs[target].clone()).collect()), Err)
+    match failure {
+        Some(error) => Err(error),
+        None => Ok(targets.iter().map(|target| outputs[target].clone()).collect()),
+    }
 }
 
 /// Those who wait have one input less to wait for. Gives those that have all of them.
-fn one_less<'a>(waiting: &'a [VertexId], states: &'a mut States) -> impl Iterator<Item = VertexId> + 'a {
-    waiting.iter().copied().filter(|&user| {
-        let VertexState::Waiting(inputs) = states.of(user) else { return false };
+fn one_less(waiting: &[VertexId], states: &mut States) -> Vec<VertexId> {
+    let mut complete = vec![];
+    for &user in waiting {
+        let VertexState::Waiting(inputs) = states.of(user) else { continue };
         states.set(user, VertexState::Waiting(inputs - 1));
-        inputs == 1
-    })
+        if inputs == 1 {
+            complete.push(user);
+        }
+    }
+    complete
 }
 
 /// Milliseconds from the beginning of each vertex to the end of the last one that waits for it. A vertex that is not known
