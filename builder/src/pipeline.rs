@@ -493,7 +493,7 @@ fn layer_options(exporters: &[Box<dyn Exporter>]) -> Vec<LayerOptions> {
 fn announce(graph: &Graph<Step>, targets: &[VertexId], progress: &Progress) -> Vec<Vertex> {
     let needed = graph.reachable(targets.iter().copied());
     let mut vertices: Vec<Vertex> = vec![];
-    for id in (0..graph.len() as u32).map(VertexId) {
+    for id in graph.vertices() {
         let step = graph.value(id);
         let digest = |edge: &solver::graph::Edge| vertices[edge.vertex.0 as usize].digest().to_string();
         let inputs: Vec<String> = graph.inputs(id).iter().map(digest).collect();

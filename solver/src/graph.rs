@@ -68,6 +68,11 @@ impl<V> Graph<V> {
         self.vertices.len()
     }
 
+    /// All vertices, inputs first.
+    pub fn vertices(&self) -> impl Iterator<Item = VertexId> {
+        (0..self.vertices.len() as u32).map(VertexId)
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -271,25 +271,23 @@ async fn config_source(steps: &BuildSteps, options: &BuildOptions) -> Result<Con
         Some(FileArg::Path(path)) if matches!(options.context, ContextArg::Directory(_)) => last_name(path),
         Some(FileArg::Path(path)) => path.display().to_string(),
     };
-    let first = |found: &dyn Fn(&Source) -> bool| {
-        let mut all = (0..steps.graph.len() as u32).map(VertexId);
-        all.find(|vertex| matches!(&steps.graph.value(*vertex).op, Op::Source(source) if found(source)))
-    };
-    let (uri, vertex) = match &options.context {
+    let uri = match &options.context {
         ContextArg::Directory(_) | ContextArg::Stdin => return Ok(ConfigSource { path, ..ConfigSource::default() }),
-        ContextArg::Git(wanted, _) => {
-            (git_uri(wanted), first(&|source| matches!(source, Source::Git(git) if git == wanted)))
-        }
-        ContextArg::Http(wanted) => {
-            (redacted(wanted), first(&|source| matches!(source, Source::Http { url, .. } if url == wanted)))
-        }
+        ContextArg::Git(wanted, _) => git_uri(wanted),
+        ContextArg::Http(wanted) => redacted(wanted),
     };
-    let mut digest = BTreeMap::new();
-    if let Some(vertex) = vertex
-        && let Op::Source(source) = &steps.graph.value(vertex).op
-    {
-        digest = material(steps, vertex, source).await?.map(|material| material.digest).unwrap_or_default();
-    }
+    let context = steps.graph.vertices().find_map(|vertex| match (&options.context, &steps.graph.value(vertex).op) {
+        (ContextArg::Git(wanted, _), Op::Source(source @ Source::Git(git))) if git == wanted => Some((vertex, source)),
+        (ContextArg::Http(wanted), Op::Source(source @ Source::Http { url, .. })) if url == wanted => {
+            Some((vertex, source))
+        }
+        _ => None,
+    });
+    let material = match context {
+        Some((vertex, source)) => material(steps, vertex, source).await?,
+        None => None,
+    };
+    let digest = material.map(|material| material.digest).unwrap_or_default();
     Ok(ConfigSource { uri: Some(uri), digest, path })
 }
 
