@@ -1,6 +1,6 @@
 //! Where attestations go: indexes, files, registries; and who refuses them.
 
-use super::attested;
+use super::{attested, attested_in};
 use harness::attestations::attestations;
 use harness::{Kiln, Registry, Tree, installed, layer_entries, run, sha256};
 use serde_json::Value;
@@ -20,8 +20,7 @@ fn legacy_form() {
     kiln.build(&context()).args([&spec, "--provenance=mode=min"]).ok();
     let image = harness::Image::read_all(&archive).unwrap().remove(0);
     let blob = harness::attestations::of_files(&image.files);
-    let top = blob(image.index["manifests"][0]["digest"].as_str().unwrap()).unwrap();
-    let about = attestations(&serde_json::from_slice(&top).unwrap(), &blob).unwrap().remove(0);
+    let about = attested_in(&archive).1.remove(0);
     assert_eq!((&about.manifest["artifactType"], &about.manifest["subject"]), (&Value::Null, &Value::Null));
     let config: Value =
         serde_json::from_slice(&blob(about.manifest["config"]["digest"].as_str().unwrap()).unwrap()).unwrap();

@@ -1,6 +1,6 @@
 //! What `--sbom` lists.
 
-use super::attested;
+use super::{attested, attested_in};
 use harness::{Kiln, Registry, Tree, skip};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -158,9 +158,7 @@ EOF
     };
     let finished = build();
     let image = harness::Image::read_all(&archive).unwrap().remove(0);
-    let blob = harness::attestations::of_files(&image.files);
-    let top = blob(image.index["manifests"][0]["digest"].as_str().unwrap()).unwrap();
-    let found = harness::attestations::attestations(&serde_json::from_slice(&top).unwrap(), &blob).unwrap();
+    let (_, found) = attested_in(&archive);
     let statement = &found[0].statements[0];
     assert_eq!(statement["subject"][0]["name"], "_");
     let document = &statement["predicate"];
