@@ -121,8 +121,8 @@ pub fn assemble(
     let mut entry = put(store, manifest::manifest_type(MediaTypes::Oci), &bytes)?;
     let unknown = || "unknown".to_string();
     entry.annotations = Annotations::from([
-        ("vnd.docker.reference.type".to_string(), "attestation-manifest".to_string()),
-        ("vnd.docker.reference.digest".to_string(), manifest.digest.to_string()),
+        (manifest::REFERENCE_TYPE.to_string(), "attestation-manifest".to_string()),
+        (manifest::REFERENCE_DIGEST.to_string(), manifest.digest.to_string()),
     ]);
     entry.platform = Some(PlatformEntry {
         architecture: unknown(),

@@ -9,6 +9,11 @@ use frontend::platform::Platform;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
+/// Annotation of an entry of an index that is about another one: what it is.
+pub const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
+/// And which one it is about: a digest.
+pub const REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
+
 /// Annotations, sorted by name.
 pub type Annotations = BTreeMap<String, String>;
 

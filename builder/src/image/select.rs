@@ -1,6 +1,7 @@
 //! Reads manifests and indexes, and chooses the manifest of a platform (reference/engine.md 4.6). Knows nothing of
 //! where the bytes came from.
 
+use super::manifest::REFERENCE_TYPE;
 use cache::digest::{BadDigest, Descriptor, Digest};
 use frontend::platform::Platform;
 use serde::{Deserialize, Deserializer};
@@ -235,7 +236,7 @@ fn is_image(entry: &WireDescriptor) -> bool {
     let is_unknown =
         entry.platform.as_ref().is_some_and(|platform| platform.os == "unknown" && platform.architecture == "unknown");
     let is_about_another =
-        entry.annotations.as_ref().is_some_and(|annotations| annotations.contains_key("vnd.docker.reference.type"));
+        entry.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(REFERENCE_TYPE));
     !is_unknown && !is_about_another
 }
 

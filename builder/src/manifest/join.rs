@@ -1,6 +1,6 @@
 //! The entries of an index, joined of those of other images. Pure.
 
-use crate::image::manifest::Annotations;
+use crate::image::manifest::{Annotations, REFERENCE_DIGEST, REFERENCE_TYPE};
 use cache::digest::Digest;
 use frontend::platform::Platform;
 use serde::{Deserialize, Serialize};
@@ -181,8 +181,8 @@ impl Entry {
 
     /// Digest of the image that this is an attestation of, if it is one.
     pub fn attested(&self) -> Option<&str> {
-        let is_one = self.annotations.contains_key("vnd.docker.reference.type");
-        is_one.then(|| self.annotations.get("vnd.docker.reference.digest").map_or("", String::as_str))
+        let is_one = self.annotations.contains_key(REFERENCE_TYPE);
+        is_one.then(|| self.annotations.get(REFERENCE_DIGEST).map_or("", String::as_str))
     }
 
     /// Whether an index cannot have both.
