@@ -10,6 +10,7 @@ use cache::store::Store;
 use cache::tree::Tree;
 use frontend::compile::{BuildPlan, ImageInfo};
 use frontend::op::{Exec, FileAction, FileOp, Mount, MountKind, Network, Op, Security, Source, Step};
+use frontend::path;
 use frontend::platform::Platform;
 use frontend::reference::Reference;
 use serde_json::Value;
@@ -120,7 +121,7 @@ fn exec(args: Vec<String>, env: Vec<Arc<str>>, info: &ImageInfo, host: &Platform
         root: Some(0),
         args,
         env: Arc::new(env),
-        cwd: if config.working_dir.is_empty() { "/".into() } else { config.working_dir.clone() },
+        cwd: path::clean(&config.working_dir),
         user: config.user.clone(),
         platform: Arc::new(host.clone()),
         hostname: "buildkitsandbox".into(),
