@@ -23,7 +23,7 @@ use crate::image_config::ImageConfig;
 use crate::instruction::from::From;
 use crate::lint::config::Config;
 use crate::lint::{self, Fired, Lints};
-use crate::op::Step;
+use crate::op::{self, Step};
 use crate::outline::Outline;
 use crate::platform::Platform;
 use crate::reference::Reference;
@@ -275,7 +275,7 @@ impl<'a> Build<'a> {
         };
         let mut result = PlatformResult { epoch, errors, ..PlatformResult::default() };
         let hostname = self.request.build_args.get("BUILDKIT_SANDBOX_HOSTNAME");
-        let hostname = hostname.map_or("buildkitsandbox", String::as_str);
+        let hostname = hostname.map_or(op::HOSTNAME, String::as_str);
         let settings = Settings {
             request: self.request,
             lexer,

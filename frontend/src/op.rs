@@ -173,6 +173,9 @@ pub enum Chmod {
     Symbolic(String),
 }
 
+/// Host name of commands for which nobody has said one.
+pub const HOSTNAME: &str = "buildkitsandbox";
+
 /// A command and all that decides what it sees.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Exec {

@@ -9,7 +9,7 @@ use cache::digest::Descriptor;
 use cache::store::Store;
 use cache::tree::Tree;
 use frontend::compile::{BuildPlan, ImageInfo};
-use frontend::op::{Exec, FileAction, FileOp, Mount, MountKind, Network, Op, Security, Source, Step};
+use frontend::op::{Exec, FileAction, FileOp, HOSTNAME, Mount, MountKind, Network, Op, Security, Source, Step};
 use frontend::path;
 use frontend::platform::Platform;
 use frontend::reference::Reference;
@@ -124,7 +124,7 @@ fn exec(args: Vec<String>, env: Vec<Arc<str>>, info: &ImageInfo, host: &Platform
         cwd: path::clean(&config.working_dir),
         user: config.user.clone(),
         platform: Arc::new(host.clone()),
-        hostname: "buildkitsandbox".into(),
+        hostname: HOSTNAME.into(),
         network: Network::Default,
         security: Security::Sandbox,
         mounts,
