@@ -9,7 +9,7 @@ use crate::local::load;
 use crate::local::record::{self, LocalError};
 use crate::progress::track::bytes;
 use crate::sandbox::isolation::Rights;
-use crate::source::image::{ImageSource, Places, blocking};
+use crate::source::image::{ImageSource, blocking};
 use crate::source::oci_layout::Layout;
 use anyhow::{Context, Result, bail};
 use cache::images::ImageRecord;
@@ -61,7 +61,10 @@ pub fn run(cli: &Cli, args: &AnalyzeArgs, rights: &Rights) -> Result<u8> {
     let subject = find(&store, &args.image)?;
     let analysis = with_maker(cli, &store, rights, "reading layers", async |maker| {
         let (tree, config) = match subject {
-            Subject::Record(name, record) => chosen(&name, &record, wanted.as_ref())?,
+            Subject::Record(name, record) => {
+                let image = record::chosen(&name, &record, wanted.as_ref())?;
+                (image.layers.iter().cloned().collect(), record::config_of(&name, image)?)
+            }
             Subject::Layout(layout) => of_layout(&store, &maker.images, layout, wanted.as_ref()).await?,
         };
         let mut account = Account::default();
@@ -124,26 +127,13 @@ fn find(store: &Store, text: &str) -> Result<Subject> {
     }
 }
 
-fn chosen(name: &str, record: &ImageRecord, wanted: Option<&Platform>) -> Result<(Tree, ImageConfig), LocalError> {
-    let host = crate::host_platform();
-    let only = record.platforms.first().filter(|_| wanted.is_none() && record.platforms.len() == 1);
-    let image = only.or_else(|| record::choose(record, wanted.unwrap_or(&host)));
-    let image = image.ok_or_else(|| LocalError::NoPlatform {
-        name: name.into(),
-        wanted: wanted.unwrap_or(&host).to_string(),
-        available: record::platforms(record),
-    })?;
-    Ok((image.layers.iter().cloned().collect(), record::config_of(name, image)?))
-}
-
 async fn of_layout(
     store: &Store,
     images: &ImageSource,
     layout: Layout,
     wanted: Option<&Platform>,
 ) -> Result<(Tree, ImageConfig), LocalError> {
-    let places = Places { layouts: [(String::new(), layout)].into(), ..Places::default() };
-    let images = ImageSource::with_places(images.registry(), store.clone(), places);
+    let images = ImageSource::new(images.registry(), store.clone(), [(String::new(), layout)].into());
     let platform = wanted.cloned().unwrap_or_else(crate::host_platform);
     let source = ImageLocation::OciLayout(String::new());
     let request = ImageRequest { source: source.clone(), platform, span: None, word: None, name: String::new() };

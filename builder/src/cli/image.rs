@@ -176,12 +176,8 @@ pub fn run(cli: &Cli, args: &ImageArgs, rights: &Rights) -> Result<u8> {
         }
         ImageCommand::History(args) => {
             let image = advised(record::find(&store, &args.name))?;
-            let wanted = platform(args.platform.as_ref())?.unwrap_or_else(crate::host_platform);
-            let only =
-                image.record.platforms.first().filter(|_| args.platform.is_none() && image.record.platforms.len() == 1);
-            let Some(of_platform) = only.or_else(|| record::choose(&image.record, &wanted)) else {
-                bail!("{} has no {wanted}; it has {}", args.name, record::platforms(&image.record));
-            };
+            let wanted = platform(args.platform.as_ref())?;
+            let of_platform = advised(record::chosen(&image.name, &image.record, wanted.as_ref()))?;
             let lines = advised(image_text::history(&store, &image.name, of_platform))?;
             match args.format.as_str() {
                 "json" => image_text::history_json(&mut out, &lines),

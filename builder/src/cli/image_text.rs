@@ -216,11 +216,7 @@ pub fn inspect(store: &Store, image: &NamedImage, wanted: Option<&Platform>) -> 
         }));
     }
     match (shown.is_empty(), wanted) {
-        (true, Some(wanted)) => Err(LocalError::NoPlatform {
-            name: image.name.clone(),
-            wanted: wanted.to_string(),
-            available: record::platforms(&image.record),
-        }),
+        (true, Some(wanted)) => Err(record::no_platform(&image.name, &image.record, wanted)),
         _ => Ok(shown),
     }
 }

@@ -41,11 +41,7 @@ impl Maker<'_> {
     ) -> Result<(Made, Assembled), LocalError> {
         let wanted: Vec<&PlatformImage> = match platform {
             None => record.platforms.iter().collect(),
-            Some(wanted) => vec![record::choose(record, wanted).ok_or_else(|| LocalError::NoPlatform {
-                name: name.into(),
-                wanted: wanted.to_string(),
-                available: record::platforms(record),
-            })?],
+            Some(_) => vec![record::chosen(name, record, platform)?],
         };
         let built = wanted.iter().map(|image| record::as_built(name, image)).collect::<Result<Vec<_>, _>>()?;
         let made = Made { built, epoch: wanted.first().and_then(|image| image.epoch), caches: Exports::default() };

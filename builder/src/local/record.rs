@@ -138,6 +138,24 @@ pub fn choose<'a>(record: &'a ImageRecord, wanted: &Platform) -> Option<&'a Plat
     wanted.acceptable().iter().find_map(of)
 }
 
+/// As [`choose`]; without a platform the only image, else that for this machine.
+pub fn chosen<'a>(
+    name: &str,
+    record: &'a ImageRecord,
+    wanted: Option<&Platform>,
+) -> Result<&'a PlatformImage, LocalError> {
+    match (wanted, &record.platforms[..]) {
+        (None, [only]) => Ok(only),
+        (None, _) => chosen(name, record, Some(&crate::host_platform())),
+        (Some(wanted), _) => choose(record, wanted).ok_or_else(|| no_platform(name, record, wanted)),
+    }
+}
+
+/// An image is for other platforms than the one that was asked for.
+pub fn no_platform(name: &str, record: &ImageRecord, wanted: &Platform) -> LocalError {
+    LocalError::NoPlatform { name: name.into(), wanted: wanted.to_string(), available: platforms(record) }
+}
+
 /// The platforms of an image, for messages.
 pub fn platforms(record: &ImageRecord) -> String {
     let platforms: Vec<&str> = record.platforms.iter().map(|image| image.platform.as_str()).collect();
