@@ -193,7 +193,8 @@ fn line(change: &Change) -> String {
     let depth = if folder.is_empty() { 0 } else { folder.matches('/').count() + 1 };
     let size = if change.is_folder && change.bytes == 0 { String::new() } else { bytes(change.bytes) };
     let slash = if change.is_folder { "/" } else { "" };
-    format!("{sign:>4} {size:>10} {:indent$}{name}{slash}", "", indent = 2 * depth)
+    // Not by a width of the format, which must not be as large as an archive can make it.
+    format!("{sign:>4} {size:>10} {}{name}{slash}", "  ".repeat(depth))
 }
 
 fn json(out: &mut dyn Write, analysis: &Analysis, verdicts: &[Verdict], contents: bool) -> io::Result<()> {
@@ -207,4 +208,20 @@ fn json(out: &mut dyn Write, analysis: &Analysis, verdicts: &[Verdict], contents
     shown["rules"] = serde_json::to_value(verdicts)?;
     serde_json::to_writer_pretty(&mut *out, &shown)?;
     writeln!(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_indented_however_deep_they_are() {
+        let check = |path: &str, expect: &str| {
+            let change = Change { path: path.into(), kind: ChangeKind::Added, is_folder: false, bytes: 7 };
+            assert_eq!(line(&change), expect, "{}", path.len());
+        };
+        check("f", "   +         7B f");
+        check("a/b/f", "   +         7B     f");
+        check(&format!("{}f", "d/".repeat(40_000)), &format!("   +         7B {}f", "  ".repeat(40_000)));
+    }
 }
