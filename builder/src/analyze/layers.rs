@@ -80,7 +80,7 @@ fn read(tar: impl Read) -> Result<Vec<(String, Entry)>, LayerError> {
 }
 
 fn classify(path: &str, is_folder: bool, bytes: u64) -> Option<(String, Entry)> {
-    let path = frontend::path::clean(&format!("/{path}"));
+    let path = frontend::path::clean(path);
     let path = path.trim_start_matches('/');
     let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
     if name == ".wh..wh..opq" {

@@ -133,15 +133,7 @@ fn blob_path(digest: &Digest) -> String {
 
 /// Without `.`, `..` and slashes that say nothing. Names never leave the archive: they are only compared.
 fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = vec![];
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    parts.join("/")
+    frontend::path::clean(path).split_off(1)
 }
 
 /// Tells how much was read.
