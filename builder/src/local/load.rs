@@ -303,11 +303,7 @@ impl Loader<'_> {
     fn compression(&self, digest: &Digest) -> Result<Compression, LoadError> {
         let mut start = Vec::with_capacity(4);
         self.store.content().open(digest)?.take(4).read_to_end(&mut start).map_err(LoadError::Read)?;
-        Ok(match start[..] {
-            [0x1f, 0x8b, ..] => Compression::Gzip { level: None },
-            [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => Compression::Zstd { level: None },
-            _ => Compression::Uncompressed,
-        })
+        Ok(Compression::of_start(&start))
     }
 
     /// Of a layer's tar. That of a blob that is not compressed is its digest, which was computed when it came.

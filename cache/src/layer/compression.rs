@@ -80,6 +80,16 @@ impl LayerBlob {
 }
 
 impl Compression {
+    /// Of what begins with these bytes, four at least if there are so many; the level is not known.
+    pub fn of_start(start: &[u8]) -> Compression {
+        match start {
+            [0x1f, 0x8b, ..] => Compression::Gzip { level: None },
+            // A frame, or a skippable frame before one (RFC 8878 3.1).
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Compression::Zstd { level: None },
+            _ => Compression::Uncompressed,
+        }
+    }
+
     /// Media type of a layer so compressed.
     pub fn media_type(&self, family: MediaTypes) -> &'static str {
         match (family, self) {
@@ -394,13 +404,14 @@ impl Drop for Workers {
 pub fn decompressor<'a>(mut reader: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
     let mut magic = Vec::with_capacity(4);
     reader.by_ref().take(4).read_to_end(&mut magic)?;
-    let kind = magic.clone();
+    let compression = Compression::of_start(&magic);
     let whole = BufReader::with_capacity(128 << 10, Cursor::new(magic).chain(reader));
-    Ok(match kind[..] {
-        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(whole)),
-        // A frame, or a skippable frame before one (RFC 8878 3.1).
-        [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => Box::new(zstd::Decoder::with_buffer(whole)?),
-        _ => Box::new(whole),
+    Ok(match compression {
+        Compression::Uncompressed => Box::new(whole),
+        Compression::Gzip { .. } | Compression::Estargz { .. } => {
+            Box::new(flate2::bufread::MultiGzDecoder::new(whole))
+        }
+        Compression::Zstd { .. } => Box::new(zstd::Decoder::with_buffer(whole)?),
     })
 }
 
