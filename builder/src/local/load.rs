@@ -18,6 +18,7 @@ use frontend::reference::Reference;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use solver::key::CacheKey;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
@@ -68,7 +69,7 @@ pub struct Loaded {
 /// Reads an archive's images. `origin` says where it came from; `read` is told how many bytes have come.
 pub fn load(store: &Store, input: impl Read, origin: &str, read: &dyn Fn(u64)) -> Result<Vec<Loaded>, LoadError> {
     let contents = Contents::read(store, input, read)?;
-    let loader = Loader { store, contents: &contents, origin };
+    let loader = Loader { store, contents: &contents, origin, diff_ids: RefCell::default() };
     if let (Some(index), Some(_)) = (contents.document("index.json"), contents.document("oci-layout")) {
         return loader.layout(index);
     }
@@ -82,6 +83,8 @@ struct Loader<'a> {
     store: &'a Store,
     contents: &'a Contents,
     origin: &'a str,
+    /// Of the compressed blobs that were read: images share layers.
+    diff_ids: RefCell<BTreeMap<Digest, Digest>>,
 }
 
 /// An element of `manifest.json`.
@@ -311,14 +314,20 @@ impl Loader<'_> {
         if let Compression::Uncompressed = self.compression(&blob.digest)? {
             return Ok(blob.digest.clone());
         }
+        if let Some(diff_id) = self.diff_ids.borrow().get(&blob.digest) {
+            return Ok(diff_id.clone());
+        }
         let mut tar = decompressor(self.store.content().open(&blob.digest)?).map_err(LoadError::Read)?;
         let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 256 << 10]);
         loop {
             match tar.read(&mut buffer).map_err(LoadError::Read)? {
-                0 => return Ok(Digest::from_sha256(hasher.finalize().into())),
+                0 => break,
                 count => hasher.update(&buffer[..count]),
             }
         }
+        let diff_id = Digest::from_sha256(hasher.finalize().into());
+        self.diff_ids.borrow_mut().insert(blob.digest.clone(), diff_id.clone());
+        Ok(diff_id)
     }
 }
 
