@@ -113,8 +113,7 @@ impl Loader<'_> {
         let index: LayoutIndex = parse("index.json", index)?;
         let mut loaded: Vec<(Digest, Loaded)> = vec![];
         for entry in index.manifests.unwrap_or_default() {
-            let digest: Digest =
-                entry.digest.parse().map_err(|_| LoadError::Missing { file: format!("blob {}", entry.digest) })?;
+            let digest = digest_of(&entry.digest)?;
             let name = entry.annotations.and_then(|annotations| name_of(&annotations));
             match loaded.iter_mut().find(|(known, _)| *known == digest) {
                 Some((_, image)) => image.names.extend(name),
@@ -157,8 +156,7 @@ impl Loader<'_> {
         let has_others = listed.is_some_and(|listed| listed.len() > index.images.len());
         let (mut platforms, mut entries, mut is_whole) = (vec![], vec![], true);
         for entry in &index.images {
-            let digest: Digest =
-                entry.digest.parse().map_err(|_| LoadError::Missing { file: format!("blob {}", entry.digest) })?;
+            let digest = digest_of(&entry.digest)?;
             let Some(bytes) = self.contents.document_of(&digest)? else {
                 is_whole = false;
                 continue;
@@ -185,19 +183,11 @@ impl Loader<'_> {
         }
         let top = match (&platforms[..], is_whole && !has_others) {
             ([], _) => return Err(LoadError::Incomplete),
-            (_, true) => {
-                self.store.content().put(bytes)?;
-                Descriptor {
-                    media_type: select::media_type(bytes, ""),
-                    digest: digest.clone(),
-                    size: bytes.len() as u64,
-                }
-            }
+            (_, true) => self.put(&select::media_type(bytes, ""), bytes)?,
             ([only], false) => only.documents.as_ref().map(|documents| documents.manifest.clone()).expect("just made"),
             (_, false) => {
                 let bytes = manifest::index(MediaTypes::Oci, &entries, &Annotations::new());
-                let media_type = manifest::index_type(MediaTypes::Oci).to_string();
-                Descriptor { media_type, digest: self.store.content().put(&bytes)?, size: bytes.len() as u64 }
+                self.put(manifest::index_type(MediaTypes::Oci), &bytes)?
             }
         };
         Ok((self.record(platforms, Some(top)), has_others))
@@ -212,8 +202,7 @@ impl Loader<'_> {
                 None => return Err(LoadError::Missing { file: format!("blob {}", layer.digest) }),
             }
         }
-        let media_type = select::media_type(bytes, "");
-        let manifest = Descriptor { media_type, digest: self.store.content().put(bytes)?, size: bytes.len() as u64 };
+        let manifest = self.put(&select::media_type(bytes, ""), bytes)?;
         self.platform(config, layers, Some(manifest))
     }
 
@@ -274,18 +263,14 @@ impl Loader<'_> {
                 remote: Some(remote),
             });
         }
-        let content = self.store.content();
-        let media_type = manifest::config_type(MediaTypes::Oci).to_string();
-        let config_entry =
-            Descriptor { media_type, digest: content.put(config_bytes)?, size: config_bytes.len() as u64 };
+        let config_entry = self.put(manifest::config_type(MediaTypes::Oci), config_bytes)?;
         let manifest = match manifest {
             Some(manifest) => manifest,
             None => {
                 let entries: Vec<Entry> = blobs.iter().cloned().map(Entry::plain).collect();
                 let entry = Entry::plain(config_entry.clone());
                 let bytes = manifest::manifest(MediaTypes::Oci, &entry, &entries, &Annotations::new());
-                let media_type = manifest::manifest_type(MediaTypes::Oci).to_string();
-                Descriptor { media_type, digest: content.put(&bytes)?, size: bytes.len() as u64 }
+                self.put(manifest::manifest_type(MediaTypes::Oci), &bytes)?
             }
         };
         let platform = Platform::from_parts(&config.os, &config.architecture, &config.variant, &config.os_version);
@@ -297,6 +282,12 @@ impl Loader<'_> {
             layers,
             documents: Some(Documents { manifest, config: config_entry, layers: blobs }),
         })
+    }
+
+    /// Stores a document.
+    fn put(&self, media_type: &str, bytes: &[u8]) -> Result<Descriptor, LoadError> {
+        let digest = self.store.content().put(bytes)?;
+        Ok(Descriptor { media_type: media_type.into(), digest, size: bytes.len() as u64 })
     }
 
     fn needed_document(&self, digest: &Digest) -> Result<&[u8], LoadError> {
@@ -333,6 +324,11 @@ impl Loader<'_> {
 
 fn parse<T: for<'de> Deserialize<'de>>(file: &str, bytes: &[u8]) -> Result<T, LoadError> {
     serde_json::from_slice(bytes).map_err(|source| LoadError::Document { file: file.into(), source })
+}
+
+/// By what is no sha256 digest no file of a layout is found.
+fn digest_of(text: &str) -> Result<Digest, LoadError> {
+    text.parse().map_err(|_| LoadError::Missing { file: format!("blob {text}") })
 }
 
 /// The name of an entry of `index.json`: containerd's annotation, else a reference with a name in it; a tag alone is none.
