@@ -3,7 +3,7 @@
 
 use super::{Export, ExportError};
 use crate::image::assemble::{Assembled, AssembledImage};
-use crate::image::manifest::{Annotations, Entry, layout_index};
+use crate::image::manifest::{Annotations, Entry, IMAGE_NAME, REF_NAME, layout_index};
 use cache::digest::Digest;
 use cache::tree::{Layer, SnapshotId};
 use frontend::reference::Reference;
@@ -59,8 +59,8 @@ pub fn index_entries(assembled: &Assembled, names: &[Reference]) -> Vec<Entry> {
     let named = |name: &Reference| {
         let mut entry = top.clone();
         entry.annotations.extend(Annotations::from([
-            ("io.containerd.image.name".to_string(), name.to_string()),
-            ("org.opencontainers.image.ref.name".to_string(), name.tag.clone().unwrap_or_else(|| "latest".into())),
+            (IMAGE_NAME.to_string(), name.to_string()),
+            (REF_NAME.to_string(), name.tag.clone().unwrap_or_else(|| "latest".into())),
         ]));
         entry
     };

@@ -6,7 +6,7 @@ use super::target::Target;
 use super::{Export, ExportError, Exporter, ImageAttributes, Response};
 use crate::image::assemble::{Assembled, Workshop, assemble};
 use crate::image::layers::LayerOptions;
-use crate::image::manifest::Entry;
+use crate::image::manifest::{Entry, IMAGE_NAME, REF_NAME};
 use cache::layer::compression::MediaTypes;
 use futures::future::BoxFuture;
 use serde_json::Value;
@@ -154,8 +154,7 @@ pub fn write_folder(
         }
     }
     for entry in &mut entries {
-        let reference = "org.opencontainers.image.ref.name";
-        entry.annotations.entry(reference.into()).or_insert_with(|| "latest".into());
+        entry.annotations.entry(REF_NAME.into()).or_insert_with(|| "latest".into());
     }
     let index_path = dest.join("index.json");
     let kept = kept_entries(&index_path, &entries)?;
@@ -176,7 +175,7 @@ fn kept_entries(index_path: &Path, entries: &[Entry]) -> Result<Vec<Value>, Expo
     let index: Value =
         serde_json::from_slice(&text).map_err(|error| ExportError::io("understand", index_path)(error.into()))?;
     let names = |annotations: &dyn Fn(&str) -> Option<String>| {
-        (annotations("org.opencontainers.image.ref.name"), annotations("io.containerd.image.name"))
+        (annotations(REF_NAME), annotations(IMAGE_NAME))
     };
     let new: Vec<_> = entries.iter().map(|entry| names(&|key| entry.annotations.get(key).cloned())).collect();
     let old = index["manifests"].as_array().cloned().unwrap_or_default();

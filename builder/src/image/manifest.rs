@@ -17,6 +17,11 @@ pub const REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
 /// Annotations, sorted by name.
 pub type Annotations = BTreeMap<String, String>;
 
+/// Annotation of an entry of a layout's index: the image's whole name, as containerd reads it.
+pub const IMAGE_NAME: &str = "io.containerd.image.name";
+/// Annotation of an entry of a layout's index: its tag (image-spec annotations.md).
+pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
 /// Media type of a manifest.
 pub fn manifest_type(types: MediaTypes) -> &'static str {
     match types {

@@ -333,10 +333,10 @@ fn digest_of(text: &str) -> Result<Digest, LoadError> {
 
 /// The name of an entry of `index.json`: containerd's annotation, else a reference with a name in it; a tag alone is none.
 fn name_of(annotations: &BTreeMap<String, String>) -> Option<Reference> {
-    if let Some(name) = annotations.get("io.containerd.image.name") {
+    if let Some(name) = annotations.get(manifest::IMAGE_NAME) {
         return Reference::parse(name).ok();
     }
-    let name = annotations.get("org.opencontainers.image.ref.name")?;
+    let name = annotations.get(manifest::REF_NAME)?;
     if name.contains([':', '/']) { Reference::parse(name).ok() } else { None }
 }
 

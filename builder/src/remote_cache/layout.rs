@@ -2,6 +2,7 @@
 
 use super::document::Documents;
 use super::place::{OpenBlob, PlaceError, Written};
+use crate::image::manifest::REF_NAME;
 use crate::source::image::blocking;
 use crate::source::oci_layout::{self, LayoutError};
 use cache::digest::{Descriptor, Digest};
@@ -12,9 +13,6 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-
-/// Annotation of a tag (image-spec annotations.md).
-const TAG: &str = "org.opencontainers.image.ref.name";
 
 /// A tag, or a digest, in a folder.
 #[derive(Clone, Debug)]
@@ -104,9 +102,9 @@ impl Layout {
         let mut index = self.index()?;
         let entries = index["manifests"].as_array().cloned().unwrap_or_default();
         let mut entries: Vec<Value> =
-            entries.into_iter().filter(|entry| entry["annotations"][TAG] != self.tag.as_str()).collect();
+            entries.into_iter().filter(|entry| entry["annotations"][REF_NAME] != self.tag.as_str()).collect();
         let mut entry = serde_json::to_value(&documents.manifest).expect("a descriptor is plain data");
-        entry["annotations"] = json!({ TAG: self.tag });
+        entry["annotations"] = json!({ REF_NAME: self.tag });
         entries.push(entry);
         index["manifests"] = entries.into();
         write_aside(&self.path.join("index.json"), |aside| aside.write_all(index.to_string().as_bytes()))?;

@@ -1,5 +1,6 @@
 //! Reads images from OCI layouts (image-spec image-layout.md): folders with `index.json` and `blobs/`.
 
+use crate::image::manifest::{IMAGE_NAME, REF_NAME};
 use cache::digest::{Descriptor, Digest};
 use frontend::reference::Reference;
 use serde::Deserialize;
@@ -112,12 +113,9 @@ pub fn resolve(layout: &Layout) -> Result<Descriptor, LayoutError> {
         return Ok(Descriptor { media_type: String::new(), digest, size: bytes.len() as u64 });
     }
     let name = layout.name.clone().unwrap_or_else(|| "latest".into());
-    let called = |entry: &Entry| entry.annotation(TAG).unwrap_or(&entry.digest).to_string();
+    let called = |entry: &Entry| entry.annotation(REF_NAME).unwrap_or(&entry.digest).to_string();
     Err(LayoutError::NoImage { path: layout.path.clone(), name, available: entries.iter().map(called).collect() })
 }
-
-const IMAGE_NAME: &str = "io.containerd.image.name";
-const TAG: &str = "org.opencontainers.image.ref.name";
 
 fn find(entries: &[Entry], name: Option<&str>) -> Option<Descriptor> {
     let wanted = match name {
@@ -130,7 +128,7 @@ fn find(entries: &[Entry], name: Option<&str>) -> Option<Descriptor> {
         let has = entry.annotation(IMAGE_NAME);
         has.is_some() && (has == Some(wanted) || has == normalised.as_deref())
     };
-    let by_tag = |entry: &&Entry| entry.annotation(TAG) == Some(wanted);
+    let by_tag = |entry: &&Entry| entry.annotation(REF_NAME) == Some(wanted);
     let by_digest = |entry: &&Entry| entry.digest == wanted;
     let found = entries.iter().find(by_digest).or_else(|| entries.iter().find(by_name));
     found.or_else(|| entries.iter().find(by_tag))?.descriptor()
@@ -171,7 +169,7 @@ mod tests {
     use super::*;
 
     fn entry(content: &str, image: Option<&str>, tag: Option<&str>) -> Entry {
-        let named = [(IMAGE_NAME, image), (TAG, tag)];
+        let named = [(IMAGE_NAME, image), (REF_NAME, tag)];
         let annotations = named.iter().filter_map(|(key, value)| Some((key.to_string(), value.as_ref()?.to_string())));
         Entry {
             media_type: String::new(),
