@@ -67,6 +67,17 @@ impl FromIterator<Layer> for Tree {
 }
 
 impl Tree {
+    /// Of an image: its layers as they can be had, lowest first. Each is named by its tar and those below it.
+    pub fn of_image(remotes: impl IntoIterator<Item = RemoteLayer>) -> Tree {
+        let mut below = CacheKey([0; 32]);
+        let layer = |remote: RemoteLayer| {
+            let change = remote.diff_id.hex().to_string();
+            below = stack(&below, &change);
+            Layer { snapshot: SnapshotId(below.to_hex()), change, created_ms: None, remote: Some(remote) }
+        };
+        remotes.into_iter().map(layer).collect()
+    }
+
     /// Lowest first (image-spec config.md, `rootfs.diff_ids`).
     pub fn layers(&self) -> &[Arc<Layer>] {
         &self.layers

@@ -174,9 +174,7 @@ fn kept_entries(index_path: &Path, entries: &[Entry]) -> Result<Vec<Value>, Expo
     };
     let index: Value =
         serde_json::from_slice(&text).map_err(|error| ExportError::io("understand", index_path)(error.into()))?;
-    let names = |annotations: &dyn Fn(&str) -> Option<String>| {
-        (annotations(REF_NAME), annotations(IMAGE_NAME))
-    };
+    let names = |annotations: &dyn Fn(&str) -> Option<String>| (annotations(REF_NAME), annotations(IMAGE_NAME));
     let new: Vec<_> = entries.iter().map(|entry| names(&|key| entry.annotations.get(key).cloned())).collect();
     let old = index["manifests"].as_array().cloned().unwrap_or_default();
     let is_kept = |entry: &Value| {

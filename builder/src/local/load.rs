@@ -11,13 +11,12 @@ use cache::layer::compression::{Compression, MediaTypes, decompressor};
 use cache::ledger::About;
 use cache::object::{Kind, ObjectId};
 use cache::store::Store;
-use cache::tree::{Layer, RemoteLayer, SnapshotId, stack};
+use cache::tree::{RemoteLayer, Tree};
 use frontend::image_config::ImageConfig;
 use frontend::platform::Platform;
 use frontend::reference::Reference;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
-use solver::key::CacheKey;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -245,8 +244,7 @@ impl Loader<'_> {
             let (layers, diff_ids) = (blobs.len(), diff_ids.len());
             return Err(LoadError::LayerCount { image: digest.to_string(), layers, diff_ids });
         }
-        let mut below = CacheKey([0; 32]);
-        let mut layers = vec![];
+        let mut remotes = vec![];
         for (blob, expected) in blobs.iter().zip(diff_ids) {
             let diff_id = self.diff_id(blob)?;
             if diff_id.as_str() != expected {
@@ -254,14 +252,7 @@ impl Loader<'_> {
             }
             let about = About { description: format!("layer of an image, {}", self.origin), category: "" };
             self.store.describe(ObjectId::new(Kind::Blob, blob.digest.hex()), about);
-            below = stack(&below, diff_id.hex());
-            let remote = RemoteLayer { descriptor: blob.clone(), diff_id, origin: STORED.into(), made: None };
-            layers.push(Layer {
-                snapshot: SnapshotId(below.to_string()),
-                change: remote.diff_id.hex().to_string(),
-                created_ms: None,
-                remote: Some(remote),
-            });
+            remotes.push(RemoteLayer { descriptor: blob.clone(), diff_id, origin: STORED.into(), made: None });
         }
         let config_entry = self.put(manifest::config_type(MediaTypes::Oci), config_bytes)?;
         let manifest = match manifest {
@@ -279,7 +270,7 @@ impl Loader<'_> {
             config: String::from_utf8_lossy(config_bytes).into_owned(),
             base_history_len: config.history.len(),
             epoch: None,
-            layers,
+            layers: Tree::of_image(remotes).layers().iter().map(|layer| (**layer).clone()).collect(),
             documents: Some(Documents { manifest, config: config_entry, layers: blobs }),
         })
     }

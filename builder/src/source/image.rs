@@ -13,13 +13,12 @@ use crate::registry::{Registry, RegistryError, Trust};
 use crate::remote_cache::import::Imports;
 use cache::digest::{BadDigest, Descriptor, Digest};
 use cache::layer::LayerError;
-use cache::tree::{Layer, RemoteLayer, SnapshotId, Tree, stack};
+use cache::tree::{RemoteLayer, Tree};
 use cache::{Store, StoreError};
 use frontend::compile::{ImageInfo, ImageLocation, ImageRequest};
 use frontend::image_config::ImageConfig;
 use frontend::platform::Platform;
 use frontend::reference::{Reference, ReferenceError};
-use solver::key::CacheKey;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::OnceCell;
@@ -442,25 +441,13 @@ impl ImageSource {
             ImageLocation::Registry(reference) => reference.with_digest(digest.as_str()).to_string(),
             ImageLocation::OciLayout(name) => self.layout(name)?.path.to_string_lossy().into_owned(),
         };
-        let mut below = CacheKey([0; 32]);
-        let mut layers = vec![];
+        let mut remotes = vec![];
         for (descriptor, diff_id) in manifest.layers.iter().zip(config.rootfs.diff_ids.unwrap_or_default()) {
             let diff_id: Digest =
                 diff_id.parse().map_err(|source| ImageError::Digest { reference: display(location), source })?;
-            below = stack(&below, diff_id.hex());
-            layers.push(Layer {
-                snapshot: SnapshotId(below.to_string()),
-                change: diff_id.hex().to_string(),
-                created_ms: None,
-                remote: Some(RemoteLayer {
-                    descriptor: descriptor.clone(),
-                    diff_id,
-                    origin: origin.clone(),
-                    made: None,
-                }),
-            });
+            remotes.push(RemoteLayer { descriptor: descriptor.clone(), diff_id, origin: origin.clone(), made: None });
         }
-        Ok(layers.into_iter().collect())
+        Ok(Tree::of_image(remotes))
     }
 
     /// The config of a manifest, with as many diff_ids as the manifest has layers.

@@ -408,9 +408,7 @@ pub fn decompressor<'a>(mut reader: impl Read + Send + 'a) -> io::Result<Box<dyn
     let whole = BufReader::with_capacity(128 << 10, Cursor::new(magic).chain(reader));
     Ok(match compression {
         Compression::Uncompressed => Box::new(whole),
-        Compression::Gzip { .. } | Compression::Estargz { .. } => {
-            Box::new(flate2::bufread::MultiGzDecoder::new(whole))
-        }
+        Compression::Gzip { .. } | Compression::Estargz { .. } => Box::new(flate2::bufread::MultiGzDecoder::new(whole)),
         Compression::Zstd { .. } => Box::new(zstd::Decoder::with_buffer(whole)?),
     })
 }
