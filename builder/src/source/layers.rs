@@ -34,9 +34,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 /// Pieces of a blob between the network and the thread that unpacks it. Each is some 16 KiB or less.
-const PIECES_AHEAD: usize = 64;
+pub(super) const PIECES_AHEAD: usize = 64;
 /// Between two progress reports of a transfer.
-const REPORT_INTERVAL: Duration = Duration::from_millis(100);
+pub(super) const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 const COPY_BUFFER: usize = 128 << 10;
 /// How much larger than its blob an unpacked layer is, as a rule.
 const UNPACKED_SIZE: u64 = 3;
@@ -325,7 +325,7 @@ async fn feed<T: Send + 'static>(
     };
     let url = reader.url(origin);
     let (sender, pieces) = mpsc::channel(PIECES_AHEAD);
-    let working = blocking(move || work(Box::new(Pieces { pieces, current: Bytes::new() })));
+    let working = blocking(move || work(Box::new(Pieces::new(pieces))));
     let (id, total) = (descriptor.digest.as_str(), descriptor.size);
     let pumping = async move {
         let mut reported = Instant::now();
@@ -336,7 +336,7 @@ async fn feed<T: Send + 'static>(
                 vertex.status(id, reader.offset(), total);
             }
             // The thread has failed, and says why itself.
-            if sender.send(piece).await.is_err() {
+            if sender.send(Ok(piece)).await.is_err() {
                 return Ok(());
             }
         }
@@ -357,18 +357,24 @@ fn pull_error(origin: &str, source: RegistryError) -> ImageError {
     ImageError::Pull { reference: origin.to_string(), source: Box::new(source) }
 }
 
-/// What was sent through the channel, as a stream. It ends when the sender is gone, be it for a failure: whether all has
-/// come is seen by the digest.
-struct Pieces {
-    pieces: mpsc::Receiver<Bytes>,
+/// What was sent through the channel, as a stream. It ends when the sender is gone, be it for a failure: whether all of a
+/// blob has come is seen by the digest.
+pub(super) struct Pieces {
+    pieces: mpsc::Receiver<io::Result<Bytes>>,
     current: Bytes,
+}
+
+impl Pieces {
+    pub fn new(pieces: mpsc::Receiver<io::Result<Bytes>>) -> Pieces {
+        Pieces { pieces, current: Bytes::new() }
+    }
 }
 
 impl Read for Pieces {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.current.is_empty() {
             match self.pieces.blocking_recv() {
-                Some(piece) => self.current = piece,
+                Some(piece) => self.current = piece?,
                 None => return Ok(0),
             }
         }

@@ -2,11 +2,11 @@
 //! dockerd (`docker-daemon://NAME`), which are read from it once.
 
 use super::image::{ImageError, ImageSource, blocking};
+use super::layers::{PIECES_AHEAD, Pieces, REPORT_INTERVAL};
 use crate::dockerd::{Daemon, DaemonError};
 use crate::local::load::{self, LoadError};
 use crate::local::record;
 use crate::progress::Vertex;
-use bytes::{Buf, Bytes};
 use cache::digest::Digest;
 use cache::images::{ImageRecord, PlatformImage};
 use cache::ledger::now_ms;
@@ -14,7 +14,7 @@ use cache::tree::Tree;
 use frontend::compile::{ImageInfo, ImageRequest};
 use frontend::platform::Platform;
 use frontend::reference::Reference;
-use std::io::{self, Read};
+use std::io;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -30,11 +30,6 @@ pub enum LocalNames {
 
 /// Namespace of notes: a daemon's image id -> the record that was made of it.
 const NOTES: &str = "docker-daemon";
-/// Pieces of an archive between the daemon and the thread that reads it.
-const PIECES_AHEAD: usize = 64;
-
-/// Between two reports of how much was read.
-const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Why an image of a daemon cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -94,18 +89,14 @@ impl ImageSource {
         let store = &self.inner.store;
         let kept = store.note(NOTES, &found.id)?;
         let kept: Option<ImageRecord> = kept.and_then(|note| serde_json::from_slice(&note).ok());
-        let kept = match kept {
-            Some(record) if store.missing_parts(&record)?.is_empty() => Some(record),
-            _ => None,
-        };
         let record = match kept {
-            Some(record) => {
+            Some(record) if store.missing_parts(&record)?.is_empty() => {
                 if let Some(vertex) = vertex {
                     vertex.status_done(&format!("{name} was read from dockerd before"), 0, 0);
                 }
                 record
             }
-            None => {
+            _ => {
                 let record = self.read_from(&daemon, name, vertex).await.map_err(failed)?;
                 let diff_ids = |image: &PlatformImage| -> Vec<String> {
                     let remotes = image.layers.iter().filter_map(|layer| layer.remote.as_ref());
@@ -136,26 +127,24 @@ impl ImageSource {
         let mut archive = daemon.archive(name).await?;
         let (sender, pieces) = mpsc::channel(PIECES_AHEAD);
         let (store, origin) = (self.inner.store.clone(), format!("dockerd, {name}"));
-        let reading = blocking(move || {
-            let input = Pieces { pieces, current: Bytes::new() };
-            load::load(&store, input, &origin, &|_| {})
-        });
+        let reading = blocking(move || load::load(&store, Pieces::new(pieces), &origin, &|_| {}));
         let status = format!("reading {name} from dockerd");
         let pumping = async {
             let (mut total, mut told) = (0, Instant::now());
-            while let Some(piece) = archive.chunk().await.transpose() {
-                let is_end = piece.is_err();
-                total += piece.as_ref().map_or(0, |piece| piece.len() as u64);
-                let (piece, error) = match piece {
-                    Ok(piece) => (Ok(piece), None),
-                    Err(error) => (Err(io::Error::from(io::ErrorKind::ConnectionReset)), Some(error)),
+            loop {
+                let piece = match archive.chunk().await {
+                    Ok(Some(piece)) => piece,
+                    Ok(None) => break,
+                    Err(error) => {
+                        // The archive must not seem to end here.
+                        let sent = sender.send(Err(io::ErrorKind::ConnectionReset.into())).await;
+                        return if sent.is_ok() { Err(error) } else { Ok(()) };
+                    }
                 };
+                total += piece.len() as u64;
                 // The thread has failed, and says why itself.
-                if sender.send(piece).await.is_err() {
+                if sender.send(Ok(piece)).await.is_err() {
                     return Ok(());
-                }
-                if let (true, Some(error)) = (is_end, error) {
-                    return Err(error);
                 }
                 if let Some(vertex) = vertex
                     && told.elapsed() >= REPORT_INTERVAL
@@ -206,25 +195,5 @@ impl ImageSource {
         Some(format!(
             "the dockerd here has {familiar}: --build-context {familiar}=docker-daemon://{familiar} takes it from there"
         ))
-    }
-}
-
-/// What was sent through the channel, as a stream.
-struct Pieces {
-    pieces: mpsc::Receiver<io::Result<Bytes>>,
-    current: Bytes,
-}
-
-impl Read for Pieces {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.current.is_empty() {
-            match self.pieces.blocking_recv() {
-                Some(piece) => self.current = piece?,
-                None => return Ok(0),
-            }
-        }
-        let length = self.current.len().min(buffer.len());
-        self.current.copy_to_slice(&mut buffer[..length]);
-        Ok(length)
     }
 }
