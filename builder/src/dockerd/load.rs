@@ -7,7 +7,7 @@
 use super::{Daemon, DaemonError};
 use bytes::Bytes;
 use cache::digest::Digest;
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use reqwest::Method;
 use serde::Deserialize;
 use std::io::{self, Write};
@@ -24,12 +24,6 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 const ASKED_AT_ONCE: usize = 8;
 /// Images that are asked for their layers; a daemon with more is not searched to the end.
 const ASKED_MAX: usize = 500;
-
-/// What becomes of an archive's bytes on the way.
-pub struct Load<'a> {
-    /// Is told how many bytes have left.
-    pub sent: &'a (dyn Fn(u64) + Sync),
-}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -115,19 +109,20 @@ impl Daemon {
         Ok(!status.iter().any(|(key, value)| key == "driver-type" || value.contains("io.containerd.snapshotter")))
     }
 
-    /// Has the daemon load the archive that `write` writes.
+    /// Has the daemon load the archive that `write` writes. `sent` is told now and then how many bytes have left.
     pub async fn load(
         &self,
-        load: Load<'_>,
+        sent: impl Fn(u64) + Send + 'static,
         write: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
     ) -> Result<io::Result<()>, DaemonError> {
-        let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(PIECES_AHEAD);
-        let (told, mut count) = mpsc::unbounded_channel::<u64>();
-        let stream = futures::stream::unfold((receiver, told, 0u64), |(mut receiver, told, mut total)| async move {
-            let piece = receiver.recv().await?;
-            total += piece.as_ref().map_or(0, |piece| piece.len() as u64);
-            let _ = told.send(total);
-            Some((piece, (receiver, told, total)))
+        let (sender, mut receiver) = mpsc::channel::<io::Result<Bytes>>(PIECES_AHEAD);
+        let (mut total, mut told) = (0, Instant::now());
+        let pieces = futures::stream::poll_fn(move |context| receiver.poll_recv(context)).inspect_ok(move |piece| {
+            total += piece.len() as u64;
+            if told.elapsed() >= REPORT_INTERVAL {
+                told = Instant::now();
+                sent(total);
+            }
         });
         let writing = tokio::task::spawn_blocking(move || {
             let mut pieces = Pieces { sender, buffer: Vec::with_capacity(PIECE) };
@@ -138,21 +133,11 @@ impl Daemon {
             }
             written
         });
-        let counting = async {
-            let mut told = Instant::now();
-            while let Some(total) = count.recv().await {
-                if told.elapsed() >= REPORT_INTERVAL {
-                    told = Instant::now();
-                    (load.sent)(total);
-                }
-            }
+        let body = reqwest::Body::wrap_stream(pieces);
+        let answered = match self.ask(Method::POST, "/images/load?quiet=1", Some(body), "load the image").await {
+            Ok(response) => self.said(response).await,
+            Err(error) => Err(error),
         };
-        let asking = async {
-            let body = reqwest::Body::wrap_stream(stream);
-            let response = self.ask(Method::POST, "/images/load?quiet=1", Some(body), "load the image").await?;
-            self.said(response).await
-        };
-        let (answered, ()) = tokio::join!(asking, counting);
         let written = writing.await.unwrap_or_else(|error| Err(io::Error::other(error)));
         match (answered, written) {
             // What the daemon says explains a pipe that broke.

@@ -8,7 +8,6 @@ mod place;
 mod tests;
 
 pub use get::DaemonImage;
-pub use load::Load;
 pub use place::{Place, find};
 
 use bytes::Bytes;

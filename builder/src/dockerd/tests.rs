@@ -1,6 +1,6 @@
 //! Daemons that do not do what they should. What a real one does is tested end to end.
 
-use super::{Daemon, DaemonError, Load};
+use super::{Daemon, DaemonError};
 use cache::digest::Digest;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -63,7 +63,7 @@ fn ok(body: &str) -> Answer {
 }
 
 async fn load(daemon: &Daemon, write: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static) -> String {
-    match daemon.load(Load { sent: &|_| {} }, write).await {
+    match daemon.load(|_| {}, write).await {
         Err(error) => crate::progress::chain(&error),
         Ok(Err(error)) => format!("write: {error}"),
         Ok(Ok(())) => String::new(),

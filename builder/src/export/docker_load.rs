@@ -4,7 +4,7 @@
 use super::archive::{self, Extra};
 use super::docker::archive_extras;
 use super::{Export, ExportError};
-use crate::dockerd::{Daemon, DaemonError, Load, Place, find};
+use crate::dockerd::{Daemon, DaemonError, Place, find};
 use crate::image::assemble::Assembled;
 use cache::digest::Digest;
 use cache::store::Store;
@@ -63,8 +63,9 @@ async fn send(
         kept => format!("sending image to dockerd, which has {kept} of {} layers", assembled.images[0].layers.len()),
     };
     export.vertex.status(&status, 0, total);
-    let load = Load { sent: &|bytes| export.vertex.status(&status, bytes.min(total), total) };
-    let written = daemon.load(load, move |out| as_io(archive::write(out, &store, &blobs, &extras))).await?;
+    let (vertex, said) = (export.vertex.clone(), status.clone());
+    let sent = move |bytes: u64| vertex.status(&said, bytes.min(total), total);
+    let written = daemon.load(sent, move |out| as_io(archive::write(out, &store, &blobs, &extras))).await?;
     written.map_err(ExportError::Archive)?;
     export.vertex.status_done(&status, total, total);
     Ok(())
