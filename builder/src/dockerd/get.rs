@@ -40,7 +40,6 @@ pub struct ArchiveReader {
 impl ArchiveReader {
     /// The next bytes.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, DaemonError> {
-        let (socket, verb) = (self.daemon.socket.clone(), self.verb);
-        self.response.chunk().await.map_err(|source| DaemonError::Broken { socket, verb, source })
+        self.response.chunk().await.map_err(self.daemon.broken(self.verb))
     }
 }

@@ -150,11 +150,7 @@ impl Daemon {
     /// Reads the answer to a load: it is a success, and the error comes in the text.
     async fn said(&self, response: reqwest::Response) -> Result<(), DaemonError> {
         let verb = "load the image";
-        let text = response.bytes().await.map_err(|source| DaemonError::Broken {
-            socket: self.socket.clone(),
-            verb,
-            source,
-        })?;
+        let text = response.bytes().await.map_err(self.broken(verb))?;
         for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             if let Ok(Said { error: Some(message) }) = serde_json::from_slice::<Said>(line) {
                 return Err(DaemonError::Refused { socket: self.socket.clone(), verb, message });

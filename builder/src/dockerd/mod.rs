@@ -10,7 +10,6 @@ mod tests;
 pub use get::DaemonImage;
 pub use place::{Place, find};
 
-use bytes::Bytes;
 use reqwest::{Method, Response, StatusCode};
 use rustls::ClientConfig;
 use rustls::crypto::ring;
@@ -96,11 +95,6 @@ impl Daemon {
         }
     }
 
-    /// Its socket.
-    pub fn socket(&self) -> &Path {
-        &self.socket
-    }
-
     async fn ask(
         &self,
         method: Method,
@@ -114,7 +108,7 @@ impl Daemon {
         }
         let response = request.send().await.map_err(|source| match source.is_connect() {
             true => DaemonError::Connect { socket: self.socket.clone(), source },
-            false => DaemonError::Broken { socket: self.socket.clone(), verb, source },
+            false => self.broken(verb)(source),
         })?;
         let status = response.status();
         if status.is_success() {
@@ -132,13 +126,13 @@ impl Daemon {
         Err(DaemonError::Refused { socket: self.socket.clone(), verb, message })
     }
 
+    fn broken(&self, verb: &'static str) -> impl FnOnce(reqwest::Error) -> DaemonError {
+        move |source| DaemonError::Broken { socket: self.socket.clone(), verb, source }
+    }
+
     async fn get<T: DeserializeOwned>(&self, path: &str, verb: &'static str) -> Result<T, DaemonError> {
         let response = self.ask(Method::GET, path, None, verb).await?;
-        let bytes: Bytes = response.bytes().await.map_err(|source| DaemonError::Broken {
-            socket: self.socket.clone(),
-            verb,
-            source,
-        })?;
+        let bytes = response.bytes().await.map_err(self.broken(verb))?;
         serde_json::from_slice(&bytes).map_err(|source| DaemonError::Answer { socket: self.socket.clone(), source })
     }
 }
