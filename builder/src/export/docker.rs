@@ -70,26 +70,30 @@ impl Exporter for Docker {
             }
             let assembled = assemble_for(&self.image, export).await?;
             let response = response(&assembled, &self.image);
-            if let Place::Daemon(daemon) = &self.place {
-                docker_load::load(daemon, &assembled, &self.image.names, export).await?;
-                return Ok(response);
-            }
-            archive::fetch_blobs(&assembled, export).await?;
-            let entries = archive::index_entries(&assembled, &self.image.names);
-            let extras = archive_extras(&assembled, &self.image.names);
-            let (store, blobs, place) = (export.store.clone(), archive::blobs(&assembled), self.place.clone());
-            export.vertex.status("sending tarball", 0, 0);
-            tokio::task::spawn_blocking(move || match place {
-                Place::Archive(target) => target.write(|out| archive::write(out, &store, &blobs, &extras)),
-                Place::Daemon(_) => unreachable!("it was loaded"),
-                Place::Folder(dest) => {
-                    write_folder(&dest, &store, &blobs, entries)?;
-                    let [_, manifest, _] = extras;
-                    let path = dest.join(manifest.name);
-                    Target::File(path).write(|out| out.write_all(&manifest.content).map_err(ExportError::Archive))
+            let names = &self.image.names;
+            let (store, blobs) = (export.store.clone(), archive::blobs(&assembled));
+            let write: Box<dyn FnOnce() -> Result<(), ExportError> + Send> = match self.place.clone() {
+                Place::Daemon(daemon) => {
+                    docker_load::load(&daemon, &assembled, names, export).await?;
+                    return Ok(response);
                 }
-            })
-            .await??;
+                Place::Archive(target) => {
+                    let extras = archive_extras(&assembled, names);
+                    Box::new(move || target.write(|out| archive::write(out, &store, &blobs, &extras)))
+                }
+                Place::Folder(dest) => {
+                    let entries = archive::index_entries(&assembled, names);
+                    let manifest = manifest_file(&[Tagged { image: &assembled.images[0], names }]);
+                    Box::new(move || {
+                        write_folder(&dest, &store, &blobs, entries)?;
+                        let path = dest.join(manifest.name);
+                        Target::File(path).write(|out| out.write_all(&manifest.content).map_err(ExportError::Archive))
+                    })
+                }
+            };
+            archive::fetch_blobs(&assembled, export).await?;
+            export.vertex.status("sending tarball", 0, 0);
+            tokio::task::spawn_blocking(write).await??;
             export.vertex.status_done("sending tarball", 0, 0);
             Ok(response)
         })

@@ -10,7 +10,7 @@ use cache::digest::Digest;
 use cache::store::Store;
 use frontend::reference::Reference;
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io;
 use std::process::{Command, Stdio};
 
 /// The daemon that images go into.
@@ -109,8 +109,7 @@ fn pipe(store: &Store, blobs: &BTreeMap<Digest, u64>, extras: &[Extra]) -> Resul
             }
             _ => ExportError::DockerLoad(error.to_string()),
         })?;
-    let write = |stdin: &mut dyn Write| archive::write(stdin, store, blobs, extras);
-    let written = docker.stdin.take().map_or(Ok(()), |mut stdin| write(&mut stdin));
+    let written = docker.stdin.take().map_or(Ok(()), |mut stdin| archive::write(&mut stdin, store, blobs, extras));
     let output = docker.wait_with_output().map_err(|error| ExportError::DockerLoad(error.to_string()))?;
     // When docker ends early, writing fails with a broken pipe, and docker's own words say why.
     match output.status.success() {
