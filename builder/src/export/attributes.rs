@@ -86,7 +86,7 @@ impl Attributes {
             return Err(self.bad("oci-mediatypes", "false", "Docker's indexes have no annotations"));
         }
         let compression = self.compression()?;
-        if (types, matches!(compression, Compression::Estargz { .. })) == (MediaTypes::Docker, true) {
+        if types == MediaTypes::Docker && matches!(compression, Compression::Estargz { .. }) {
             return Err(self.bad("compression", "estargz", "it needs oci-mediatypes=true"));
         }
         Ok(ImageAttributes {
@@ -138,17 +138,13 @@ impl Attributes {
             Some(Err(_)) => return Err(self.bad("compression-level", &level_text.unwrap_or_default(), "not a number")),
         };
         // Levels that the method does not have are the nearest that it has, as for BuildKit.
+        let level = level.filter(|level| *level >= 0);
+        let of_gzip = level.map(|level| level.min(9) as u32);
         let compression = self.values.remove("compression");
         match compression.as_deref() {
-            None | Some("gzip") => {
-                Ok(Compression::Gzip { level: level.filter(|level| *level >= 0).map(|level| level.min(9) as u32) })
-            }
-            Some("estargz") => {
-                Ok(Compression::Estargz { level: level.filter(|level| *level >= 0).map(|level| level.min(9) as u32) })
-            }
-            Some("zstd") => {
-                Ok(Compression::Zstd { level: level.filter(|level| *level >= 0).map(|level| level.min(22)) })
-            }
+            None | Some("gzip") => Ok(Compression::Gzip { level: of_gzip }),
+            Some("estargz") => Ok(Compression::Estargz { level: of_gzip }),
+            Some("zstd") => Ok(Compression::Zstd { level: level.map(|level| level.min(22)) }),
             Some("uncompressed") => Ok(Compression::Uncompressed),
             Some(other) => Err(self.bad("compression", other, "kiln knows gzip, estargz, zstd and uncompressed")),
         }
