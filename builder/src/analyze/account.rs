@@ -109,7 +109,9 @@ impl Account {
         }
         let mut report = LayerReport { created_by, ..LayerReport::default() };
         // Deletions are of what is below, wherever in the tar they stand.
-        for path in gone {
+        let inside = opaque.iter().flat_map(|folder| self.children(folder));
+        let removed: Vec<String> = gone.into_iter().chain(inside).collect();
+        for path in removed {
             let is_folder = matches!(self.visible.get(&path), Some(None));
             let Some(bytes) = self.remove(&path) else { continue };
             if !new.contains_key(&path) {
@@ -117,33 +119,19 @@ impl Account {
                 report.changes.push(Change { path, kind: ChangeKind::Removed, is_folder, bytes });
             }
         }
-        for folder in opaque {
-            for path in self.children(&folder) {
-                let is_folder = matches!(self.visible.get(&path), Some(None));
-                let bytes = self.remove(&path).unwrap_or(0);
-                if !new.contains_key(&path) {
-                    report.removed += 1;
-                    report.changes.push(Change { path, kind: ChangeKind::Removed, is_folder, bytes });
-                }
-            }
-        }
         for (path, bytes) in new {
-            let former = self.visible.get(&path).copied();
             let is_folder = bytes.is_none();
-            let kind = match former {
-                None => ChangeKind::Added,
-                Some(_) => ChangeKind::Changed,
+            let former_is_folder = self.visible.get(&path).map(Option::is_none);
+            // A folder stays the folder that it is.
+            if former_is_folder != Some(true) || !is_folder {
+                self.remove(&path);
+            }
+            let (kind, count) = match former_is_folder {
+                None => (ChangeKind::Added, &mut report.added),
+                Some(_) => (ChangeKind::Changed, &mut report.changed),
             };
-            match (former, bytes) {
-                // A folder stays the folder that it is.
-                (Some(None), None) | (None, _) => {}
-                (Some(_), _) => drop(self.remove(&path)),
-            }
+            *count += 1;
             report.bytes += bytes.unwrap_or(0);
-            match kind {
-                ChangeKind::Added => report.added += 1,
-                ChangeKind::Changed | ChangeKind::Removed => report.changed += 1,
-            }
             self.visible.insert(path.clone(), bytes);
             report.changes.push(Change { path, kind, is_folder, bytes: bytes.unwrap_or(0) });
         }
