@@ -1,5 +1,5 @@
-//! Times as text: RFC 3339 in UTC, as Go writes it. Two conversions of the proleptic Gregorian calendar are all that
-//! a build engine needs of a calendar.
+//! Times as text: RFC 3339 in UTC, as Go writes it, and ages, as docker says them. Two conversions of the proleptic
+//! Gregorian calendar are all that a build engine needs of a calendar.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -78,6 +78,26 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
 }
 
+/// How long ago something was, as docker says it. Milliseconds.
+pub fn ago(milliseconds: i64) -> String {
+    let seconds = milliseconds.max(0) / 1000;
+    let (minutes, hours) = (seconds / 60, seconds / 3600);
+    let text = match () {
+        () if seconds < 1 => "Less than a second".to_string(),
+        () if seconds == 1 => "1 second".to_string(),
+        () if seconds < 60 => format!("{seconds} seconds"),
+        () if minutes == 1 => "About a minute".to_string(),
+        () if minutes < 60 => format!("{minutes} minutes"),
+        () if hours == 1 => "About an hour".to_string(),
+        () if hours < 48 => format!("{hours} hours"),
+        () if hours < 24 * 14 => format!("{} days", hours / 24),
+        () if hours < 24 * 60 => format!("{} weeks", hours / 24 / 7),
+        () if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
+        () => format!("{} years", hours / 24 / 365),
+    };
+    format!("{text} ago")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,5 +118,17 @@ mod tests {
         for bad in ["", "2000", "2000-02-29", "2000-02-29T00:00:00", "yyyy-02-29T00:00:00Z", "2000-02-29T00:00:00é"] {
             assert_eq!(parse_rfc3339(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn times_as_docker_says_them() {
+        let check = |seconds: i64, expect: &str| assert_eq!(ago(seconds * 1000), expect);
+        check(0, "Less than a second ago");
+        check(59, "59 seconds ago");
+        check(100, "About a minute ago");
+        check(7000, "About an hour ago");
+        check(3 * 86_400, "3 days ago");
+        check(15 * 86_400, "2 weeks ago");
+        check(100 * 86_400, "3 months ago");
     }
 }

@@ -1,10 +1,9 @@
 //! Images as `kiln image` prints them: docker's columns and members.
 
 use super::filter;
-use super::object::ago;
 use crate::local::record::{self, LocalError};
 use crate::progress::track::bytes;
-use crate::time::{parse_rfc3339, rfc3339_millis};
+use crate::time::{ago, parse_rfc3339, rfc3339_millis};
 use anyhow::{Context, Result, bail};
 use cache::StoreError;
 use cache::images::{NamedImage, PlatformImage};

@@ -83,11 +83,6 @@ pub enum Command {
     Debug(debug::DebugArgs),
 }
 
-/// How long ago something was, as docker says it. Milliseconds.
-pub(crate) fn ago(milliseconds: i64) -> String {
-    object::ago(milliseconds)
-}
-
 /// Opens the store that the flags name; what was found damaged is said.
 pub(crate) fn open_store(cli: &Cli, identity: &Identity) -> Result<Store> {
     let root = cli.root.clone().map_or_else(|| crate::default_root(identity), Ok)?;

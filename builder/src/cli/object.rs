@@ -1,7 +1,7 @@
 //! What the store holds, as `kiln du` and `kiln prune` print it: BuildKit's columns (reference/engine.md 3.8).
 
 use crate::progress::track::bytes;
-use crate::time::rfc3339_millis;
+use crate::time::{ago, rfc3339_millis};
 use cache::object::{Kind, ObjectId};
 use cache::usage::Object;
 use serde_json::json;
@@ -105,41 +105,9 @@ fn json(object: &Object) -> serde_json::Value {
     })
 }
 
-/// As docker says how long ago something was.
-pub(super) fn ago(milliseconds: i64) -> String {
-    let seconds = milliseconds.max(0) / 1000;
-    let (minutes, hours) = (seconds / 60, seconds / 3600);
-    let text = match () {
-        () if seconds < 1 => "Less than a second".to_string(),
-        () if seconds == 1 => "1 second".to_string(),
-        () if seconds < 60 => format!("{seconds} seconds"),
-        () if minutes == 1 => "About a minute".to_string(),
-        () if minutes < 60 => format!("{minutes} minutes"),
-        () if hours == 1 => "About an hour".to_string(),
-        () if hours < 48 => format!("{hours} hours"),
-        () if hours < 24 * 14 => format!("{} days", hours / 24),
-        () if hours < 24 * 60 => format!("{} weeks", hours / 24 / 7),
-        () if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
-        () => format!("{} years", hours / 24 / 365),
-    };
-    format!("{text} ago")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_as_docker_says_them() {
-        let check = |seconds: i64, expect: &str| assert_eq!(ago(seconds * 1000), expect);
-        check(0, "Less than a second ago");
-        check(59, "59 seconds ago");
-        check(100, "About a minute ago");
-        check(7000, "About an hour ago");
-        check(3 * 86_400, "3 days ago");
-        check(15 * 86_400, "2 weeks ago");
-        check(100 * 86_400, "3 months ago");
-    }
 
     #[test]
     fn ids_are_short_in_tables() {

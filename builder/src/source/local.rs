@@ -7,6 +7,7 @@ use crate::dockerd::{Daemon, DaemonError};
 use crate::local::load::{self, LoadError};
 use crate::local::record;
 use crate::progress::Vertex;
+use crate::time::ago;
 use cache::digest::Digest;
 use cache::images::{ImageRecord, PlatformImage};
 use cache::ledger::now_ms;
@@ -69,7 +70,7 @@ impl ImageSource {
             return Ok(None);
         }
         if let Some(vertex) = vertex {
-            let (at, id) = (crate::cli::ago(now_ms() - named.named_ms), &named.id.hex()[..12]);
+            let (at, id) = (ago(now_ms() - named.named_ms), &named.id.hex()[..12]);
             let said = format!("from kiln's store: image {id}, named {at} (--pull asks the registry)");
             vertex.status_done(&said, 0, 0);
         }
