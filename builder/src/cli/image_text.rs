@@ -47,7 +47,10 @@ impl Filter {
                 Some((name, value)) => Filter::Label(name.into(), Some(value.into())),
                 None => Filter::Label(value.into(), None),
             },
-            "platform" => Filter::Platform(super::image::platform(Some(&value.to_string()))?.expect("one was given")),
+            "platform" => {
+                let platform = Platform::parse(value, &crate::host_platform());
+                Filter::Platform(platform.with_context(|| format!("--filter {text}: no platform"))?)
+            }
             "since" => Filter::Since(age()?),
             "before" => Filter::Before(age()?),
             _ => bail!("--filter {text}: there is no field `{field}`; there are {known}"),
