@@ -261,8 +261,7 @@ fn remove(store: &Store, args: &RmArgs, out: &mut dyn Write) -> Result<io::Resul
     }
     for name in names {
         store.unname_image(&name)?;
-        let familiar = Reference::parse(&name).map_or(name.clone(), |reference| reference.familiar());
-        if let Err(error) = writeln!(out, "Untagged: {familiar}") {
+        if let Err(error) = writeln!(out, "Untagged: {}", image_text::familiar(&name)) {
             return Ok(Err(error));
         }
     }

@@ -88,6 +88,15 @@ pub fn familiar(name: &str) -> String {
     Reference::parse(name).map_or(name.to_string(), |reference| reference.familiar())
 }
 
+/// The same as repository and tag.
+fn repository_and_tag(name: &str) -> (String, String) {
+    let familiar = familiar(name);
+    match familiar.rsplit_once(':') {
+        Some((repository, tag)) => (repository.into(), tag.into()),
+        None => (familiar, String::new()),
+    }
+}
+
 /// How long files in a store's objects are, in bytes.
 pub type Sizes = HashMap<ObjectId, u64>;
 
@@ -135,12 +144,7 @@ pub fn ids(out: &mut dyn Write, images: &[NamedImage], is_whole: bool) -> io::Re
 /// docker's table, with platforms.
 pub fn list(out: &mut dyn Write, images: &[NamedImage], sizes: &Sizes, is_whole: bool) -> io::Result<()> {
     let id_width = if is_whole { 71 } else { 12 };
-    let repository = |image: &NamedImage| {
-        familiar(&image.name)
-            .rsplit_once(':')
-            .map_or((familiar(&image.name), String::new()), |(a, b)| (a.into(), b.into()))
-    };
-    let names: Vec<(String, String)> = images.iter().map(repository).collect();
+    let names: Vec<(String, String)> = images.iter().map(|image| repository_and_tag(&image.name)).collect();
     let width = |header: &str, of: &dyn Fn(&(String, String)) -> usize| {
         names.iter().map(of).max().unwrap_or(0).max(header.len())
     };
@@ -162,8 +166,7 @@ pub fn list(out: &mut dyn Write, images: &[NamedImage], sizes: &Sizes, is_whole:
 /// An object a line.
 pub fn list_json(out: &mut dyn Write, images: &[NamedImage], sizes: &Sizes) -> io::Result<()> {
     for image in images {
-        let familiar = familiar(&image.name);
-        let (repository, tag) = familiar.rsplit_once(':').unwrap_or((&familiar, ""));
+        let (repository, tag) = repository_and_tag(&image.name);
         let size = image_size(image, sizes);
         let platforms: Vec<&str> = image.record.platforms.iter().map(|platform| platform.platform.as_str()).collect();
         let line = json!({
@@ -194,16 +197,13 @@ pub fn inspect(store: &Store, image: &NamedImage, wanted: Option<&Platform>) -> 
             layers.push(json!({ "DiffID": diff_id, "Snapshot": layer.snapshot.0, "Size": layer_size(layer, &sizes) }));
         }
         let diff_ids: Option<Vec<&str>> = layers.iter().map(|layer| layer["DiffID"].as_str()).collect();
-        let repository = familiar(&image.name).rsplit_once(':').map(|(repository, _)| repository.to_string());
-        let digests: Vec<String> = match (&image.record.top, repository) {
-            (Some(top), Some(repository)) => vec![format!("{repository}@{}", top.digest)],
-            _ => vec![],
-        };
+        let digest =
+            image.record.top.as_ref().map(|top| format!("{}@{}", repository_and_tag(&image.name).0, top.digest));
         shown.push(json!({
             "Id": image.id.as_str(),
             "ConfigDigest": platform.documents.as_ref().map(|documents| documents.config.digest.as_str()),
             "RepoTags": tags,
-            "RepoDigests": digests,
+            "RepoDigests": digest.into_iter().collect::<Vec<String>>(),
             "Created": config.created,
             "Author": config.author,
             "Architecture": config.architecture,
