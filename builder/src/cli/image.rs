@@ -168,10 +168,7 @@ pub fn run(cli: &Cli, args: &ImageArgs, rights: &Rights) -> Result<u8> {
         ImageCommand::Inspect(args) => {
             let wanted = platform(args.platform.as_ref())?;
             let found = args.names.iter().map(|name| record::find(&store, name)).collect::<Result<Vec<_>, _>>();
-            let all = advised(found)?;
-            let shown = all.iter().map(|image| image_text::inspect(&store, image, wanted.as_ref()));
-            let shown: Vec<Vec<serde_json::Value>> = advised(shown.collect::<Result<_, LocalError>>())?;
-            let shown: Vec<serde_json::Value> = shown.into_iter().flatten().collect();
+            let shown = advised(image_text::inspect(&store, &advised(found)?, wanted.as_ref()))?;
             serde_json::to_writer_pretty(&mut out, &shown).map_err(io::Error::from).and_then(|()| writeln!(out))
         }
         ImageCommand::History(args) => {

@@ -180,11 +180,25 @@ pub fn list_json(out: &mut dyn Write, images: &[NamedImage], sizes: &Sizes) -> i
     Ok(())
 }
 
-/// docker's members, an object for each platform.
-pub fn inspect(store: &Store, image: &NamedImage, wanted: Option<&Platform>) -> Result<Vec<Value>, LocalError> {
-    let sizes = store.lengths()?;
-    let same = store.images()?.into_iter().filter(|other| other.id == image.id);
-    let tags: Vec<String> = same.map(|other| familiar(&other.name)).collect();
+/// docker's members, an object for each platform of each image.
+pub fn inspect(store: &Store, images: &[NamedImage], wanted: Option<&Platform>) -> Result<Vec<Value>, LocalError> {
+    let (sizes, all) = (store.lengths()?, store.images()?);
+    let mut shown = vec![];
+    for image in images {
+        let same = all.iter().filter(|other| other.id == image.id);
+        let tags: Vec<String> = same.map(|other| familiar(&other.name)).collect();
+        shown.extend(inspect_one(store, image, &tags, &sizes, wanted)?);
+    }
+    Ok(shown)
+}
+
+fn inspect_one(
+    store: &Store,
+    image: &NamedImage,
+    tags: &[String],
+    sizes: &Sizes,
+    wanted: Option<&Platform>,
+) -> Result<Vec<Value>, LocalError> {
     let mut shown = vec![];
     for platform in &image.record.platforms {
         if wanted.is_some_and(|wanted| !wanted.acceptable().contains(&record::platform_of(platform))) {
@@ -194,7 +208,7 @@ pub fn inspect(store: &Store, image: &NamedImage, wanted: Option<&Platform>) -> 
         let mut layers = vec![];
         for layer in &platform.layers {
             let diff_id = diff_id(store, layer)?;
-            layers.push(json!({ "DiffID": diff_id, "Snapshot": layer.snapshot.0, "Size": layer_size(layer, &sizes) }));
+            layers.push(json!({ "DiffID": diff_id, "Snapshot": layer.snapshot.0, "Size": layer_size(layer, sizes) }));
         }
         let diff_ids: Option<Vec<&str>> = layers.iter().map(|layer| layer["DiffID"].as_str()).collect();
         let digest =
@@ -209,7 +223,7 @@ pub fn inspect(store: &Store, image: &NamedImage, wanted: Option<&Platform>) -> 
             "Architecture": config.architecture,
             "Variant": config.variant,
             "Os": config.os,
-            "Size": platform.layers.iter().map(|layer| layer_size(layer, &sizes)).sum::<u64>(),
+            "Size": platform.layers.iter().map(|layer| layer_size(layer, sizes)).sum::<u64>(),
             "Config": config.config,
             // Of an image that was never written out, what the layers' tars are is not known.
             "RootFS": { "Type": "layers", "Layers": diff_ids },
