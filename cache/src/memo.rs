@@ -81,6 +81,19 @@ impl Store {
         })
     }
 
+    /// The digest of a snapshot's tar, if a blob of any compression is known that was made of it. eStargz does not count:
+    /// its tar has a table beside the layer's files.
+    pub fn layer_diff_id(&self, snapshot: &SnapshotId) -> Result<Option<String>, StoreError> {
+        self.inner.db.read("look up a layer's tar", |db| {
+            db.prepare_cached(
+                "SELECT json_extract(blob, '$.diff_id') FROM layer_blobs
+                 WHERE snapshot = ?1 AND compression NOT LIKE 'estargz%' LIMIT 1",
+            )?
+            .query_row([&snapshot.0], |row| row.get(0))
+            .optional()
+        })
+    }
+
     /// Remembers a layer's blob.
     pub fn put_layer_blob(
         &self,
@@ -199,6 +212,22 @@ mod tests {
     use super::*;
     use crate::digest::{Descriptor, Digest};
     use std::time::Duration;
+
+    #[test]
+    fn a_tar_is_known_from_any_compression_but_estargz() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let id = SnapshotId("ab".into());
+        let blob = |diff_id: &[u8]| {
+            let descriptor = Descriptor { media_type: "x".into(), digest: Digest::of(b"y"), size: 3 };
+            LayerBlob::plain(descriptor, Digest::of(diff_id))
+        };
+        assert_eq!(store.layer_diff_id(&id).unwrap(), None);
+        store.put_layer_blob(&id, Compression::Estargz { level: None }, &blob(b"with a table")).unwrap();
+        assert_eq!(store.layer_diff_id(&id).unwrap(), None);
+        store.put_layer_blob(&id, Compression::Zstd { level: Some(9) }, &blob(b"tar")).unwrap();
+        assert_eq!(store.layer_diff_id(&id).unwrap(), Some(Digest::of(b"tar").to_string()));
+    }
 
     #[test]
     fn what_is_remembered_comes_back() {

@@ -7,7 +7,6 @@ use crate::time::{ago, parse_rfc3339, rfc3339_millis};
 use anyhow::{Context, Result, bail};
 use cache::StoreError;
 use cache::images::{NamedImage, PlatformImage};
-use cache::layer::compression::Compression;
 use cache::ledger::now_ms;
 use cache::object::{Kind, ObjectId};
 use cache::store::Store;
@@ -237,18 +236,12 @@ fn inspect_one(
     }
 }
 
-/// Of the layer's tar, if one was ever made.
+/// Of the layer's tar, if it is known.
 fn diff_id(store: &Store, layer: &Layer) -> Result<Option<String>, StoreError> {
-    if let Some(remote) = &layer.remote {
-        return Ok(Some(remote.diff_id.to_string()));
+    match &layer.remote {
+        Some(remote) => Ok(Some(remote.diff_id.to_string())),
+        None => store.layer_diff_id(&layer.snapshot),
     }
-    for compression in [Compression::Gzip { level: None }, Compression::Zstd { level: None }, Compression::Uncompressed]
-    {
-        if let Some(blob) = store.layer_blob(&layer.snapshot, compression)? {
-            return Ok(Some(blob.diff_id.to_string()));
-        }
-    }
-    Ok(None)
 }
 
 /// One line of an image's history.
