@@ -48,9 +48,9 @@ impl Maker<'_> {
         let kept: Option<Vec<&Documents>> = wanted.iter().map(|image| image.documents.as_ref()).collect();
         let assembled = match (kept, &record.top) {
             (Some(documents), Some(top)) => {
-                let pairs = wanted.iter().zip(documents);
+                let parts = made.built.iter().zip(wanted.iter().zip(documents));
                 let images: Vec<AssembledImage> =
-                    pairs.map(|(image, documents)| of_documents(image, documents)).collect();
+                    parts.map(|(built, (image, documents))| of_documents(built, image, documents)).collect();
                 let is_index = images.len() > 1 || (platform.is_none() && images[0].manifest.digest != top.digest);
                 Assembled { images, index: is_index.then(|| Entry::plain(top.clone())) }
             }
@@ -79,22 +79,20 @@ fn plain() -> ImageAttributes {
     Attributes::new("image", BTreeMap::new()).image(false).expect("no attributes have no faults")
 }
 
-fn of_documents(image: &PlatformImage, documents: &Documents) -> AssembledImage {
-    let platform = record::platform_of(image);
+fn of_documents(built: &BuiltImage, image: &PlatformImage, documents: &Documents) -> AssembledImage {
     let mut manifest = Entry::plain(documents.manifest.clone());
-    manifest.platform = Some((&platform).into());
+    manifest.platform = Some((&built.platform).into());
     let layers = documents.layers.iter().zip(&image.layers).map(|(blob, layer)| AssembledLayer {
         entry: Entry::plain(blob.clone()),
         // The blob may be another than the layer was pulled as: then it was made here.
         remote: layer.remote.clone().filter(|remote| remote.descriptor.digest == blob.digest),
     });
-    let created = serde_json::from_str::<serde_json::Value>(&image.config).ok();
     AssembledImage {
         attestation: None,
         layers: layers.collect(),
         config: Entry::plain(documents.config.clone()),
         manifest,
-        created: created.and_then(|config| Some(config["created"].as_str()?.to_string())),
-        platform,
+        created: built.config.created.clone(),
+        platform: built.platform.clone(),
     }
 }
