@@ -25,7 +25,7 @@ pub struct ImageRecord {
     /// The index or manifest, if the image has documents: it was loaded, or its exporter made them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top: Option<Descriptor>,
-    /// Where it came from, such as `build` or `load app.tar`.
+    /// Where it came from, such as `build` or `loaded from app.tar`.
     pub origin: String,
 }
 
@@ -96,7 +96,8 @@ impl ImageRecord {
         Digest::of(&serde_json::to_vec(&content).expect("a record is plain data"))
     }
 
-    /// What cannot be had again if it goes. A layer that can be pulled again is not among it, whether it is there or not.
+    /// What it consists of: documents, snapshots of steps, and the blobs of layers that were pulled or loaded. Blobs that can
+    /// be pulled again need not be there.
     pub fn parts(&self) -> Vec<ObjectId> {
         let blob = |digest: &Digest| ObjectId::new(Kind::Blob, digest.hex());
         let mut parts: Vec<ObjectId> = self.top.iter().map(|top| blob(&top.digest)).collect();
