@@ -15,7 +15,7 @@ use crate::store::Store;
 use crate::tree::{Layer, SnapshotId};
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{HashMap, HashSet};
 
 /// What a name stands for. Equal images have equal records.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -197,22 +197,20 @@ impl Store {
 
     /// The parts of an image that are not in the store and cannot be fetched.
     pub fn missing_parts(&self, record: &ImageRecord) -> Result<Vec<ObjectId>, StoreError> {
-        let elsewhere: BTreeMap<String, bool> = record
-            .platforms
-            .iter()
-            .flat_map(|image| &image.layers)
-            .filter_map(|layer| layer.remote.as_ref())
-            .map(|remote| (remote.descriptor.digest.hex().to_string(), !is_stored_origin(&remote.origin)))
+        let remotes = record.platforms.iter().flat_map(|image| &image.layers).filter_map(|layer| layer.remote.as_ref());
+        let elsewhere: HashSet<&str> = remotes
+            .filter(|remote| !is_stored_origin(&remote.origin))
+            .map(|remote| remote.descriptor.digest.hex())
             .collect();
         let mut missing = vec![];
         for id in record.parts() {
             let is_there = match id.kind {
                 Kind::Snapshot => self.snapshots().exists(&SnapshotId(id.name.clone())),
-                _ if elsewhere.get(&id.name) == Some(&true) => true,
-                _ => {
-                    self.inner.ledger.uses(&id)?;
-                    id.path(self.root()).exists()
-                }
+                _ if elsewhere.contains(&*id.name) => true,
+                _ => match format!("sha256:{}", id.name).parse() {
+                    Ok(digest) => self.content().has(&digest)?.is_some(),
+                    Err(_) => false,
+                },
             };
             if !is_there {
                 missing.push(id);
