@@ -2,6 +2,7 @@
 
 use harness::bases::{Tar, busybox};
 use harness::{Finished, Image, Kiln, Tree, installed, run, sha256, skip};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::Path;
@@ -212,6 +213,18 @@ fn a_load_that_is_killed_leaves_a_sound_store() {
     let path = kiln.out("old.tar");
     std::fs::write(&path, &archive).unwrap();
     kiln.says("image", &["load", "-i", text(&path)]);
+}
+
+#[test]
+fn a_load_that_is_stopped_ends_though_more_may_come() {
+    let kiln = Kiln::with_config("");
+    let (child, input) = half_loaded(&kiln, &large_archive());
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let stopped = Finished::wait(child);
+    drop(input);
+    assert_eq!(stopped.status.code(), Some(1));
+    assert!(stopped.stderr.contains("canceled"), "{}", stopped.stderr);
+    assert_eq!(kiln.says("image", &["ls", "-q"]), "");
 }
 
 #[test]

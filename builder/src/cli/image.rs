@@ -25,6 +25,7 @@ use frontend::reference::Reference;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::PathBuf;
+use tokio::sync::watch;
 
 /// The command.
 #[derive(Args, Debug)]
@@ -364,9 +365,16 @@ fn load_archive(
         None => (Box::new(io::stdin()), 0, "loaded from standard input".into()),
     };
     let loaded = with_maker(cli, store, rights, "loading images", async |maker: Maker<'_>| {
-        let (store, vertex) = (store.clone(), maker.vertex.clone());
-        let read = move |bytes| vertex.status("reading the archive", bytes, total);
-        Ok(blocking(move || load::load(&store, input, &origin, &read)).await?)
+        let (store, (sender, mut read)) = (store.clone(), watch::channel(0));
+        let loading = blocking(move || load::load(&store, input, &origin, &|bytes| _ = sender.send_replace(bytes)));
+        // Not from the thread: it may wait for standard input when all else has ended, and progress ends with its vertices.
+        let telling = async {
+            while read.changed().await.is_ok() {
+                maker.vertex.status("reading the archive", *read.borrow_and_update(), total);
+            }
+        };
+        let (loaded, ()) = tokio::join!(loading, telling);
+        Ok(loaded?)
     })?;
     if tags.is_empty() && loaded.iter().any(|image| image.names.is_empty()) {
         bail!("the archive gives no name for its image: say --tag NAME");
