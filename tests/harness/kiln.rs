@@ -65,7 +65,12 @@ impl Kiln {
         let mut kiln = Kiln::new();
         // Where the program was built may be closed to others.
         let program = kiln.folder.path().join("kiln");
-        fs::copy(&kiln.program, &program).map_err(|error| format!("copy {}: {error}", kiln.program.display()))?;
+        // By another process: were it open for writing here, what another thread starts meanwhile could still have it open
+        // when it is to be run.
+        let copied = Command::new("cp").args([&kiln.program, &program]).status();
+        if !copied.as_ref().is_ok_and(|status| status.success()) {
+            return Err(format!("copy {}: {copied:?}", kiln.program.display()));
+        }
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("set the program's mode");
         for path in [kiln.folder.path(), &kiln.folder.path().join("kiln.toml")] {
             std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid)).expect("give the folder to the user");
