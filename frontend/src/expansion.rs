@@ -82,6 +82,14 @@ impl Output {
     }
 }
 
+/// How many bytes come before the next character that may mean something: a quote, `$`, `<`, the escape or the stop.
+pub(crate) fn plain_length(text: &str, escape: char, stop: char) -> usize {
+    // All are ASCII, whose bytes are part of no other character.
+    let (escape, stop) = (escape as u8, stop as u8);
+    let means = |byte: u8| matches!(byte, b'$' | b'\'' | b'"' | b'<') || byte == escape || byte == stop;
+    text.bytes().position(means).unwrap_or(text.len())
+}
+
 /// Processes a text. Second: the names of [`crate::words::Expansion::unset`].
 pub(crate) fn run(word: &str, escape: char, mode: Mode, env: &Env<'_>) -> Result<(Output, Vec<String>), WordError> {
     let mut scan = Scan { word, rest: word, escape, mode, env, unset: vec![], depth: 0, wrong: None };
@@ -158,9 +166,7 @@ impl<'a> Scan<'a, '_> {
 
     /// What comes before the next character that may mean something.
     fn plain(&mut self, stop: Option<char>) -> &'a str {
-        let (escape, stop) = (self.escape, stop.unwrap_or('$'));
-        let means = |c: char| matches!(c, '$' | '\'' | '"' | '<') || c == escape || c == stop;
-        let (plain, rest) = self.rest.split_at(self.rest.find(means).unwrap_or(self.rest.len()));
+        let (plain, rest) = self.rest.split_at(plain_length(self.rest, self.escape, stop.unwrap_or('$')));
         self.rest = rest;
         plain
     }

@@ -80,6 +80,10 @@ impl GitUrl {
     /// `None` if the source is no git repository; an error if its query is wrong. `github.com/x/y` without a scheme
     /// is a path, not a repository.
     pub fn parse(source: &str) -> Result<Option<GitUrl>, String> {
+        // All forms have one.
+        if !source.contains(':') {
+            return Ok(None);
+        }
         let (location, fragment) = source.split_once('#').unwrap_or((source, ""));
         let (address, query) = location.split_once('?').unwrap_or((location, ""));
         let (is_git, fragment) = match address.split_once("://") {

@@ -108,6 +108,7 @@ impl Placed {
     }
 
     /// The text.
+    #[inline]
     pub fn as_str(&self) -> &str {
         &self.line.text[self.start as usize..self.end as usize]
     }
@@ -174,12 +175,14 @@ impl Eq for Placed {}
 impl Deref for Placed {
     type Target = str;
 
+    #[inline]
     fn deref(&self) -> &str {
         self.as_str()
     }
 }
 
 impl AsRef<str> for Placed {
+    #[inline]
     fn as_ref(&self) -> &str {
         self.as_str()
     }

@@ -195,6 +195,9 @@ pub struct Expanded {
 impl Lowering<'_> {
     /// Expands one word in the stage's environment.
     pub fn expand(&self, word: &Placed) -> Result<String, Diagnostic> {
+        if word.is_empty() {
+            return Ok(String::new());
+        }
         let expansion = self.settings.lexer.expand(word, &self.stage.env.lookup());
         let expansion = expansion.map_err(|error| self.word_error(&error, word))?;
         self.report_unset(&expansion.unset);

@@ -4,7 +4,7 @@
 
 pub(crate) use crate::exec_form::json_fault;
 pub use crate::exec_form::{JsonForm, NotWords, json_array, json_words};
-use crate::expansion::{Mode, Quotes, Unset, run};
+use crate::expansion::{Mode, Quotes, Unset, plain_length, run};
 pub use crate::pattern::PatternError;
 use crate::placed::Placed;
 use std::ops::Range;
@@ -125,6 +125,9 @@ pub(crate) const MAX_DEPTH: usize = 100;
 impl Lexer {
     /// Expands one word: variables replaced, quotes and escapes removed, no splitting.
     pub fn expand(&self, word: &str, env: &Env<'_>) -> Result<Expansion, WordError> {
+        if plain_length(word, self.escape, '$') == word.len() {
+            return Ok(Expansion { text: word.to_owned(), unset: vec![] });
+        }
         let (result, unset) = run(word, self.escape, Mode::default(), env)?;
         Ok(Expansion { text: result.text, unset })
     }
