@@ -2,13 +2,11 @@
 //! of its own, for only the way from the result shows which of the equal ones gives the name and the place.
 
 use crate::draft::{Draft, Drafted};
-use crate::op::{FileAction, Op, Step};
+use crate::op::Step;
 use foldhash::fast::RandomState;
 use solver::graph::{Edge, Graph, VertexId};
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::hash::{Hash, Hasher};
-use std::rc::Rc;
+use std::hash::{BuildHasher, Hash, Hasher};
 
 /// What `roots` need of `draft`, in which equal steps are one vertex, and the roots there.
 ///
@@ -16,120 +14,112 @@ use std::rc::Rc;
 /// BuildKit. Where several roots need it, the first decides.
 pub(super) fn merge(draft: Draft, roots: &[Option<Edge>]) -> (Graph<Step>, Vec<Option<Edge>>) {
     let vertices = draft.into_vertices();
-    let by_definition = HashMap::with_capacity_and_hasher(vertices.len(), RandomState::default());
-    let mut merge = Merge { vertices: &vertices, groups: Vec::with_capacity(vertices.len()), by_definition };
-    let mut targets = vec![];
+    let mut merge = Merge {
+        vertices: &vertices,
+        group_of: vec![None; vertices.len()],
+        groups: Vec::with_capacity(vertices.len()),
+        by_hash: HashMap::with_capacity_and_hasher(vertices.len(), RandomState::default()),
+    };
     for root in roots.iter().flatten() {
-        targets.push(merge.walk(root.vertex));
+        merge.walk(root.vertex);
     }
-    let groups = merge.groups;
+    let Merge { group_of, groups, .. } = merge;
     // In file order, in which inputs come first too.
     let mut order: Vec<usize> = (0..groups.len()).collect();
     order.sort_by_key(|&group| groups[group].first);
     let mut merged = Graph::new();
     let mut merged_ids = vec![VertexId(0); groups.len()];
-    let mut steps: Vec<Option<Step>> = vertices.into_iter().map(|vertex| Some(vertex.step)).collect();
+    let mut left: Vec<Option<Drafted>> = vertices.into_iter().map(Some).collect();
     for group in order {
-        let edge = |input: &Input| Edge { vertex: merged_ids[input.group], output: input.output };
-        let inputs = groups[group].inputs.iter().map(edge).collect();
-        let step = steps[groups[group].step.0 as usize].take().expect("each step names one group");
+        let Drafted { mut inputs, step, .. } =
+            left[groups[group].step.0 as usize].take().expect("each step names one group");
+        for input in &mut inputs {
+            input.vertex = merged_ids[group_of[input.vertex.0 as usize].expect("inputs are visited first")];
+        }
         merged_ids[group] = merged.add(inputs, step);
     }
-    let mut targets = targets.into_iter();
-    let root_of = |root: &Option<Edge>| {
-        root.and_then(|edge| Some(Edge { vertex: merged_ids[targets.next()?], output: edge.output }))
+    let root_of = |edge: Edge| {
+        let group = group_of[edge.vertex.0 as usize].expect("roots are visited");
+        Edge { vertex: merged_ids[group], output: edge.output }
     };
-    let roots = roots.iter().map(root_of).collect();
+    let roots = roots.iter().map(|root| root.map(root_of)).collect();
     (merged, roots)
 }
 
 /// Equal steps.
 struct Group {
-    inputs: Rc<[Input]>,
     /// The one that gives its name.
     step: VertexId,
     /// The one that was added first.
     first: VertexId,
-}
-
-/// An input of a group.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Input {
-    group: usize,
-    output: u32,
-}
-
-/// All that makes two steps one. A step that must run is not one with an equal step of a stage that may be cached.
-#[derive(PartialEq, Eq)]
-struct Definition<'a> {
-    op: &'a Op,
-    ignore_cache: bool,
-    inputs: Rc<[Input]>,
-}
-
-impl Hash for Definition<'_> {
-    /// Of what mostly differs.
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.inputs.hash(state);
-        match self.op {
-            Op::Source(source) => source.hash(state),
-            Op::Exec(exec) => exec.args.hash(state),
-            Op::File(file) => file.actions.iter().for_each(|action| match action {
-                FileAction::Copy(copy) => (&copy.source, &copy.dest).hash(state),
-                FileAction::MkFile { .. } | FileAction::MkDir { .. } => action.hash(state),
-            }),
-            Op::Merge => {}
-        }
-    }
+    /// The last group before it whose hash is the same.
+    former: Option<usize>,
 }
 
 struct Merge<'a> {
     vertices: &'a [Drafted],
+    /// Of each vertex that was visited.
+    group_of: Vec<Option<usize>>,
     groups: Vec<Group>,
-    by_definition: HashMap<Definition<'a>, usize, RandomState>,
+    /// The last group of each hash.
+    by_hash: HashMap<u64, usize, RandomState>,
 }
 
 impl Merge<'_> {
-    /// Visits `root` and all that it needs, each vertex once, inputs before what uses them; gives the root's group. Groups
-    /// of former walks keep their names.
-    fn walk(&mut self, root: VertexId) -> usize {
+    /// Visits `root` and all that it needs, each vertex once, inputs before what uses them. Groups of former walks keep
+    /// their names.
+    fn walk(&mut self, root: VertexId) {
         let settled = self.groups.len();
-        let mut group_of: Vec<Option<usize>> = vec![None; self.vertices.len()];
         // A vertex is on the stack twice: to have its inputs visited, and then to be visited itself.
         let mut stack = vec![(root, false)];
         while let Some((vertex, inputs_are_done)) = stack.pop() {
-            if group_of[vertex.0 as usize].is_some() {
+            if self.group_of[vertex.0 as usize].is_some() {
                 continue;
             }
-            let Drafted { inputs, step } = &self.vertices[vertex.0 as usize];
             if !inputs_are_done {
                 stack.push((vertex, true));
+                let inputs = &self.vertices[vertex.0 as usize].inputs;
                 stack.extend(inputs.iter().rev().map(|input| (input.vertex, false)));
                 continue;
             }
-            let input = |edge: &Edge| {
-                let group = group_of[edge.vertex.0 as usize].expect("inputs are visited first");
-                Input { group, output: edge.output }
-            };
-            let inputs: Rc<[Input]> = inputs.iter().map(input).collect();
-            let definition = Definition { op: &step.op, ignore_cache: step.ignore_cache, inputs };
-            let next = self.groups.len();
-            let group = match self.by_definition.entry(definition) {
-                Entry::Occupied(found) => *found.get(),
-                Entry::Vacant(place) => {
-                    let inputs = place.key().inputs.clone();
-                    self.groups.push(Group { inputs, step: vertex, first: vertex });
-                    *place.insert(next)
-                }
-            };
+            let group = self.find(vertex);
+            self.group_of[vertex.0 as usize] = Some(group);
             let found = &mut self.groups[group];
             found.first = found.first.min(vertex);
             if group >= settled {
                 found.step = vertex;
             }
-            group_of[vertex.0 as usize] = Some(group);
         }
-        group_of[root.0 as usize].expect("the root was visited")
+    }
+
+    /// The group of a vertex whose inputs were visited; a new one if it is the first of its kind.
+    fn find(&mut self, vertex: VertexId) -> usize {
+        let drafted = &self.vertices[vertex.0 as usize];
+        let mut hash = self.by_hash.hasher().build_hasher();
+        drafted.op_hash.hash(&mut hash);
+        self.inputs(drafted).for_each(|input| input.hash(&mut hash));
+        let hash = hash.finish();
+        let last = self.by_hash.get(&hash).copied();
+        let same_hash = std::iter::successors(last, |&group| self.groups[group].former);
+        let is_equal = |group: &usize| self.is_equal(drafted, &self.vertices[self.groups[*group].step.0 as usize]);
+        same_hash.into_iter().find(is_equal).unwrap_or_else(|| {
+            let group = self.groups.len();
+            self.groups.push(Group { step: vertex, first: vertex, former: last });
+            self.by_hash.insert(hash, group);
+            group
+        })
+    }
+
+    /// A step that must run is not one with an equal step of a stage that may be cached.
+    fn is_equal(&self, one: &Drafted, other: &Drafted) -> bool {
+        one.step.ignore_cache == other.step.ignore_cache
+            && self.inputs(one).eq(self.inputs(other))
+            && one.step.op == other.step.op
+    }
+
+    /// Groups and outputs that a vertex is made from, which were visited.
+    fn inputs<'b>(&'b self, drafted: &'b Drafted) -> impl Iterator<Item = (Option<usize>, u32)> + 'b {
+        drafted.inputs.iter().map(|input| (self.group_of[input.vertex.0 as usize], input.output))
     }
 }
 
