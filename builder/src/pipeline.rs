@@ -39,7 +39,7 @@ use frontend::compile::{
 };
 use frontend::diagnostic::{Diagnostic, Severity};
 use frontend::lint::config::OwnChecks;
-use frontend::op::{Op, Source, Step};
+use frontend::op::{Source, Step};
 use frontend::platform::Platform;
 use frontend::span::SourceText;
 use solver::graph::{Graph, VertexId};
@@ -465,7 +465,7 @@ fn contexts(
 ) -> Result<BTreeMap<String, Context>, BuildError> {
     let folders = named.folders()?;
     for name in folders.keys() {
-        let is_used = |step: &Step| matches!(&step.op, Op::Source(Source::Local { name: used }) if used == name);
+        let is_used = |step: &Step| matches!(step.op.source(), Some(Source::Local { name: used }) if used == name);
         if plan.graph.reachable(roots(&plan.results)).into_iter().any(|vertex| is_used(plan.graph.value(vertex))) {
             let vertex = progress.task(&format!("[context {name}] load .dockerignore"));
             vertex.finish(Ok::<(), BuildError>(()))?;

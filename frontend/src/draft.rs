@@ -11,7 +11,7 @@ use std::hash::{BuildHasher, Hash, Hasher};
 #[derive(Default)]
 pub struct Draft {
     vertices: Vec<Drafted>,
-    sources: HashMap<Source, Edge, RandomState>,
+    sources: HashMap<Box<Source>, Edge, RandomState>,
     hashes: RandomState,
     /// The build context, once something has asked for it.
     pub(crate) context: Option<Edge>,

@@ -35,7 +35,7 @@ pub type InputIndex = usize;
 #[serde(rename_all = "snake_case")]
 pub enum Op {
     /// Brings in a tree from outside. No inputs.
-    Source(Source),
+    Source(Box<Source>),
     /// Runs a command in a tree; the output is the tree afterwards.
     Exec(Box<Exec>),
     /// Writes files into a tree.
@@ -297,6 +297,14 @@ pub struct SecretEnv {
 }
 
 impl Op {
+    /// The source that it is, if it is one.
+    pub fn source(&self) -> Option<&Source> {
+        match self {
+            Op::Source(source) => Some(source),
+            Op::Exec(_) | Op::File(_) | Op::Merge => None,
+        }
+    }
+
     /// The inputs whose layers the output is stacked on, lowest first; `inputs` is how many inputs the vertex has.
     pub fn bases(&self, inputs: usize) -> Vec<InputIndex> {
         match self {

@@ -120,8 +120,10 @@ pub(crate) async fn gather(
         };
         for vertex in vertices {
             match &steps.graph.value(vertex).op {
-                Op::Source(Source::Local { name }) => drop(facts.locals.insert(name.clone())),
-                Op::Source(outside) => facts.materials.extend(material(steps, vertex, outside).await?),
+                Op::Source(source) => match &**source {
+                    Source::Local { name } => drop(facts.locals.insert(name.clone())),
+                    outside => facts.materials.extend(material(steps, vertex, outside).await?),
+                },
                 Op::Exec(exec) => facts.note_exec(exec),
                 Op::File(_) | Op::Merge => {}
             }
@@ -276,13 +278,14 @@ async fn config_source(steps: &BuildSteps, options: &BuildOptions) -> Result<Con
         ContextArg::Git(wanted, _) => git_uri(wanted),
         ContextArg::Http(wanted) => redacted(wanted),
     };
-    let context = steps.graph.vertices().find_map(|vertex| match (&options.context, &steps.graph.value(vertex).op) {
-        (ContextArg::Git(wanted, _), Op::Source(source @ Source::Git(git))) if git == wanted => Some((vertex, source)),
-        (ContextArg::Http(wanted), Op::Source(source @ Source::Http { url, .. })) if url == wanted => {
-            Some((vertex, source))
-        }
-        _ => None,
-    });
+    let context =
+        steps.graph.vertices().find_map(|vertex| match (&options.context, steps.graph.value(vertex).op.source()) {
+            (ContextArg::Git(wanted, _), Some(source @ Source::Git(git))) if git == wanted => Some((vertex, source)),
+            (ContextArg::Http(wanted), Some(source @ Source::Http { url, .. })) if url == wanted => {
+                Some((vertex, source))
+            }
+            _ => None,
+        });
     let material = match context {
         Some((vertex, source)) => material(steps, vertex, source).await?,
         None => None,

@@ -72,7 +72,7 @@ pub fn add_steps(
     }
     let image = Source::Image { reference: reference.clone(), digest: info.digest.clone(), platform: host.clone() };
     let name = format!("[internal] sbom generator {}", reference.with_digest(&info.top_digest));
-    let image = plan.graph.add(vec![], step(Op::Source(image), name));
+    let image = plan.graph.add(vec![], step(Op::Source(Box::new(image)), name));
     let folder = FileAction::MkDir { path: DESTINATION.into(), mode: 0o755, owner: None, epoch: None };
     let folder = FileOp { base: Some(0), actions: vec![folder], platform: Arc::new(host.clone()) };
     let name = format!("[internal] sbom generator: make {DESTINATION}");
@@ -81,7 +81,8 @@ pub fn add_steps(
     for result in &plan.results {
         let mut inputs = vec![edge(root)];
         let mut bind = |target: String, tree: Option<Edge>| {
-            let is_client = |edge: Edge| matches!(plan.graph.value(edge.vertex).op, Op::Source(Source::Local { .. }));
+            let is_client =
+                |edge: Edge| matches!(plan.graph.value(edge.vertex).op.source(), Some(Source::Local { .. }));
             let (from, from_client) = (tree.map(|_| inputs.len()), tree.is_some_and(is_client));
             inputs.extend(tree);
             Mount { target, kind: MountKind::Bind { from, source: "/".into(), readonly: true, from_client } }

@@ -340,14 +340,16 @@ fn asked(graph: &Graph<Step>, vertex: VertexId, recipe: KeyRecipe, miss: Miss) -
     let (step, inputs) = (graph.value(vertex), graph.inputs(vertex));
     let base = step.op.bases(inputs.len()).first().map(|base| {
         let below = graph.value(inputs[*base].vertex);
-        match &below.op {
-            Op::Source(Source::Image { reference, digest, .. }) => {
+        match below.op.source() {
+            Some(Source::Image { reference, digest, .. }) => {
                 Origin::Image { name: reference.familiar(), digest: digest.clone() }
             }
-            Op::Source(Source::OciLayout { name, digest, .. }) => {
+            Some(Source::OciLayout { name, digest, .. }) => {
                 Origin::Image { name: format!("oci-layout://{name}"), digest: digest.clone() }
             }
-            Op::Source(_) | Op::Exec(_) | Op::File(_) | Op::Merge => Origin::Step { name: below.name.clone() },
+            Some(Source::Local { .. } | Source::Git(_) | Source::Http { .. }) | None => {
+                Origin::Step { name: below.name.clone() }
+            }
         }
     });
     let mut sources = BTreeMap::new();

@@ -17,7 +17,7 @@ use crate::step::{BuildSteps, StepError};
 use cache::error::StoreError;
 use frontend::diagnostic::Diagnostic;
 use frontend::ignore::IgnoreError;
-use frontend::op::{Op, Source};
+use frontend::op::Source;
 use frontend::span::{SourceText, Span};
 use solver::error::Cause;
 use solver::graph::VertexId;
@@ -135,9 +135,9 @@ pub(crate) fn step_failed(
     let meant = cause.word().map(frontend::path::clean);
     let is_meant = |came_to: &str| meant.as_ref().is_some_and(|word| *word == frontend::path::clean(came_to));
     // A source fails as a whole.
-    let is_source = |came_to: &str| match &step.op {
-        Op::Source(Source::Http { url, .. }) => came_to == url,
-        Op::Source(Source::Git(source)) => came_to.starts_with(&source.remote),
+    let is_source = |came_to: &str| match step.op.source() {
+        Some(Source::Http { url, .. }) => came_to == url,
+        Some(Source::Git(source)) => came_to.starts_with(&source.remote),
         _ => false,
     };
     let mut words = step.words.iter();

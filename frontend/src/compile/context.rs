@@ -49,7 +49,7 @@ impl MainContext {
             MainContext::Http { .. } => "[internal] load remote build context".to_string(),
         };
         let source = self.source().unwrap_or(Source::Local { name: "context".to_string() });
-        let source = draft.add(vec![], step(Op::Source(source), &name));
+        let source = draft.add(vec![], step(Op::Source(Box::new(source)), &name));
         match self {
             MainContext::Http { body: HttpBody::Archive, .. } => {
                 let unpack = FileOp { base: None, actions: vec![unpack()], platform: Arc::new(platform.clone()) };

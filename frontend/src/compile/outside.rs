@@ -155,7 +155,8 @@ impl Outside {
             Kind::Http(url) => (http(url), http_name(context, url)),
         };
         let words = Arc::new(vec![(self.written.clone(), self.site.word)]);
-        let step = Step { op: Op::Source(source), name, span: Some(self.site.span), words, ignore_cache: false };
+        let step =
+            Step { op: Op::Source(Box::new(source)), name, span: Some(self.site.span), words, ignore_cache: false };
         Some(draft.add(vec![], step))
     }
 

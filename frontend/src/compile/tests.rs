@@ -229,7 +229,7 @@ fn named_contexts() {
         ]
     );
     let local = plan.graph.reachable([plan.results[0].root.unwrap().vertex]).into_iter().next().unwrap();
-    assert_eq!(plan.graph.value(local).op, Op::Source(Source::Local { name: "a".into() }));
+    assert_eq!(plan.graph.value(local).op, Op::Source(Box::new(Source::Local { name: "a".into() })));
 
     // A directory as base is a bare tree; `scratch` is never replaced.
     let bare = plan_with("FROM a\nRUN x", &context("a", NamedContext::Local));

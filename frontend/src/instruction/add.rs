@@ -133,7 +133,7 @@ impl Add {
             Source::Http { filename, .. } => (literal(filename), self.unpack.unwrap_or(false)),
             _ => ("/".to_string(), false),
         };
-        let edge = at.add_cached(Op::Source(remote), vec![], name.to_string());
+        let edge = at.add_cached(Op::Source(Box::new(remote)), vec![], name.to_string());
         Ok((Tree { edge: Some(edge), label: source.into(), from_client: false }, path, unpack))
     }
 
@@ -207,9 +207,7 @@ mod tests {
         let inputs = plan.graph.inputs(plan.results[0].root.unwrap().vertex);
         let found = last_actions(&plan).iter().map(|action| {
             let FileAction::Copy(copy) = action else { panic!("{action:?} is no copy") };
-            let Op::Source(source) = &plan.graph.value(inputs[copy.from.unwrap()].vertex).op else {
-                panic!("a source that is none")
-            };
+            let source = plan.graph.value(inputs[copy.from.unwrap()].vertex).op.source().expect("a source");
             (source.clone(), copy.source.clone(), copy.unpack)
         });
         found.collect()
