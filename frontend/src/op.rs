@@ -22,9 +22,41 @@ pub struct Step {
     /// no single instruction asked for, such as the build context.
     pub span: Option<Span>,
     /// Words of the instruction, by what they came to, so that an error can point at the one that it is about.
-    pub words: Arc<Vec<(String, Span)>>,
+    pub words: Arc<Words>,
     /// `--no-cache` applies to this vertex.
     pub ignore_cache: bool,
+}
+
+/// What words of an instruction have come to, and where they stand.
+#[derive(Clone, Debug, Default)]
+pub struct Words {
+    /// One after another.
+    text: String,
+    /// Where each ends in the text, and where it stands in the file.
+    places: Vec<(usize, Span)>,
+}
+
+impl Words {
+    /// None yet; room for a text of so many bytes.
+    pub fn with_room(bytes: usize) -> Words {
+        Words { text: String::with_capacity(bytes), places: Vec::with_capacity(4) }
+    }
+
+    /// Adds a word.
+    pub fn push(&mut self, word: &str, place: Span) {
+        self.text.push_str(word);
+        self.places.push((self.text.len(), place));
+    }
+
+    /// All words, in the order in which they were expanded.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Span)> {
+        let mut start = 0;
+        self.places.iter().map(move |(end, place)| {
+            let word = &self.text[start..*end];
+            start = *end;
+            (word, *place)
+        })
+    }
 }
 
 /// Position in a vertex's list of inputs.

@@ -116,7 +116,7 @@ pub fn expansion(input: &[u8]) {
         }
         let words = lexer.expand_words(&text, &env).map(|(words, _)| words).unwrap_or_default();
         assert!(words.iter().all(|word| !word.is_empty()));
-        lexer.expand_for_display(&text, &env);
+        lexer.expand_for_display(text.as_ref().into(), &env);
         let placed = Placed::verbatim(text.as_ref(), 0);
         for word in split_assignments(&placed, escape) {
             assert!(!word.is_empty() && text.contains(word.as_str()));

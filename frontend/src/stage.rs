@@ -10,7 +10,7 @@ use crate::image_config::{HistoryEntry, ImageConfig};
 use crate::instruction::Command;
 use crate::lint::Lints;
 use crate::lint::own::Notes;
-use crate::op::{Id, InputIndex, Op, Owner, Step};
+use crate::op::{Id, InputIndex, Op, Owner, Step, Words};
 use crate::outline::Parameters;
 use crate::placed::Placed;
 use crate::platform::Platform;
@@ -177,9 +177,6 @@ pub struct Lowering<'a> {
     pub expanded: Expanded,
 }
 
-/// What words have come to, and where they stand.
-type Words = Vec<(String, Span)>;
-
 /// Those of steps without any.
 static NO_WORDS: LazyLock<Arc<Words>> = LazyLock::new(Arc::default);
 
@@ -192,7 +189,7 @@ pub struct Expanded {
     pub lacks_value: Cell<bool>,
 }
 
-impl Lowering<'_> {
+impl<'a> Lowering<'a> {
     /// Expands one word in the stage's environment.
     pub fn expand(&self, word: &Placed) -> Result<String, Diagnostic> {
         if word.is_empty() {
@@ -203,14 +200,19 @@ impl Lowering<'_> {
         self.report_unset(&expansion.unset);
         if self.command.instruction.makes_step() {
             let mut words = self.expanded.words.borrow_mut();
-            Arc::make_mut(words.get_or_insert_default()).push((expansion.text.clone(), word.span()));
+            let words = words.get_or_insert_with(|| Arc::new(Words::with_room(self.command.text.len())));
+            Arc::make_mut(words).push(&expansion.text, word.span());
         }
         Ok(expansion.text)
     }
 
     /// Expands one word after another.
     pub fn expand_all(&self, words: &[Placed]) -> Result<Vec<String>, Diagnostic> {
-        words.iter().map(|word| self.expand(word)).collect()
+        let mut expanded = Vec::with_capacity(words.len());
+        for word in words {
+            expanded.push(self.expand(word)?);
+        }
+        Ok(expanded)
     }
 
     /// The error of a word that cannot be expanded.
@@ -295,9 +297,13 @@ impl Lowering<'_> {
     }
 
     /// The instruction's text with all variables replaced and quotes removed, as progress shows COPY, ADD and WORKDIR.
-    pub fn display_expanded(&self) -> String {
-        let expansion = self.settings.lexer.expand(&self.command.text, &self.stage.env.lookup());
-        with_upper_keyword(expansion.map_or_else(|_| self.command.text.as_str().to_owned(), |expansion| expansion.text))
+    pub fn display_expanded(&self) -> Cow<'a, str> {
+        let (lexer, text) = (self.settings.lexer, self.command.text.as_str());
+        if lexer.is_plain(text) {
+            return with_upper_keyword(text.into());
+        }
+        let expansion = lexer.expand(text, &self.stage.env.lookup());
+        with_upper_keyword(expansion.map_or(text.into(), |expansion| expansion.text.into()))
     }
 
     /// The progress name of the next step.
@@ -308,14 +314,8 @@ impl Lowering<'_> {
 
     /// Another progress name with the number of the last step.
     pub fn same_step_name(&self, text: &str) -> String {
-        let arrow = match env_platform(self.settings, &self.stage.env) {
-            Some(target) => platform_arrow(&self.stage.platform, &target),
-            None => String::new(),
-        };
-        if self.command.is_trigger {
-            return numbered(self.stage, self.settings, &arrow, &format!("ONBUILD {text}"));
-        }
-        numbered(self.stage, self.settings, &arrow, text)
+        let keyword = if self.command.is_trigger { "ONBUILD " } else { "" };
+        numbered(self.stage, self.settings, [keyword, text])
     }
 }
 
@@ -341,14 +341,18 @@ impl OpenStage {
     }
 }
 
-/// `[linux/amd64 build 2/10] text`; a stage without steps has only the text.
-pub fn numbered(stage: &OpenStage, settings: &Settings<'_>, arrow: &str, text: &str) -> String {
+/// `[linux/amd64->arm64 build 2/10] text`, where the text is given in two parts; a stage without steps has only the
+/// text.
+pub fn numbered(stage: &OpenStage, settings: &Settings<'_>, text: [&str; 2]) -> String {
     if stage.step_total == 0 {
-        return text.to_string();
+        return text.concat();
     }
-    let mut name = String::with_capacity(text.len() + stage.name.len() + 32);
+    let [first, second] = text;
+    let mut name = String::with_capacity(first.len() + second.len() + stage.name.len() + 32);
     name.push('[');
     if settings.platform_in_names {
+        let target = env_platform(settings, &stage.env);
+        let arrow = target.map_or_else(String::new, |target| platform_arrow(&stage.platform, &target));
         name.push_str(&format!("{}{arrow} ", stage.platform));
     }
     if !stage.name.is_empty() {
@@ -360,8 +364,7 @@ pub fn numbered(stage: &OpenStage, settings: &Settings<'_>, arrow: &str, text: &
     push_number(&mut name, stage.step_index);
     name.push('/');
     push_number(&mut name, stage.step_total);
-    name.push_str("] ");
-    name.push_str(text);
+    name.extend(["] ", first, second]);
     name
 }
 
@@ -374,13 +377,13 @@ fn push_number(text: &mut String, number: usize) {
 }
 
 /// The text with its first word in upper case.
-pub fn with_upper_keyword(mut text: String) -> String {
-    let end = text.find(' ').unwrap_or(text.len());
-    if text[..end].is_ascii() {
-        text[..end].make_ascii_uppercase();
+pub fn with_upper_keyword(text: Cow<'_, str>) -> Cow<'_, str> {
+    let end = text.bytes().position(|byte| byte == b' ').unwrap_or(text.len());
+    let (keyword, rest) = text.split_at(end);
+    if keyword.bytes().all(|byte| byte.is_ascii_uppercase()) {
         return text;
     }
-    format!("{}{}", text[..end].to_uppercase(), &text[end..])
+    format!("{}{rest}", keyword.to_uppercase()).into()
 }
 
 /// `user[:group]` of --chown or USER: numbers, or names to be looked up. `root` needs no looking up. What is empty, also

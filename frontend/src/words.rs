@@ -7,6 +7,7 @@ pub use crate::exec_form::{JsonForm, NotWords, json_array, json_words};
 use crate::expansion::{Mode, Quotes, Unset, plain_length, run};
 pub use crate::pattern::PatternError;
 use crate::placed::Placed;
+use std::borrow::Cow;
 use std::ops::Range;
 use thiserror::Error;
 
@@ -123,9 +124,14 @@ pub type Env<'a> = dyn Fn(&str) -> Option<String> + 'a;
 pub(crate) const MAX_DEPTH: usize = 100;
 
 impl Lexer {
+    /// Whether a text has no quote, variable or escape, so that it comes to itself.
+    pub fn is_plain(&self, text: &str) -> bool {
+        plain_length(text, self.escape, '$') == text.len()
+    }
+
     /// Expands one word: variables replaced, quotes and escapes removed, no splitting.
     pub fn expand(&self, word: &str, env: &Env<'_>) -> Result<Expansion, WordError> {
-        if plain_length(word, self.escape, '$') == word.len() {
+        if self.is_plain(word) {
             return Ok(Expansion { text: word.to_owned(), unset: vec![] });
         }
         let (result, unset) = run(word, self.escape, Mode::default(), env)?;
@@ -146,9 +152,15 @@ impl Lexer {
 
     /// The text as progress shows it: known variables replaced, unset ones and quotes kept as written. Escapes go, as in
     /// BuildKit. A text that cannot be processed is given back.
-    pub fn expand_for_display(&self, text: &str, env: &Env<'_>) -> String {
+    pub fn expand_for_display<'a>(&self, text: Cow<'a, str>, env: &Env<'_>) -> Cow<'a, str> {
+        if self.is_plain(&text) {
+            return text;
+        }
         let mode = Mode { quotes: Quotes::Kept, unset: Unset::Kept, ..Mode::default() };
-        run(text, self.escape, mode, env).map_or_else(|_| text.to_owned(), |(result, _)| result.text)
+        match run(&text, self.escape, mode, env) {
+            Ok((result, _)) => result.text.into(),
+            Err(_) => text,
+        }
     }
 }
 
@@ -365,7 +377,8 @@ mod tests {
 
     #[test]
     fn display() {
-        let check = |text: &str, expect: &str| assert_eq!(LEXER.expand_for_display(text, &env), expect, "{text}");
+        let check =
+            |text: &str, expect: &str| assert_eq!(LEXER.expand_for_display(text.into(), &env), expect, "{text}");
         check("RUN echo \"$X ${X}\" '$X' $U ${U} \\$X", "RUN echo \"x x\" '$X' $U ${U} $X");
         check("${U:-$X} ${X:-y} ${U#$X} ${U//a/$X} ${U:0:2}", "${U:-x} x ${U#x} ${U//a/x} ${U:0:2}");
         check("it's $X", "it's $X");
@@ -403,7 +416,7 @@ mod tests {
             let _ = LEXER.expand(&word, &env);
             let _ = LEXER.expand_words(&word, &env);
             let _ = LEXER.expand_heredoc(&word, &env);
-            let _ = LEXER.expand_for_display(&word, &env);
+            let _ = LEXER.expand_for_display(word.as_str().into(), &env);
             let placed = Placed::verbatim(word.as_str(), 0);
             let _ = (split_assignments(&placed, '\\'), split_words(&placed), raw_words(&word));
         }

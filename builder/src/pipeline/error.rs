@@ -141,7 +141,7 @@ pub(crate) fn step_failed(
         _ => false,
     };
     let mut words = step.words.iter();
-    let word = words.find(|(came_to, _)| is_meant(came_to) || is_source(came_to)).map(|(_, word)| *word);
+    let word = words.find(|(came_to, _)| is_meant(came_to) || is_source(came_to)).map(|(_, word)| word);
     let place = Place { span: step.span, word };
     BuildError::Step { text: text.clone(), place, name: step.name.clone(), error: Box::new(cause) }
 }

@@ -283,7 +283,7 @@ impl<'a> Lower<'a> {
         }
         stage.step_index = usize::from(has_from_step(&plan.base, self.images));
         let (settings, named) = (self.settings, &stage);
-        let name = |info: &ImageInfo| numbered(named, settings, "", &format!("FROM {}", outside.pinned_name(info)));
+        let name = |info: &ImageInfo| numbered(named, settings, ["FROM ", &outside.pinned_name(info)]);
         let root = outside.edge(self.draft, self.images, name);
         OpenStage { root, ..stage }
     }

@@ -3,7 +3,7 @@
 use super::context::{http, http_name};
 use super::{CompileRequest, ImageInfo, ImageLocation, ImageRequest, Images, NamedContext};
 use crate::draft::Draft;
-use crate::op::{GitSource, Op, Source, Step};
+use crate::op::{GitSource, Op, Source, Step, Words};
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::span::Span;
@@ -154,10 +154,10 @@ impl Outside {
             Kind::Git { source, shown } => (Source::Git(source.clone()), format!("[internal] load git source {shown}")),
             Kind::Http(url) => (http(url), http_name(context, url)),
         };
-        let words = Arc::new(vec![(self.written.clone(), self.site.word)]);
-        let step =
-            Step { op: Op::Source(Box::new(source)), name, span: Some(self.site.span), words, ignore_cache: false };
-        Some(draft.add(vec![], step))
+        let mut words = Words::default();
+        words.push(&self.written, self.site.word);
+        let (op, words) = (Op::Source(Box::new(source)), Arc::new(words));
+        Some(draft.add(vec![], Step { op, name, span: Some(self.site.span), words, ignore_cache: false }))
     }
 
     /// As something to copy from or to mount.

@@ -59,7 +59,8 @@ impl Add {
         let sources = at.expand_all(&self.files.sources)?;
         let written_dest = at.expand(&self.files.dest)?;
         let dest = destination(at, &written_dest);
-        let mut history = format!("ADD{}", expanded.history_flags());
+        let mut history = "ADD".to_string();
+        expanded.add_to(&mut history);
         for source in &sources {
             history.extend([" ", source]);
         }
@@ -71,7 +72,7 @@ impl Add {
         let source_name = at.same_step_name(&name);
         at.stage.step_index -= 1;
         let mut actions = vec![];
-        let mut inputs = vec![];
+        let mut inputs = FileStep::inputs(at, link);
         for (word, source) in self.files.sources.iter().zip(sources) {
             let (tree, source, unpack) = self.source(at, word, source, checksum.as_deref(), &source_name)?;
             let from = tree.edge.map(|edge| FileStep::input(&mut inputs, edge));
@@ -94,7 +95,7 @@ impl Add {
             history.push_str(&format!(" <<{}", document.name));
         }
         history.push_str(&format!(" {written_dest}"));
-        FileStep { actions, sources: inputs, link, name, history }.lower(at);
+        FileStep { actions, inputs, link, name: &name, history }.lower(at);
         Ok(())
     }
 

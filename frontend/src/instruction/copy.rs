@@ -63,14 +63,16 @@ impl Copy {
         let sources = at.expand_all(&self.files.sources)?;
         let written_dest = at.expand(&self.files.dest)?;
         let dest = destination(at, &written_dest);
-        let mut history = "COPY".to_string();
+        // Mostly as long as the instruction, and with a remark at the end.
+        let mut history = String::with_capacity(at.command.text.len() + 16);
+        history.push_str("COPY");
         if self.parents {
             history.push_str(" --parents");
         }
-        history.push_str(&expanded.history_flags());
+        expanded.add_to(&mut history);
 
-        let mut actions = vec![];
-        let mut inputs = vec![];
+        let mut actions = Vec::with_capacity(self.files.sources.len() + self.files.documents.len());
+        let mut inputs = FileStep::inputs(at, link);
         let tree = (!self.files.sources.is_empty()).then(|| self.tree(at));
         for (word, source) in self.files.sources.iter().zip(sources) {
             if is_http(&source) {
@@ -104,7 +106,7 @@ impl Copy {
             history.push_str(&format!(" <<{}", document.name));
         }
         history.extend([" ", &written_dest]);
-        FileStep { actions, sources: inputs, link, name: at.display_expanded(), history }.lower(at);
+        FileStep { actions, inputs, link, name: &at.display_expanded(), history }.lower(at);
         Ok(())
     }
 

@@ -63,7 +63,13 @@ impl Files {
         if sources.is_empty() {
             return too_few(node, keyword);
         }
-        let mut files = Files { sources: vec![], documents: vec![], dest: dest.clone() };
+        let dest = dest.clone();
+        if !sources.iter().any(|word| word.contains("<<")) {
+            let mut sources = words;
+            sources.truncate(sources.len() - 1);
+            return Ok(Files { sources, documents: vec![], dest });
+        }
+        let mut files = Files { sources: vec![], documents: vec![], dest };
         for word in sources {
             // Each word is looked at alone, so a delimiter with blanks is none here, and one in a JSON list is.
             match heredoc::token(word.clone()) {
@@ -142,15 +148,13 @@ pub struct Expanded {
 }
 
 impl Expanded {
-    /// ` --chown=x --chmod=y`, for the history.
-    pub fn history_flags(&self) -> String {
-        let mut text = String::new();
-        for (flag, value) in [("chown", &self.chown), ("chmod", &self.chmod)] {
+    /// Adds ` --chown=x --chmod=y`.
+    pub fn add_to(&self, history: &mut String) {
+        for (flag, value) in [(" --chown=", &self.chown), (" --chmod=", &self.chmod)] {
             if !value.is_empty() {
-                text.extend([" --", flag, "=", value]);
+                history.extend([flag, value]);
             }
         }
-        text
     }
 
     /// Names cannot be looked up in an empty tree: with `--link`, and as the first step on `scratch`.
@@ -214,52 +218,48 @@ pub fn destination(at: &Lowering<'_>, written: &str) -> String {
     dest
 }
 
-/// The vertices of a COPY or ADD whose actions and further inputs are known, and its history entry.
-pub struct FileStep {
+/// The vertices of a COPY or ADD whose actions and inputs are known, and its history entry.
+pub struct FileStep<'a> {
     /// In order.
     pub actions: Vec<FileAction>,
-    /// What actions copy from; their [`InputIndex`] counts these from 0.
-    pub sources: Vec<Edge>,
+    /// From [`FileStep::inputs`], and what actions copy from.
+    pub inputs: Vec<Edge>,
     /// Copy onto an empty tree and merge.
     pub link: bool,
-    /// The progress name.
-    pub name: String,
+    /// The progress name, without the number.
+    pub name: &'a str,
     /// The text for the history.
     pub history: String,
 }
 
-impl FileStep {
+impl FileStep<'_> {
+    /// The inputs as long as nothing is copied: the tree that is copied onto.
+    pub fn inputs(at: &Lowering<'_>, link: bool) -> Vec<Edge> {
+        let mut inputs = Vec::with_capacity(2);
+        inputs.extend(at.stage.root.filter(|_| !link));
+        inputs
+    }
+
     /// Position of a source among the inputs, each edge once.
-    pub fn input(sources: &mut Vec<Edge>, edge: Edge) -> InputIndex {
-        sources.iter().position(|other| *other == edge).unwrap_or_else(|| {
-            sources.push(edge);
-            sources.len() - 1
+    pub fn input(inputs: &mut Vec<Edge>, edge: Edge) -> InputIndex {
+        inputs.iter().position(|other| *other == edge).unwrap_or_else(|| {
+            inputs.push(edge);
+            inputs.len() - 1
         })
     }
 
     /// Adds the vertices.
     pub fn lower(mut self, at: &mut Lowering<'_>) {
         let platform = at.stage.platform.clone();
-        let name = at.step_name(&self.name);
+        let name = at.step_name(self.name);
+        let base = at.stage.root.and(if self.link { None } else { Some(0) });
+        let copied = at.add(Op::File(FileOp { base, actions: self.actions, platform }), self.inputs, name);
         let root = match at.stage.root {
             Some(base) if self.link => {
-                let op = Op::File(FileOp { base: None, actions: self.actions, platform });
-                let copied = at.add(op, self.sources, name);
                 let name = at.same_step_name(&format!("LINK {}", self.name));
                 at.add(Op::Merge, vec![base, copied], name)
             }
-            Some(base) => {
-                let mut inputs = vec![base];
-                let places: Vec<InputIndex> =
-                    self.sources.iter().map(|edge| FileStep::input(&mut inputs, *edge)).collect();
-                for action in &mut self.actions {
-                    if let FileAction::Copy(copy) = action {
-                        copy.from = copy.from.map(|from| places[from]);
-                    }
-                }
-                at.add(Op::File(FileOp { base: Some(0), actions: self.actions, platform }), inputs, name)
-            }
-            None => at.add(Op::File(FileOp { base: None, actions: self.actions, platform }), self.sources, name),
+            Some(_) | None => copied,
         };
         at.stage.root = Some(root);
         self.history.push_str(" # buildkit");

@@ -207,7 +207,7 @@ impl Run {
     }
 
     /// The text with known variables replaced, secret ones by asterisks.
-    fn display(&self, at: &Lowering<'_>, exec: &Exec) -> String {
+    fn display<'a>(&self, at: &Lowering<'a>, exec: &Exec) -> Cow<'a, str> {
         let mut text = Cow::Borrowed(at.command.text.as_str());
         if let Script::Document { summary, .. } = &self.script {
             text = format!("{text} ({summary})").into();
@@ -217,7 +217,7 @@ impl Run {
             true => Some("****".to_string()),
             false => at.stage.env.get(name).map(str::to_string),
         };
-        with_upper_keyword(at.settings.lexer.expand_for_display(&text, &env))
+        with_upper_keyword(at.settings.lexer.expand_for_display(text, &env))
     }
 }
 
