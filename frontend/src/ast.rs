@@ -57,7 +57,7 @@ impl Node {
     pub(crate) fn moved(mut self, span: Span) -> Node {
         (self.span, self.keyword, self.rest) = (span, self.keyword.moved(span), self.rest.moved(span));
         for flag in &mut self.flags {
-            (flag.span, flag.name_span) = (span, span);
+            (flag.span, flag.name_span, flag.name) = (span, span, flag.name.moved(span));
             flag.value = flag.value.as_ref().map(|value| value.moved(span));
         }
         for heredoc in &mut self.heredocs {
@@ -71,7 +71,7 @@ impl Node {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Flag {
     /// Without `--`.
-    pub name: String,
+    pub name: Placed,
     /// After `=`; `None` when there is no `=`.
     pub value: Option<Placed>,
     /// The word.

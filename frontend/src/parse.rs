@@ -85,7 +85,7 @@ impl Parser<'_> {
             span = Span::new(span.start as usize, end);
         }
 
-        let flags = if swallows_flags(&keyword, &rest) { vec![] } else { flags(&line, &split) };
+        let flags = if swallows_flags(&keyword, &rest) { vec![] } else { split.flags };
         self.nodes.push(Node {
             keyword,
             flags,
@@ -176,27 +176,25 @@ fn swallows_flags(keyword: &str, rest: &str) -> bool {
     is("arg") || is("stopsignal") || (is("healthcheck") && none())
 }
 
-fn flags(line: &LogicalLine, split: &Split) -> Vec<Flag> {
-    let flag = |(range, word): &(Range<usize>, Placed)| {
-        let dashes = 2.min(word.len());
-        let equals = word.find('=');
-        let name_end = equals.unwrap_or(word.len()).max(dashes);
-        Flag {
-            name: word[dashes..name_end].to_owned(),
-            value: equals.map(|equals| word.slice(equals + 1..word.len())),
-            span: line.text.place(range.clone()),
-            name_span: word.place(0..name_end),
-        }
-    };
-    split.flags.iter().map(flag).collect()
+/// `span` is where the word is, with quotes and escapes, which it has no more.
+fn flag(word: &Placed, span: Span) -> Flag {
+    let dashes = 2.min(word.len());
+    let equals = word.bytes().position(|byte| byte == b'=');
+    let name_end = equals.unwrap_or(word.len()).max(dashes);
+    Flag {
+        name: word.slice(dashes..name_end),
+        value: equals.map(|equals| word.slice(equals + 1..word.len())),
+        span,
+        name_span: word.place(0..name_end),
+    }
 }
 
-/// The parts of a logical line, as byte ranges of it.
+/// The parts of a logical line.
 pub(crate) struct Split {
+    /// Which bytes of the line.
     pub keyword: Range<usize>,
-    /// Words that begin with `--`, with quotes and escapes, and without.
-    flags: Vec<(Range<usize>, Placed)>,
-    /// Trimmed.
+    flags: Vec<Flag>,
+    /// Which bytes of the line, trimmed.
     pub rest: Range<usize>,
 }
 
@@ -215,13 +213,13 @@ pub(crate) fn split_instruction(line: &Placed, escape: char) -> Split {
             break;
         }
         let (word_end, word) = flag_word(line, at..end, escape);
-        let range = at..word_end;
+        let span = line.place(at..word_end);
         at = word_end;
         if word == "--" {
             at += line[at..].len() - line[at..].trim_start().len();
             break;
         }
-        flags.push((range, word));
+        flags.push(flag(&word, span));
     }
     Split { keyword: start..keyword_end, flags, rest: at.min(end)..end }
 }
@@ -229,12 +227,16 @@ pub(crate) fn split_instruction(line: &Placed, escape: char) -> Split {
 /// The end of the word that a part of a line begins with, and the word without quotes and escapes. An unclosed quote
 /// takes all.
 fn flag_word(line: &Placed, within: Range<usize>, escape: char) -> (usize, Placed) {
-    let mut word = Placed::default();
+    let mut word: Option<Placed> = None;
     // Since when what is read is part of the word as it is.
     let mut kept_from = within.start;
     let mut keep_up_to = |at: usize, next: usize| {
         if kept_from < at {
-            word.append(&line.slice(kept_from..at));
+            let kept = line.slice(kept_from..at);
+            match &mut word {
+                Some(word) => word.append(&kept),
+                None => word = Some(kept),
+            }
         }
         kept_from = next;
     };
@@ -263,7 +265,7 @@ fn flag_word(line: &Placed, within: Range<usize>, escape: char) -> (usize, Place
         }
     }
     keep_up_to(end, end);
-    (end, word)
+    (end, word.unwrap_or_default())
 }
 
 #[cfg(test)]

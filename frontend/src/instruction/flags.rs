@@ -72,7 +72,7 @@ struct Fault {
 
 fn check_one(flag: &Flag, earlier: &[Flag], declared: &[(&str, Kind)]) -> Result<(), Fault> {
     let fault = |message: String, place: Span, remark: &str| Fault { message, place, remark: remark.to_string() };
-    let Some((name, kind)) = declared.iter().find(|(name, _)| *name == flag.name) else {
+    let Some((name, kind)) = declared.iter().find(|(name, _)| flag.name == *name) else {
         let message = format!("unknown flag: --{}", flag.name);
         let near = nearest(&flag.name, declared.iter().map(|(name, _)| *name), Case::Sensitive);
         return Err(match near {
