@@ -33,6 +33,7 @@ use crate::suggest::{Case, nearest};
 use crate::words::Lexer;
 use epoch::Epoch;
 use lower::Lower;
+use needs::ImageKey;
 use solver::graph::{Edge, Graph};
 use stages::{Origin, StageGraph};
 use std::collections::{BTreeMap, BTreeSet};
@@ -131,12 +132,11 @@ fn compile_file(
     images: &Images,
 ) -> Result<Compiled, Vec<Diagnostic>> {
     check_syntax(dockerfile, request).map_err(|error| vec![error])?;
-    let lints = Lints::new(check_config(dockerfile, request).map_err(|error| vec![error])?);
+    let config = check_config(dockerfile, request).map_err(|error| vec![error])?;
+    let lints = Lints::new(config.clone());
     if file.stages.is_empty() {
         return Err(errors);
     }
-    lint::check_text(&lints, dockerfile, &froms(dockerfile));
-
     let mut build = Build::new(dockerfile, request, images, file);
     let muted = Lints::muted();
     let mut results = vec![];
@@ -152,7 +152,6 @@ fn compile_file(
         results.extend(result.image);
         errors.extend(result.errors);
     }
-    let Fired { warnings, error: lint_error, .. } = lints.finish();
     if !errors.is_empty() {
         return Err(in_file_order(errors));
     }
@@ -162,6 +161,10 @@ fn compile_file(
     if !build.needed.is_empty() {
         return Ok(Compiled::NeedsImages(build.needed.into_values().collect()));
     }
+    // Not before, since a file is mostly compiled once to find its images. What the text alone tells comes first.
+    let text = Lints::new(config);
+    lint::check_text(&text, dockerfile, &froms(dockerfile));
+    let Fired { warnings, error: lint_error, .. } = text.then(lints).finish();
     if let Some(error) = lint_error {
         return Err(warnings.into_iter().chain([error]).collect());
     }
@@ -218,7 +221,7 @@ struct Build<'a> {
     scope: Scope,
     wants_outline: bool,
     draft: Draft,
-    needed: BTreeMap<(ImageLocation, Platform), ImageRequest>,
+    needed: BTreeMap<ImageKey, ImageRequest>,
     needed_time: Option<TimeRequest>,
 }
 
@@ -335,20 +338,22 @@ impl<'a> Build<'a> {
         reachable: &BTreeSet<usize>,
         settings: &Settings<'_>,
     ) -> Vec<ImageRequest> {
-        let mut needed = vec![];
+        let mut needed = BTreeMap::new();
         for &index in reachable {
             let stage = &stages.stages[index];
             // Of a stage that a named context replaces, only that context is looked at.
             let count = if stage.replaced_by.is_some() { 1 } else { usize::MAX };
             for origin in stage.origins().take(count) {
                 if let Origin::Outside(outside) = origin
-                    && outside.info(self.images).is_none()
+                    && let Some(image) = outside.image()
+                    && !self.images.contains_key(image)
+                    && !needed.contains_key(image)
                 {
-                    needed.extend(outside.request(settings));
+                    needed.extend(outside.request(settings).map(|request| (image, request)));
                 }
             }
         }
-        needed
+        needed.into_values().collect()
     }
 
     /// `BUILDKIT_MULTI_PLATFORM`: one platform is treated as if it were several.

@@ -129,7 +129,8 @@ impl<'a> Lower<'a> {
         let plans = self.plans;
         let plan = &plans.stages[index];
         let comments = plan.commands.iter().map(|planned| planned.command.comments.as_slice());
-        if !self.lints.wants_own(comments.chain([plan.from.comments.as_slice()])) {
+        let comments = comments.chain([plan.from.comments.as_slice()]).filter(|comments| !comments.is_empty());
+        if !self.lints.wants_own(comments) {
             return None;
         }
         let base = match &plan.base {
@@ -155,14 +156,14 @@ impl<'a> Lower<'a> {
         planned: &PlannedCommand,
         done: &Done,
     ) -> Result<(), Option<Diagnostic>> {
-        let mut trees = vec![];
+        let mut trees = Vec::with_capacity(planned.origins.len());
         for (position, origin) in planned.origins.iter().enumerate() {
             let tree = match origin {
                 None => None,
                 Some(Origin::Outside(outside)) => {
-                    if let Some(info) = outside.info(self.images) {
+                    if let (Some(info), Some((_, platform))) = (outside.info(self.images), outside.image()) {
                         let place = (planned.command.span, planned.command.comments.as_slice());
-                        self.check_platform(place, outside, info, &outside.platform);
+                        self.check_platform(place, outside, info, platform);
                     }
                     Some(outside.tree(self.draft, self.images))
                 }
@@ -196,7 +197,7 @@ impl<'a> Lower<'a> {
     fn stage_tree(&self, index: usize, root: Option<Edge>) -> Tree {
         let plan = &self.plans.stages[index];
         let from_client = plan.replaced_by.as_ref().is_some_and(|outside| outside.kind == Kind::Local);
-        Tree { edge: root, label: format!("stage {:?}", plan.shown).into(), from_client }
+        Tree { edge: root, label: plan.label(), from_client }
     }
 
     /// A stage can only be read by those after it.

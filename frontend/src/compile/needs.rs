@@ -62,8 +62,11 @@ impl ImageInfo {
     }
 }
 
+/// An image, and which of its manifests.
+pub type ImageKey = (ImageLocation, Platform);
+
 /// Answers by what was asked for; spans and names do not count.
-pub type Images = BTreeMap<(ImageLocation, Platform), ImageInfo>;
+pub type Images = BTreeMap<ImageKey, ImageInfo>;
 
 /// Asks for the time of a source: that of a git commit, or when a file was last modified.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,6 +1,7 @@
 //! Trees that come from outside the Dockerfile: named contexts and images (reference/dockerfile.md 2.1, 4.6).
 
 use super::context::{http, http_name};
+use super::needs::ImageKey;
 use super::{CompileRequest, ImageInfo, ImageLocation, ImageRequest, Images, NamedContext};
 use crate::draft::Draft;
 use crate::op::{GitSource, Op, Source, Step, Words};
@@ -17,8 +18,6 @@ pub(super) struct Outside {
     pub kind: Kind,
     /// Key of the named context that it comes from.
     pub context: Option<String>,
-    /// Which of an image's manifests.
-    pub platform: Platform,
     /// As written in the Dockerfile.
     pub written: String,
     /// Where it is asked for.
@@ -38,7 +37,7 @@ pub(super) struct Site {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Kind {
     Scratch,
-    Image(ImageLocation),
+    Image(ImageKey),
     Local,
     Git { source: GitSource, shown: String },
     Http(String),
@@ -46,7 +45,7 @@ pub(super) enum Kind {
 
 /// What FROM, COPY --from and from= mean by a name that no stage has.
 pub(super) fn locate(name: &str, platform: &Platform, request: &CompileRequest, site: Site) -> Result<Outside, String> {
-    let found = |kind, context| Outside { kind, context, platform: platform.clone(), written: name.to_string(), site };
+    let found = |kind, context| Outside { kind, context, written: name.to_string(), site };
     if name == "scratch" {
         return Ok(found(Kind::Scratch, None));
     }
@@ -57,7 +56,7 @@ pub(super) fn locate(name: &str, platform: &Platform, request: &CompileRequest, 
     if let Some(outside) = named_context(name, platform, request, site) {
         return Ok(outside);
     }
-    Ok(found(Kind::Image(ImageLocation::Registry(reference)), None))
+    Ok(found(Kind::Image((ImageLocation::Registry(reference), platform.clone())), None))
 }
 
 /// The named context of a name, that for the platform first.
@@ -70,39 +69,47 @@ pub(super) fn named_context(name: &str, platform: &Platform, request: &CompileRe
     let normal = familiar.strip_suffix(":latest").unwrap_or(&familiar);
     let keys = [format!("{normal}::{platform}"), normal.to_string()];
     let (key, context) = keys.into_iter().find_map(|key| request.contexts.get(&key).map(|value| (key, value)))?;
+    let image = |location| Kind::Image((location, platform.clone()));
     let kind = match context {
         NamedContext::Local => Kind::Local,
         NamedContext::Image(None) => Kind::Scratch,
-        NamedContext::Image(Some(reference)) => Kind::Image(ImageLocation::Registry(reference.clone())),
-        NamedContext::OciLayout => Kind::Image(ImageLocation::OciLayout(key.clone())),
+        NamedContext::Image(Some(reference)) => image(ImageLocation::Registry(reference.clone())),
+        NamedContext::OciLayout => image(ImageLocation::OciLayout(key.clone())),
         NamedContext::Git { source, shown } => Kind::Git { source: source.clone(), shown: shown.clone() },
         NamedContext::Http(url) => Kind::Http(url.clone()),
     };
-    Some(Outside { kind, context: Some(key), platform: platform.clone(), written: name.to_string(), site })
+    Some(Outside { kind, context: Some(key), written: name.to_string(), site })
 }
 
 impl Outside {
     /// `scratch`
-    pub fn scratch(platform: &Platform, site: Site) -> Outside {
-        let (platform, written) = (platform.clone(), "scratch".to_string());
-        Outside { kind: Kind::Scratch, context: None, platform, written, site }
+    pub fn scratch(site: Site) -> Outside {
+        Outside { kind: Kind::Scratch, context: None, written: "scratch".to_string(), site }
+    }
+
+    /// The image that it is, if it is one.
+    pub fn image(&self) -> Option<&ImageKey> {
+        match &self.kind {
+            Kind::Image(image) => Some(image),
+            Kind::Scratch | Kind::Local | Kind::Git { .. } | Kind::Http(_) => None,
+        }
     }
 
     /// The request for its config, if it is an image.
     pub fn request(&self, settings: &Settings<'_>) -> Option<ImageRequest> {
-        let Kind::Image(location) = &self.kind else { return None };
+        let (location, platform) = self.image()?;
         let what = match location {
             ImageLocation::Registry(reference) => reference.to_string(),
             ImageLocation::OciLayout(name) => name.clone(),
         };
         let prefix = match &self.context {
             Some(context) => format!("[context {context}]"),
-            None if settings.platform_in_names => format!("[{} internal]", self.platform),
+            None if settings.platform_in_names => format!("[{platform} internal]"),
             None => "[internal]".to_string(),
         };
         Some(ImageRequest {
             source: location.clone(),
-            platform: self.platform.clone(),
+            platform: platform.clone(),
             span: Some(self.site.span),
             word: Some(self.site.word),
             name: format!("{prefix} load metadata for {what}"),
@@ -111,16 +118,13 @@ impl Outside {
 
     /// The answer to its request.
     pub fn info<'a>(&self, images: &'a Images) -> Option<&'a ImageInfo> {
-        match &self.kind {
-            Kind::Image(location) => images.get(&(location.clone(), self.platform.clone())),
-            Kind::Scratch | Kind::Local | Kind::Git { .. } | Kind::Http(_) => None,
-        }
+        images.get(self.image()?)
     }
 
     /// `docker.io/library/x:tag@sha256:…` of an image in a registry.
     pub fn pinned_name(&self, info: &ImageInfo) -> String {
         match &self.kind {
-            Kind::Image(ImageLocation::Registry(reference)) => reference.with_digest(&info.top_digest).to_string(),
+            Kind::Image((ImageLocation::Registry(reference), _)) => reference.with_digest(&info.top_digest).to_string(),
             _ => format!("{}@{}", self.written, info.top_digest),
         }
     }
@@ -130,9 +134,9 @@ impl Outside {
         let context = self.context.as_deref().unwrap_or(&self.written);
         let (source, name) = match &self.kind {
             Kind::Scratch => return None,
-            Kind::Image(location) => {
+            Kind::Image((location, platform)) => {
                 let info = self.info(images).filter(|info| !is_empty(info))?;
-                let (digest, platform) = (info.digest.clone(), self.platform.clone());
+                let (digest, platform) = (info.digest.clone(), platform.clone());
                 match location {
                     ImageLocation::Registry(reference) => {
                         let shown = match &self.context {

@@ -16,9 +16,11 @@ use crate::span::Span;
 use crate::stage::{Lost, Settings};
 use crate::suggest::{Case, did_you_mean};
 use crate::words::Expansion;
-use std::cell::RefCell;
+use foldhash::fast::RandomState;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// A stage before it compiles.
 pub(super) struct StagePlan {
@@ -40,6 +42,8 @@ pub(super) struct StagePlan {
     pub has_triggers: bool,
     /// Variables that its text was to set, but could not be read.
     pub lost: Lost,
+    /// How messages call it as what is copied from, once that has been asked for.
+    label: OnceCell<Arc<str>>,
 }
 
 /// An instruction, and where the trees are that it reads.
@@ -62,7 +66,7 @@ pub(super) struct StageGraph {
     /// In file order.
     pub stages: Vec<StagePlan>,
     /// The last stage of each name, lower case.
-    names: HashMap<String, usize>,
+    names: HashMap<String, usize, RandomState>,
 }
 
 impl StageGraph {
@@ -73,7 +77,7 @@ impl StageGraph {
         settings: &Settings<'_>,
         lints: &Lints,
     ) -> (StageGraph, Vec<Diagnostic>) {
-        let mut graph = StageGraph { stages: vec![], names: HashMap::new() };
+        let mut graph = StageGraph { stages: vec![], names: HashMap::default() };
         let mut errors = vec![];
         let head = Head { globals, settings, lints };
         for stage in &file.stages {
@@ -105,7 +109,11 @@ impl StageGraph {
 
     /// The trees that an instruction reads beside its stage.
     pub fn origins(&self, command: &Command, settings: &Settings<'_>) -> Result<Vec<Option<Origin>>, Diagnostic> {
-        let mut origins = vec![];
+        let mut origins = Vec::with_capacity(match &command.instruction {
+            Instruction::Copy(copy) => copy.from.iter().count(),
+            Instruction::Run(run) => run.mounts.len(),
+            _ => 0,
+        });
         for name in names_read(&command.instruction) {
             let Some(name) = name else {
                 origins.push(None);
@@ -320,6 +328,11 @@ impl Origin {
 }
 
 impl StagePlan {
+    /// `stage "build"`: how messages call it as what is copied from.
+    pub fn label(&self) -> Arc<str> {
+        self.label.get_or_init(|| format!("stage {:?}", self.shown).into()).clone()
+    }
+
     /// The stages that its instructions read, and where.
     fn stages_read(&self) -> Vec<Need> {
         let mut needs = vec![];
@@ -378,7 +391,8 @@ impl Head<'_> {
         let (from, lost) = (from.clone(), stage.lost.clone());
         let arguments = used.into_iter().filter(|asked| asked.value.is_some()).map(|asked| asked.name).collect();
         let (commands, has_triggers) = (vec![], false);
-        Ok(StagePlan { from, arguments, shown, base, platform, replaced_by, commands, has_triggers, lost })
+        let label = OnceCell::new();
+        Ok(StagePlan { from, arguments, shown, base, platform, replaced_by, commands, has_triggers, lost, label })
     }
 
     /// Stands for a stage whose FROM is wrong: on an empty image, with any variable missing.
@@ -387,7 +401,7 @@ impl Head<'_> {
         let name = from.name.as_deref();
         let shown = name.map_or_else(|| format!("stage-{}", earlier.stages.len()), str::to_string);
         let site = Site { span: from.span, word: from.image.span() };
-        let base = Origin::Outside(Box::new(Outside::scratch(&self.settings.target, site)));
+        let base = Origin::Outside(Box::new(Outside::scratch(site)));
         StagePlan {
             from,
             arguments: vec![],
@@ -398,6 +412,7 @@ impl Head<'_> {
             commands: vec![],
             has_triggers: true,
             lost: Lost::Unknown,
+            label: OnceCell::new(),
         }
     }
 

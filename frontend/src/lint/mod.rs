@@ -78,6 +78,12 @@ impl Lints {
             && (self.config.may_have_own() || comments.any(|above| self.config.with_comments(above).may_have_own()))
     }
 
+    /// What has fired here, and then what has fired there.
+    pub fn then(self, later: Lints) -> Lints {
+        self.fired.borrow_mut().extend(later.fired.into_inner());
+        self
+    }
+
     /// Ends collecting.
     pub fn finish(self) -> Fired {
         let mut fired = self.fired.into_inner();
