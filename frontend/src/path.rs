@@ -7,6 +7,9 @@ pub fn join(base: &str, path: &str) -> String {
 
 /// Absolute, without `.`, `..` (which stop at the root), doubled slashes and a slash at the end.
 pub fn clean(path: &str) -> String {
+    if is_clean(path) {
+        return path.to_owned();
+    }
     let mut clean = String::with_capacity(path.len() + 2);
     for part in path.split('/') {
         match part {
@@ -19,6 +22,12 @@ pub fn clean(path: &str) -> String {
         clean.push('/');
     }
     clean
+}
+
+/// Whether [`clean`] would change nothing; also false for names with a dot in front.
+fn is_clean(path: &str) -> bool {
+    let is_part = |pair: &[u8]| pair[0] != b'/' || !matches!(pair[1], b'/' | b'.');
+    path.starts_with('/') && !path.ends_with('/') && path.as_bytes().windows(2).all(is_part)
 }
 
 /// The last component; `/` of the root.
@@ -42,6 +51,9 @@ mod tests {
         check("/a/b", "../../..//c/./d/", "/c/d");
         check("/a", "", "/a");
         check("/", ".", "/");
+        check("/", "/.a/b.c", "/.a/b.c");
+        check("/", "/a/..", "/");
+        check("/", "/a.", "/a.");
         assert_eq!((base_name("/a/b/"), base_name("/"), base_name("x")), ("b", "/", "x"));
     }
 }

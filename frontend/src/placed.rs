@@ -148,9 +148,14 @@ impl Placed {
 
     /// Part of the text, at its own place. The range must be on character boundaries.
     pub fn slice(&self, range: Range<usize>) -> Placed {
+        let _ = &self[range.clone()];
+        self.cut(range)
+    }
+
+    /// As [`Placed::slice`], of a range that is known to be on character boundaries.
+    fn cut(&self, range: Range<usize>) -> Placed {
         // What is empty has no byte that would have a place.
         let whole = if range.is_empty() { Some(self.place(range.clone())) } else { self.whole };
-        let _ = &self[range.clone()];
         let (start, end) = (self.start + range.start as u32, self.start + range.end as u32);
         Placed { line: self.line.clone(), start, end, whole }
     }
@@ -159,8 +164,9 @@ impl Placed {
     pub fn part(&self, part: &str) -> Placed {
         let start = (part.as_ptr() as usize).wrapping_sub(self.as_str().as_ptr() as usize);
         match start.checked_add(part.len()).filter(|end| *end <= self.len()) {
-            Some(end) if self.is_char_boundary(start) && self.is_char_boundary(end) => self.slice(start..end),
-            _ => Placed::whole(part, self.span()),
+            // What is text itself begins and ends where characters do.
+            Some(end) => self.cut(start..end),
+            None => Placed::whole(part, self.span()),
         }
     }
 

@@ -183,6 +183,7 @@ impl Run {
         if self.mounts.is_empty() {
             return Ok(());
         }
+        exec.mounts.reserve_exact(self.mounts.len());
         let namespace = at.settings.build_arg("BUILDKIT_CACHE_MOUNT_NS").unwrap_or_default();
         for (position, mount) in self.mounts.iter().enumerate() {
             let tree: Option<Tree> = at.trees.get(position).cloned().flatten();

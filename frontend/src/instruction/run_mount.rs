@@ -6,6 +6,7 @@ use crate::path;
 use crate::placed::Placed;
 use crate::span::Span;
 use crate::suggest::{Case, did_you_mean, nearest};
+use std::borrow::Cow;
 
 /// A mount as written.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,10 +57,10 @@ impl Fault {
 
 /// A mount with its variables replaced and its rules checked.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Options {
-    /// Where the record is, and its keys.
+pub struct Options<'a> {
+    /// Where the record is, and its keys in lower case.
     place: Span,
-    places: Vec<(String, Span)>,
+    places: Vec<(Cow<'a, str>, Span)>,
     kind: Kind,
     has_from: bool,
     source: String,
@@ -144,11 +145,11 @@ impl RunMount {
     pub fn parse(record: &Placed) -> Result<RunMount, Fault> {
         let fields = csv::placed_fields(record)
             .map_err(|why| Fault::new(format!("failed to parse csv mounts: {why}"), record.span()))?;
-        let mut mount = RunMount { record: record.clone(), fields: vec![], from: None };
+        let mut mount = RunMount { record: record.clone(), fields: Vec::with_capacity(fields.len()), from: None };
         for field in fields {
             let (key, value) = match field.split_once('=') {
                 Some((key, value)) => (field.part(key), Some(field.part(value))),
-                None => (field.clone(), None),
+                None => (field, None),
             };
             if key.eq_ignore_ascii_case("from") {
                 let value = value.clone().unwrap_or_default();
@@ -176,7 +177,10 @@ impl RunMount {
     }
 
     /// Replaces the variables of all values with `expand`, whose error comes first, and checks the fields.
-    pub fn expand<E>(&self, expand: &mut dyn FnMut(&Placed) -> Result<String, E>) -> Result<Result<Options, Fault>, E> {
+    pub fn expand<E>(
+        &self,
+        expand: &mut dyn FnMut(&Placed) -> Result<String, E>,
+    ) -> Result<Result<Options<'_>, Fault>, E> {
         let mut fields = Vec::with_capacity(self.fields.len());
         for Field { key, value } in &self.fields {
             let value = match value {
@@ -189,10 +193,10 @@ impl RunMount {
     }
 }
 
-impl Options {
-    fn read(fields: Vec<ExpandedField<'_>>, has_from: bool, place: Span) -> Result<Options, Fault> {
+impl<'a> Options<'a> {
+    fn read(fields: Vec<ExpandedField<'a>>, has_from: bool, place: Span) -> Result<Options<'a>, Fault> {
         let place_of = |field: &ExpandedField<'_>| field.value.as_ref().map_or(field.key.span(), |value| value.place);
-        let places: Vec<_> = fields.iter().map(|field| (field.key.to_lowercase(), place_of(field))).collect();
+        let places: Vec<_> = fields.iter().map(|field| (in_lower_case(field.key), place_of(field))).collect();
         let mut options = Options { has_from, place, ..Options::default() };
         // The type decides what other keys mean, wherever it stands.
         let kind = fields.iter().rfind(|field| field.key.eq_ignore_ascii_case("type"));
@@ -264,7 +268,7 @@ impl Options {
 
     /// Where the value of the last of some keys stands; the whole record if there is none.
     fn place_of(&self, keys: &[&str]) -> Span {
-        let found = self.places.iter().rfind(|(key, _)| keys.contains(&key.as_str()));
+        let found = self.places.iter().rfind(|(key, _)| keys.contains(&key.as_ref()));
         found.map_or(self.place, |(_, place)| *place)
     }
 
@@ -393,6 +397,13 @@ impl Options {
             gid: self.gid.unwrap_or(0),
         };
         Ok(Lowered { mount: Some(Mount { target, kind }), secret_env: None })
+    }
+}
+
+fn in_lower_case(key: &str) -> Cow<'_, str> {
+    match key.bytes().all(|byte| byte.is_ascii_lowercase()) {
+        true => Cow::Borrowed(key),
+        false => Cow::Owned(key.to_lowercase()),
     }
 }
 
