@@ -6,7 +6,7 @@
 //! Dockerfiles.
 
 use crate::ast::Directives;
-use crate::lines::{Lines, PhysicalLine};
+use crate::lines::{BYTE_ORDER_MARK, Lines, PhysicalLine};
 use crate::span::Span;
 
 const KNOWN: [&str; 3] = ["escape", "syntax", "check"];
@@ -24,6 +24,10 @@ pub(crate) struct Found {
 pub(crate) fn read(text: &str) -> Found {
     let mut found =
         Found { directives: Directives { escape: '\\', syntax: None, check: None }, lines: vec![], errors: vec![] };
+    // Most files, and all triggers, have none in any form.
+    if !text.trim_start_matches(BYTE_ORDER_MARK).trim_start().starts_with(['#', '/', '{']) {
+        return found;
+    }
     read_escape(text, &mut found);
 
     let (lines, _) = raw_lines(text);

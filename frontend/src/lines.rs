@@ -79,9 +79,14 @@ impl<'a> Lines<'a> {
             return None;
         }
         let raw = &rest[..rest.find('\n').map_or(rest.len(), |newline| newline + 1)];
-        let line = PhysicalLine { start: self.next, raw, content: raw.trim_end_matches(['\r', '\n']) };
+        let without_newline = raw.strip_suffix('\n').unwrap_or(raw);
+        let mut content = without_newline;
+        while let Some(shorter) = content.strip_suffix('\r') {
+            content = shorter;
+        }
+        let line = PhysicalLine { start: self.next, raw, content };
         self.next += raw.len();
-        if raw.strip_suffix('\n').unwrap_or(raw).len() > MAX_LINE_BYTES {
+        if without_newline.len() > MAX_LINE_BYTES {
             self.too_long.push(line.span());
         }
         Some(line)
