@@ -33,14 +33,13 @@ use crate::suggest::{Case, nearest};
 use crate::words::Lexer;
 use epoch::Epoch;
 use lower::Lower;
-use needs::ImageKey;
 use solver::graph::{Edge, Graph};
 use stages::{Origin, StageGraph};
 use std::collections::{BTreeMap, BTreeSet};
 use typed::TypedFile;
 
 pub use context::{HttpBody, MainContext};
-pub use needs::{ImageInfo, ImageLocation, ImageRequest, Images, TimeRequest};
+pub use needs::{ImageInfo, ImageKey, ImageLocation, ImageRequest, Images, TimeRequest};
 pub use questions::{Answer, Checked, check, outline};
 pub use request::{CheckOptions, CompileRequest, NamedContext, NoCache};
 pub use scans::ScannedTree;
@@ -163,7 +162,7 @@ fn compile_file(
     }
     // Not before, since a file is mostly compiled once to find its images. What the text alone tells comes first.
     let text = Lints::new(config);
-    lint::check_text(&text, dockerfile, &froms(dockerfile));
+    lint::check_text(&text, dockerfile, file.stages.iter().map(|stage| &*stage.from));
     let Fired { warnings, error: lint_error, .. } = text.then(lints).finish();
     if let Some(error) = lint_error {
         return Err(warnings.into_iter().chain([error]).collect());

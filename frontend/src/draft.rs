@@ -1,10 +1,11 @@
 //! The graph while stages are compiled: vertices in the order in which instructions ask for them. What of it the
 //! results need, and with equal steps made one, becomes the build graph in `compile::merge`.
 
+use crate::compile::ImageKey;
 use crate::op::{FileAction, Op, Source, Step};
 use foldhash::fast::RandomState;
 use solver::graph::{Edge, Graph, VertexId};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, Hash, Hasher};
 
 /// Vertices so far. Equal sources are one; all else that is equal is made one when all stages are there.
@@ -13,6 +14,8 @@ pub struct Draft {
     vertices: Vec<Drafted>,
     sources: HashMap<Box<Source>, Edge, RandomState>,
     hashes: RandomState,
+    /// Those of images, by what asks for them.
+    pub(crate) images: BTreeMap<ImageKey, Edge>,
     /// The build context, once something has asked for it.
     pub(crate) context: Option<Edge>,
 }

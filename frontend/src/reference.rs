@@ -55,7 +55,7 @@ impl Reference {
         }
         let (domain, remainder) = split_domain(text);
         let remainder = if domain == DEFAULT_DOMAIN && !remainder.contains('/') {
-            format!("library/{remainder}")
+            ["library/", remainder].concat()
         } else {
             remainder.to_owned()
         };
@@ -72,7 +72,10 @@ impl Reference {
             Some((path, tag)) => (path, Some(tag)),
             None => (name, None),
         };
-        if !is_domain(domain) || !path.split('/').all(is_component) || !tag.is_none_or(is_tag) {
+        if domain != DEFAULT_DOMAIN && !is_domain(domain)
+            || !path.split('/').all(is_component)
+            || !tag.is_none_or(is_tag)
+        {
             return Err(ReferenceError::Format);
         }
         if domain.len() + 1 + path.len() > MAX_NAME_BYTES {
@@ -190,6 +193,9 @@ fn is_port(port: &str) -> bool {
 /// Lower-case letters and digits, with single `.`, one or two `_`, or any number of `-` between them.
 fn is_component(component: &str) -> bool {
     let alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    if component.bytes().all(alphanumeric) {
+        return !component.is_empty();
+    }
     let separators = component.split(|c: char| c.is_ascii() && alphanumeric(c as u8)).filter(|part| !part.is_empty());
     let ends_fit =
         component.bytes().next().is_some_and(alphanumeric) && component.bytes().last().is_some_and(alphanumeric);

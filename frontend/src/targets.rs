@@ -35,9 +35,9 @@ pub fn targets(dockerfile: &Dockerfile) -> Result<Vec<Target>, Vec<Diagnostic>> 
     let target = |(index, stage): (usize, typed::TypedStage)| Target {
         description: stage.from.name.as_ref().map(|name| description(&stage.from.comments, name)).unwrap_or_default(),
         is_default: index + 1 == count,
-        name: stage.from.name,
-        base: stage.from.image.into_string(),
-        platform: stage.from.platform.map(Placed::into_string),
+        name: stage.from.name.clone(),
+        base: stage.from.image.to_string(),
+        platform: stage.from.platform.as_ref().map(Placed::to_string),
         span: stage.from.span,
     };
     Ok(file.stages.into_iter().enumerate().map(target).collect())

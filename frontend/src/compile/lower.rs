@@ -264,17 +264,14 @@ impl<'a> Lower<'a> {
             Kind::Scratch if outside.context.is_none() => scratch_platform,
             _ => plan.platform.as_ref().unwrap_or(&self.settings.target),
         };
-        let mut stage = empty_stage(platform);
+        let info = outside.info(self.images);
+        let mut stage = match info {
+            Some(info) => image_stage(platform, info),
+            None => empty_stage(platform),
+        };
         self.set_names(plan, &mut stage);
-        if let Some(info) = outside.info(self.images) {
-            stage.config = ImageConfig { created: None, ..info.config.clone() };
-            stage.base_history_len = stage.config.history.len();
+        if let Some(info) = info {
             stage.config.history.reserve(plan.commands.len());
-            if !info.is_read() {
-                stage.lost = Lost::Unknown;
-            }
-            stage.config.config.on_build.clear();
-            stage.image_env = Environment::from_list_in_place(&stage.config.config.env);
             if plan.replaced_by.is_some() {
                 stage.platform = config_platform(&stage.config).map_or(stage.platform, Arc::new);
             } else {
@@ -335,6 +332,19 @@ fn empty_stage(platform: &Platform) -> OpenStage {
     if platform.os != "windows" {
         image_env.set("PATH", DEFAULT_PATH);
     }
+    new_stage(platform, config, image_env)
+}
+
+/// `FROM` an image.
+fn image_stage(platform: &Platform, info: &ImageInfo) -> OpenStage {
+    let mut config = ImageConfig { created: None, ..info.config.clone() };
+    config.config.on_build.clear();
+    let image_env = Environment::from_list_in_place(&config.config.env);
+    let lost = if info.is_read() { Lost::Nothing } else { Lost::Unknown };
+    OpenStage { lost, base_history_len: config.history.len(), ..new_stage(platform, config, image_env) }
+}
+
+fn new_stage(platform: &Platform, config: ImageConfig, image_env: Environment) -> OpenStage {
     OpenStage {
         image_env,
         name: String::new(),

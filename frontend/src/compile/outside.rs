@@ -1,8 +1,7 @@
 //! Trees that come from outside the Dockerfile: named contexts and images (reference/dockerfile.md 2.1, 4.6).
 
 use super::context::{http, http_name};
-use super::needs::ImageKey;
-use super::{CompileRequest, ImageInfo, ImageLocation, ImageRequest, Images, NamedContext};
+use super::{CompileRequest, ImageInfo, ImageKey, ImageLocation, ImageRequest, Images, NamedContext};
 use crate::draft::Draft;
 use crate::op::{GitSource, Op, Source, Step, Words};
 use crate::platform::Platform;
@@ -131,6 +130,10 @@ impl Outside {
 
     /// Its source vertex; `None` for an empty tree. `name` is the progress name of an image that is no named context.
     pub fn edge(&self, draft: &mut Draft, images: &Images, name: impl Fn(&ImageInfo) -> String) -> Option<Edge> {
+        // Of several, the first that asks decides what it is called.
+        if let Some(edge) = self.image().and_then(|image| draft.images.get(image)) {
+            return Some(*edge);
+        }
         let context = self.context.as_deref().unwrap_or(&self.written);
         let (source, name) = match &self.kind {
             Kind::Scratch => return None,
@@ -161,7 +164,9 @@ impl Outside {
         let mut words = Words::default();
         words.push(&self.written, self.site.word);
         let (op, words) = (Op::Source(Box::new(source)), Arc::new(words));
-        Some(draft.add(vec![], Step { op, name, span: Some(self.site.span), words, ignore_cache: false }))
+        let edge = draft.add(vec![], Step { op, name, span: Some(self.site.span), words, ignore_cache: false });
+        draft.images.extend(self.image().map(|image| (image.clone(), edge)));
+        Some(edge)
     }
 
     /// As something to copy from or to mount.

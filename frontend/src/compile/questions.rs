@@ -37,7 +37,7 @@ pub fn check(dockerfile: &Dockerfile, request: &CompileRequest, images: &Images)
         Ok(config) => Lints::new(config),
         Err(error) => return Answer::Found(Checked { errors: vec![error], ..Checked::default() }),
     };
-    lint::check_text(&lints, dockerfile, &froms(dockerfile));
+    lint::check_text(&lints, dockerfile, froms(dockerfile).iter());
     let (file, mut errors) = typed::read(dockerfile);
     if !file.stages.is_empty() {
         let request = &grant_all(request);

@@ -25,7 +25,7 @@ use std::sync::Arc;
 /// A stage before it compiles.
 pub(super) struct StagePlan {
     /// Its head.
-    pub from: From,
+    pub from: Rc<From>,
     /// Global arguments that its head uses.
     pub arguments: Vec<String>,
     /// Name in progress; empty where there is only one stage.
@@ -200,9 +200,10 @@ impl StageGraph {
                     continue;
                 }
                 let Some(texts) = triggers::of_base(self, index, images) else { continue };
-                self.stages[index].has_triggers = true;
                 found |= !texts.is_empty();
-                match triggers::parse(&texts, &self.stages[index].from) {
+                let parsed = triggers::parse(&texts, &self.stages[index].from);
+                self.stages[index].has_triggers = true;
+                match parsed {
                     Ok(commands) => errors.extend(self.splice(index, commands, settings)),
                     Err(error) => errors.push(error),
                 }
@@ -214,7 +215,7 @@ impl StageGraph {
     }
 
     fn splice(&mut self, index: usize, commands: Vec<Command>, settings: &Settings<'_>) -> Vec<Diagnostic> {
-        let mut planned = vec![];
+        let mut planned = Vec::with_capacity(commands.len());
         let mut errors = vec![];
         for command in commands {
             match self.origins(&command, settings) {
@@ -440,15 +441,17 @@ impl Head<'_> {
         }
     }
 
+    fn check_unset(&self, from: &From, expansion: &Expansion) {
+        if !expansion.unset.is_empty() {
+            let names: Vec<_> = self.globals.env.names().collect();
+            let names = names.into_iter();
+            lint::undefined_arg_in_from(self.lints, from, &expansion.unset, &self.globals.declared, names);
+        }
+    }
+
     fn image(&self, from: &From, used: &mut Vec<Use>) -> Result<String, Option<Diagnostic>> {
         let expansion = self.expand(from, &from.image, used)?;
-        lint::undefined_arg_in_from(
-            self.lints,
-            from,
-            &expansion.unset,
-            &self.globals.declared,
-            self.globals.env.names().collect::<Vec<_>>().into_iter(),
-        );
+        self.check_unset(from, &expansion);
         if let Some(defaults) = &self.globals.defaults
             && let Ok(by_default) = self.settings.lexer.expand(&from.image, &defaults.lookup())
             && Reference::parse(&by_default.text).is_err()
@@ -487,8 +490,7 @@ impl Head<'_> {
         let host = &self.settings.request.build_platform;
         let mut asked = vec![];
         let expansion = self.expand(from, written, &mut asked)?;
-        let names = self.globals.env.names().collect::<Vec<_>>().into_iter();
-        lint::undefined_arg_in_from(self.lints, from, &expansion.unset, &self.globals.declared, names);
+        self.check_unset(from, &expansion);
         lint::from_platform(self.lints, from, written, &expansion.text, &asked, host);
         used.extend(asked);
         let fail = |message: String, remark: String| {

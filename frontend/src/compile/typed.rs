@@ -30,7 +30,7 @@ pub(crate) struct GlobalArg {
 
 /// A FROM and what follows it.
 pub(crate) struct TypedStage {
-    pub from: From,
+    pub from: Rc<From>,
     pub commands: Vec<Rc<Command>>,
     /// Variables of ENVs and ARGs that could not be read; if FROM could not be read, any.
     pub lost: Lost,
@@ -46,6 +46,7 @@ pub(crate) fn read(dockerfile: &Dockerfile) -> (TypedFile, Vec<Diagnostic>) {
         let command = match instruction::parse(node, lexer) {
             Ok(Typed::Command(command)) => command,
             Ok(Typed::From(from)) => {
+                let from = Rc::new(from);
                 file.stages.push(TypedStage { from, commands: vec![], lost: Lost::Nothing });
                 continue;
             }
@@ -55,7 +56,7 @@ pub(crate) fn read(dockerfile: &Dockerfile) -> (TypedFile, Vec<Diagnostic>) {
                 errors.push(parse_error(error, &dockerfile.source));
                 let is = |keyword: &str| node.keyword.eq_ignore_ascii_case(keyword);
                 if is("FROM") {
-                    let from = From::unread(node);
+                    let from = Rc::new(From::unread(node));
                     file.stages.push(TypedStage { from, commands: vec![], lost: Lost::Unknown });
                 } else if is("ENV") || is("ARG") || !instruction::KEYWORDS.iter().any(|keyword| is(keyword)) {
                     *file.stages.last_mut().map_or(&mut file.lost, |stage| &mut stage.lost) = Lost::Unknown;

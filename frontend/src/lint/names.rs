@@ -9,7 +9,7 @@ use crate::words::split_assignments;
 use std::collections::HashSet;
 
 /// All rules that need nothing but the text and the stages' heads.
-pub fn check_text(lints: &Lints, dockerfile: &Dockerfile, froms: &[From]) {
+pub fn check_text<'a>(lints: &Lints, dockerfile: &Dockerfile, froms: impl Iterator<Item = &'a From>) {
     for node in &dockerfile.nodes {
         no_empty_continuation(lints, dockerfile, node);
         maintainer_deprecated(lints, node);
