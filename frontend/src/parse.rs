@@ -47,6 +47,7 @@ impl Parser<'_> {
 
         let file = Placed::verbatim(self.source.text.as_str(), 0);
         let mut lines = Lines::new(&self.source.text);
+        self.nodes.reserve(self.source.text.bytes().filter(|byte| *byte == b'\n').count() + 1);
         while let Some(line) = lines.next_logical(&file, self.escape, |offset| found.lines.contains(&offset)) {
             self.instruction(line, &mut lines);
         }
@@ -227,6 +228,14 @@ pub(crate) fn split_instruction(line: &Placed, escape: char) -> Split {
 /// The end of the word that a part of a line begins with, and the word without quotes and escapes. An unclosed quote
 /// takes all.
 fn flag_word(line: &Placed, within: Range<usize>, escape: char) -> (usize, Placed) {
+    // Mostly nothing in it is quoted or escaped.
+    let is_plain = |c: char| c.is_ascii_graphic() && c != '\'' && c != '"' && c != escape;
+    let text = &line[within.clone()];
+    let plain = text.bytes().position(|byte| !is_plain(byte.into())).unwrap_or(text.len());
+    if text[plain..].chars().next().is_none_or(char::is_whitespace) {
+        let end = within.start + plain;
+        return (end, line.slice(within.start..end));
+    }
     let mut word: Option<Placed> = None;
     // Since when what is read is part of the word as it is.
     let mut kept_from = within.start;

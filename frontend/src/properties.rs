@@ -191,7 +191,7 @@ pub fn mount(input: &[u8]) {
     assert_eq!(written.is_ok(), csv::placed_fields(&record).is_ok());
     let fault = match RunMount::parse(&record) {
         Err(fault) => fault,
-        Ok(mount) => match mount.expand::<()>(&mut |word| Ok(word.to_string())) {
+        Ok(mount) => match mount.expand::<()>(&mut |word| Ok(word.as_str().into())) {
             Ok(Err(fault)) => fault,
             _ => return,
         },

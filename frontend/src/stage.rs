@@ -191,26 +191,31 @@ pub struct Expanded {
 
 impl<'a> Lowering<'a> {
     /// Expands one word in the stage's environment.
-    pub fn expand(&self, word: &Placed) -> Result<String, Diagnostic> {
+    pub fn expand<'w>(&self, word: &'w Placed) -> Result<Cow<'w, str>, Diagnostic> {
         if word.is_empty() {
-            return Ok(String::new());
+            return Ok(Cow::Borrowed(""));
         }
-        let expansion = self.settings.lexer.expand(word, &self.stage.env.lookup());
-        let expansion = expansion.map_err(|error| self.word_error(&error, word))?;
-        self.report_unset(&expansion.unset);
+        let text = if self.settings.lexer.is_plain(word) {
+            Cow::Borrowed(word.as_str())
+        } else {
+            let expansion = self.settings.lexer.expand(word, &self.stage.env.lookup());
+            let expansion = expansion.map_err(|error| self.word_error(&error, word))?;
+            self.report_unset(&expansion.unset);
+            Cow::Owned(expansion.text)
+        };
         if self.command.instruction.makes_step() {
             let mut words = self.expanded.words.borrow_mut();
             let words = words.get_or_insert_with(|| Arc::new(Words::with_room(self.command.text.len())));
-            Arc::make_mut(words).push(&expansion.text, word.span());
+            Arc::make_mut(words).push(&text, word.span());
         }
-        Ok(expansion.text)
+        Ok(text)
     }
 
     /// Expands one word after another.
     pub fn expand_all(&self, words: &[Placed]) -> Result<Vec<String>, Diagnostic> {
         let mut expanded = Vec::with_capacity(words.len());
         for word in words {
-            expanded.push(self.expand(word)?);
+            expanded.push(self.expand(word)?.into_owned());
         }
         Ok(expanded)
     }
@@ -369,11 +374,18 @@ pub fn numbered(stage: &OpenStage, settings: &Settings<'_>, text: [&str; 2]) -> 
 }
 
 /// In decimal, without what formatting costs: every step has two.
-fn push_number(text: &mut String, number: usize) {
-    if number >= 10 {
-        push_number(text, number / 10);
+fn push_number(text: &mut String, mut number: usize) {
+    let mut digits = [0; 20];
+    let mut first = digits.len();
+    loop {
+        first -= 1;
+        digits[first] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
     }
-    text.push(char::from(b'0' + (number % 10) as u8));
+    text.push_str(std::str::from_utf8(&digits[first..]).unwrap_or_default());
 }
 
 /// The text with its first word in upper case.

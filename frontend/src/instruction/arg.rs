@@ -54,7 +54,7 @@ impl Arg {
             lint::secrets_used_in_arg_or_env(at, "ARG", name);
             let value = match (at.settings.build_arg(name), default) {
                 (Some(value), _) => Some(value.to_string()),
-                (None, Some(default)) => Some(at.expand(default)?),
+                (None, Some(default)) => Some(at.expand(default)?.into_owned()),
                 (None, None) => at.settings.globals.get(name).map(str::to_string),
             };
             note(at, name, default.is_some(), value.as_deref());

@@ -11,6 +11,7 @@ use crate::placed::Placed;
 use crate::stage::{LayerOf, Lowering, owner};
 use crate::words::{NotWords, json_words};
 use solver::graph::Edge;
+use std::borrow::Cow;
 
 /// Sources and destination as written.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,7 +65,7 @@ impl Files {
             return too_few(node, keyword);
         }
         let dest = dest.clone();
-        if !sources.iter().any(|word| word.contains("<<")) {
+        if !sources.iter().any(|word| word.bytes().any(|byte| byte == b'<')) {
             let mut sources = words;
             sources.truncate(sources.len() - 1);
             return Ok(Files { sources, documents: vec![], dest });
@@ -121,7 +122,7 @@ impl Attributes {
     }
 
     /// Expands what is expanded.
-    pub fn expand(&self, at: &Lowering<'_>) -> Result<Expanded, Diagnostic> {
+    pub fn expand(&self, at: &Lowering<'_>) -> Result<Expanded<'_>, Diagnostic> {
         let chown = at.expand(&self.chown)?;
         let chmod = at.expand(&self.chmod)?;
         Ok(Expanded {
@@ -136,18 +137,18 @@ impl Attributes {
 }
 
 /// The shared flags after expansion.
-pub struct Expanded {
+pub struct Expanded<'a> {
     /// From `chown`.
     pub owner: Option<Owner>,
     /// From `chmod`.
     pub mode: Option<Chmod>,
     /// As text, for the history.
-    pub chown: String,
+    pub chown: Cow<'a, str>,
     /// As text, for the history.
-    pub chmod: String,
+    pub chmod: Cow<'a, str>,
 }
 
-impl Expanded {
+impl Expanded<'_> {
     /// Adds ` --chown=x --chmod=y`.
     pub fn add_to(&self, history: &mut String) {
         for (flag, value) in [(" --chown=", &self.chown), (" --chmod=", &self.chmod)] {
@@ -181,7 +182,7 @@ pub fn unknown_on_scratch(name: &str, at: &Lowering<'_>) -> Diagnostic {
 /// The actions that write the documents, in order.
 pub fn document_actions(
     files: &Files,
-    expanded: &Expanded,
+    expanded: &Expanded<'_>,
     dest: &str,
     at: &Lowering<'_>,
 ) -> Result<Vec<FileAction>, Diagnostic> {

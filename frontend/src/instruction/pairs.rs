@@ -84,9 +84,10 @@ impl Pairs {
 
     /// Names and values expanded in the environment that the instruction began with.
     pub fn expand(&self, at: &mut Lowering<'_>) -> Result<Vec<Pair<String>>, Diagnostic> {
-        let mut expanded = vec![];
+        let mut expanded = Vec::with_capacity(self.pairs.len());
         for pair in &self.pairs {
-            expanded.push(Pair { name: at.expand(&pair.name)?, value: at.expand(&pair.value)? });
+            expanded
+                .push(Pair { name: at.expand(&pair.name)?.into_owned(), value: at.expand(&pair.value)?.into_owned() });
         }
         Ok(expanded)
     }

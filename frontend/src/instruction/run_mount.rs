@@ -29,12 +29,12 @@ struct Field {
 /// A field whose variables are replaced.
 struct ExpandedField<'a> {
     key: &'a Placed,
-    value: Option<Value>,
+    value: Option<Value<'a>>,
 }
 
 /// What a value came to, and where it stands.
-struct Value {
-    text: String,
+struct Value<'a> {
+    text: Cow<'a, str>,
     place: Span,
 }
 
@@ -177,10 +177,10 @@ impl RunMount {
     }
 
     /// Replaces the variables of all values with `expand`, whose error comes first, and checks the fields.
-    pub fn expand<E>(
-        &self,
-        expand: &mut dyn FnMut(&Placed) -> Result<String, E>,
-    ) -> Result<Result<Options<'_>, Fault>, E> {
+    pub fn expand<'a, E>(
+        &'a self,
+        expand: &mut dyn FnMut(&'a Placed) -> Result<Cow<'a, str>, E>,
+    ) -> Result<Result<Options<'a>, Fault>, E> {
         let mut fields = Vec::with_capacity(self.fields.len());
         for Field { key, value } in &self.fields {
             let value = match value {
@@ -212,7 +212,7 @@ impl<'a> Options<'a> {
     }
 
     /// `key` is `written` in lower case.
-    fn set(&mut self, written: &Placed, key: &str, value: Option<Value>) -> Result<(), Fault> {
+    fn set(&mut self, written: &Placed, key: &str, value: Option<Value<'_>>) -> Result<(), Fault> {
         let needs_value = || Fault {
             message: format!("invalid field '{written}' must be a key=value pair"),
             place: written.span(),
@@ -247,15 +247,15 @@ impl<'a> Options<'a> {
     }
 
     fn set_text(&mut self, key: &str, value: Value) -> Result<(), Fault> {
-        let number = |value: &Value, radix| {
+        let number = |value: &Value<'_>, radix| {
             let wrong = |_| Fault::new(format!("invalid value {} for {key}", value.text), value.place);
             u32::from_str_radix(&value.text, radix).map_err(wrong)
         };
         match key {
-            "source" | "src" => self.source = value.text,
-            "target" | "dst" | "destination" => self.target = value.text,
-            "id" => self.id = value.text,
-            "env" => self.env = Some(value.text),
+            "source" | "src" => self.source = value.text.into_owned(),
+            "target" | "dst" | "destination" => self.target = value.text.into_owned(),
+            "id" => self.id = value.text.into_owned(),
+            "env" => self.env = Some(value.text.into_owned()),
             "sharing" => self.sharing = Some(choose(SHARINGS, &value, "sharing value")?),
             "mode" => self.mode = Some(number(&value, 8)?),
             "uid" => self.uid = Some(number(&value, 10)?),
@@ -416,7 +416,7 @@ fn default_cache_id(target: &str) -> String {
     }
 }
 
-fn choose<T: Copy>(table: &[(&str, T)], value: &Value, what: &str) -> Result<T, Fault> {
+fn choose<T: Copy>(table: &[(&str, T)], value: &Value<'_>, what: &str) -> Result<T, Fault> {
     let Value { text, place } = value;
     match table.iter().find(|(name, _)| text.eq_ignore_ascii_case(name)) {
         Some((_, choice)) => Ok(*choice),
@@ -429,7 +429,7 @@ fn choose<T: Copy>(table: &[(&str, T)], value: &Value, what: &str) -> Result<T, 
 }
 
 /// A key alone is true.
-fn boolean(key: &str, value: Option<Value>) -> Result<bool, Fault> {
+fn boolean(key: &str, value: Option<Value<'_>>) -> Result<bool, Fault> {
     let Some(Value { text, place }) = value else { return Ok(true) };
     csv::boolean(&text).ok_or_else(|| {
         let remark = "true or false".to_string();
@@ -457,7 +457,7 @@ mod tests {
         let around =
             Surroundings { working_dir: "/w", cache_namespace: "ns", input: &mut || (Some(3), true), ssh_index: 1 };
         let mount = RunMount::parse(&Placed::verbatim(record, 0))?;
-        let options = mount.expand::<Fault>(&mut |word| Ok(word.replace("$x", "cache")))??;
+        let options = mount.expand::<Fault>(&mut |word| Ok(word.replace("$x", "cache").into()))??;
         options.lower(around)
     }
 

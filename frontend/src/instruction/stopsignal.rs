@@ -38,7 +38,7 @@ impl Stopsignal {
             return Err(at.error_at(&self.signal, message, "no signal of Linux"));
         }
         at.history(format!("STOPSIGNAL {signal}"), LayerOf::Nothing);
-        at.stage.config.config.stop_signal = signal;
+        at.stage.config.config.stop_signal = signal.into_owned();
         Ok(())
     }
 }

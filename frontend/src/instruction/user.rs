@@ -27,7 +27,7 @@ impl User {
     pub fn lower(&self, at: &mut Lowering<'_>) -> Result<(), Diagnostic> {
         let user = at.expand(&self.user)?;
         at.history(format!("USER {user}"), LayerOf::Nothing);
-        at.stage.config.config.user = user;
+        at.stage.config.config.user = user.into_owned();
         Ok(())
     }
 }

@@ -42,7 +42,7 @@ impl Volume {
         for path in &self.paths {
             match at.expand(path)? {
                 empty if empty.is_empty() => return Err(at.error_at(path, EMPTY, "this comes to nothing")),
-                path => paths.push(path),
+                path => paths.push(path.into_owned()),
             }
         }
         at.history(format!("VOLUME [{}]", paths.join(" ")), LayerOf::Nothing);

@@ -34,7 +34,7 @@ impl Workdir {
         at.stage.workdir_is_set = true;
         // An absolute path stays as it is written, as in BuildKit; only the step sees it cleaned.
         let directory = match written.starts_with('/') {
-            true => written,
+            true => written.into_owned(),
             false => path::join(&at.stage.config.config.working_dir, &written),
         };
         at.stage.config.config.working_dir = directory.clone();
