@@ -83,7 +83,7 @@ impl Output {
 }
 
 /// How many bytes come before the next character that may mean something: a quote, `$`, `<`, the escape or the stop.
-pub(crate) fn plain_length(text: &str, escape: char, stop: char) -> usize {
+fn plain_length(text: &str, escape: char, stop: char) -> usize {
     // All are ASCII, whose bytes are part of no other character.
     let (escape, stop) = (escape as u8, stop as u8);
     let means = |byte: u8| matches!(byte, b'$' | b'\'' | b'"' | b'<') || byte == escape || byte == stop;

@@ -55,7 +55,7 @@ impl Run {
     /// Parses the node.
     pub fn parse(node: &Node, _lexer: Lexer) -> Result<Run, Diagnostic> {
         let flags = Flags::check(node, FLAGS)?;
-        let mut mounts = vec![];
+        let mut mounts = Vec::with_capacity(node.flags.len());
         for flag in node.flags.iter().filter(|flag| flag.name == "mount") {
             let Some(record) = &flag.value else { continue };
             let mount = RunMount::parse(record);

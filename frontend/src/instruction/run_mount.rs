@@ -32,10 +32,16 @@ struct ExpandedField<'a> {
     value: Option<Value<'a>>,
 }
 
-/// What a value came to, and where it stands.
+/// What a value came to.
 struct Value<'a> {
     text: Cow<'a, str>,
-    place: Span,
+    written: &'a Placed,
+}
+
+impl Value<'_> {
+    fn place(&self) -> Span {
+        self.written.span()
+    }
 }
 
 /// What is wrong with a mount.
@@ -56,17 +62,15 @@ impl Fault {
 }
 
 /// A mount with its variables replaced and its rules checked.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Options<'a> {
-    /// Where the record is, and its keys in lower case.
-    place: Span,
-    places: Vec<(Cow<'a, str>, Span)>,
+    /// As written.
+    mount: &'a RunMount,
     kind: Kind,
-    has_from: bool,
-    source: String,
-    target: String,
-    id: String,
-    env: Option<String>,
+    source: Cow<'a, str>,
+    target: Cow<'a, str>,
+    id: Cow<'a, str>,
+    env: Option<Cow<'a, str>>,
     readonly: Option<bool>,
     required: bool,
     size_bytes: Option<u64>,
@@ -184,35 +188,51 @@ impl RunMount {
         let mut fields = Vec::with_capacity(self.fields.len());
         for Field { key, value } in &self.fields {
             let value = match value {
-                Some(value) => Some(Value { text: expand(value)?, place: value.span() }),
+                Some(value) => Some(Value { text: expand(value)?, written: value }),
                 None => None,
             };
             fields.push(ExpandedField { key, value });
         }
-        Ok(Options::read(fields, self.from.is_some(), self.record.span()))
+        Ok(Options::read(self, fields))
     }
 }
 
 impl<'a> Options<'a> {
-    fn read(fields: Vec<ExpandedField<'a>>, has_from: bool, place: Span) -> Result<Options<'a>, Fault> {
-        let place_of = |field: &ExpandedField<'_>| field.value.as_ref().map_or(field.key.span(), |value| value.place);
-        let places: Vec<_> = fields.iter().map(|field| (in_lower_case(field.key), place_of(field))).collect();
-        let mut options = Options { has_from, place, ..Options::default() };
+    fn read(mount: &'a RunMount, fields: Vec<ExpandedField<'a>>) -> Result<Options<'a>, Fault> {
+        let mut options = Options::new(mount);
         // The type decides what other keys mean, wherever it stands.
         let kind = fields.iter().rfind(|field| field.key.eq_ignore_ascii_case("type"));
         if let Some(ExpandedField { value: Some(value), .. }) = kind {
             options.kind = choose(KINDS, value, "mount type")?;
         }
-        for (field, (key, _)) in fields.into_iter().zip(&places) {
-            options.set(field.key, key, field.value)?;
+        for field in fields {
+            options.set(field.key, &in_lower_case(field.key), field.value)?;
         }
-        options.places = places;
         options.check()?;
         Ok(options)
     }
 
+    /// Of a mount without fields.
+    fn new(mount: &'a RunMount) -> Options<'a> {
+        Options {
+            mount,
+            kind: Kind::default(),
+            source: Cow::default(),
+            target: Cow::default(),
+            id: Cow::default(),
+            env: None,
+            readonly: None,
+            required: false,
+            size_bytes: None,
+            sharing: None,
+            mode: None,
+            uid: None,
+            gid: None,
+        }
+    }
+
     /// `key` is `written` in lower case.
-    fn set(&mut self, written: &Placed, key: &str, value: Option<Value<'_>>) -> Result<(), Fault> {
+    fn set(&mut self, written: &Placed, key: &str, value: Option<Value<'a>>) -> Result<(), Fault> {
         let needs_value = || Fault {
             message: format!("invalid field '{written}' must be a key=value pair"),
             place: written.span(),
@@ -223,9 +243,9 @@ impl<'a> Options<'a> {
             "readwrite" | "rw" => self.readonly = Some(!boolean(key, value)?),
             "required" if matches!(self.kind, Kind::Secret | Kind::Ssh) => self.required = boolean(key, value)?,
             "size" if self.kind == Kind::Tmpfs => {
-                let Value { text, place } = value.ok_or_else(needs_value)?;
-                let wrong = || Fault::new(format!("invalid value for size: {text}"), place);
-                let size = parse_size(&text).ok_or_else(wrong)?;
+                let value = value.ok_or_else(needs_value)?;
+                let wrong = || Fault::new(format!("invalid value for size: {}", value.text), value.place());
+                let size = parse_size(&value.text).ok_or_else(wrong)?;
                 self.size_bytes = Some(size).filter(|size| *size > 0);
             }
             "required" | "size" => {
@@ -246,16 +266,16 @@ impl<'a> Options<'a> {
         Ok(())
     }
 
-    fn set_text(&mut self, key: &str, value: Value) -> Result<(), Fault> {
+    fn set_text(&mut self, key: &str, value: Value<'a>) -> Result<(), Fault> {
         let number = |value: &Value<'_>, radix| {
-            let wrong = |_| Fault::new(format!("invalid value {} for {key}", value.text), value.place);
+            let wrong = |_| Fault::new(format!("invalid value {} for {key}", value.text), value.place());
             u32::from_str_radix(&value.text, radix).map_err(wrong)
         };
         match key {
-            "source" | "src" => self.source = value.text.into_owned(),
-            "target" | "dst" | "destination" => self.target = value.text.into_owned(),
-            "id" => self.id = value.text.into_owned(),
-            "env" => self.env = Some(value.text.into_owned()),
+            "source" | "src" => self.source = value.text,
+            "target" | "dst" | "destination" => self.target = value.text,
+            "id" => self.id = value.text,
+            "env" => self.env = Some(value.text),
             "sharing" => self.sharing = Some(choose(SHARINGS, &value, "sharing value")?),
             "mode" => self.mode = Some(number(&value, 8)?),
             "uid" => self.uid = Some(number(&value, 10)?),
@@ -268,8 +288,8 @@ impl<'a> Options<'a> {
 
     /// Where the value of the last of some keys stands; the whole record if there is none.
     fn place_of(&self, keys: &[&str]) -> Span {
-        let found = self.places.iter().rfind(|(key, _)| keys.contains(&key.as_ref()));
-        found.map_or(self.place, |(_, place)| *place)
+        let found = self.mount.fields.iter().rfind(|field| keys.contains(&in_lower_case(&field.key).as_ref()));
+        found.map_or(self.mount.record.span(), |field| field.value.as_ref().unwrap_or(&field.key).span())
     }
 
     fn check(&self) -> Result<(), Fault> {
@@ -283,7 +303,7 @@ impl<'a> Options<'a> {
             }
         }
         if self.kind == Kind::Secret {
-            if self.has_from {
+            if self.mount.from.is_some() {
                 return fault("secret mount should not have a from", &["from"]);
             }
             if self.sharing.is_some() {
@@ -339,13 +359,17 @@ impl<'a> Options<'a> {
             let (from, from_client) = (around.input)();
             MountKind::Bind { from, source, readonly: self.readonly.unwrap_or(true), from_client }
         } else {
-            let id = if self.id.is_empty() { default_cache_id(&self.target) } else { self.id };
+            let id = match (self.id.as_ref(), self.target.as_ref()) {
+                ("", absolute) if absolute.starts_with('/') => Cow::Borrowed(target.as_str()),
+                ("", relative) => Cow::Owned(default_cache_id(relative)),
+                (id, _) => Cow::Borrowed(id),
+            };
             // Mode and owner are those of a directory made for the mount, not of one that `from` has.
             let (mode, uid, gid) = if source == "/" { (self.mode, self.uid, self.gid) } else { (None, None, None) };
             MountKind::Cache {
                 id: [around.cache_namespace, "/", &id].concat(),
                 sharing: self.sharing.unwrap_or(Sharing::Shared),
-                from: if self.has_from { (around.input)().0 } else { None },
+                from: if self.mount.from.is_some() { (around.input)().0 } else { None },
                 source,
                 mode,
                 uid,
@@ -357,9 +381,9 @@ impl<'a> Options<'a> {
     }
 
     fn lower_secret(self, working_dir: &str) -> Result<Lowered, Fault> {
-        let id = [&self.id, &self.source].into_iter().find(|id| !id.is_empty()).cloned();
-        let id = id.unwrap_or_else(|| path::base_name(&self.target).to_string());
-        let target = match (self.target.as_str(), &self.env) {
+        let id = [&*self.id, &*self.source].into_iter().find(|id| !id.is_empty());
+        let id = id.unwrap_or_else(|| path::base_name(&self.target)).to_string();
+        let target = match (self.target.as_ref(), &self.env) {
             ("", Some(_)) => None,
             ("", None) => Some(format!("/run/secrets/{}", path::base_name(&id))),
             (target, _) => Some(path::join(working_dir, target)),
@@ -377,12 +401,12 @@ impl<'a> Options<'a> {
                 gid: self.gid.unwrap_or(0),
             },
         });
-        let secret_env = self.env.map(|name| SecretEnv { id, name, required: self.required });
+        let secret_env = self.env.map(|name| SecretEnv { id, name: name.into_owned(), required: self.required });
         Ok(Lowered { mount, secret_env })
     }
 
     fn lower_ssh(self, working_dir: &str, index: usize) -> Result<Lowered, Fault> {
-        let target = match self.target.as_str() {
+        let target = match self.target.as_ref() {
             "" => format!("/run/buildkit/ssh_agent.{index}"),
             target => path::join(working_dir, target),
         };
@@ -390,7 +414,7 @@ impl<'a> Options<'a> {
             return Err(self.bad_target());
         }
         let kind = MountKind::Ssh {
-            id: if self.id.is_empty() { "default".to_string() } else { self.id },
+            id: if self.id.is_empty() { "default".to_string() } else { self.id.into_owned() },
             required: self.required,
             mode: self.mode.unwrap_or(0o600),
             uid: self.uid.unwrap_or(0),
@@ -407,33 +431,32 @@ fn in_lower_case(key: &str) -> Cow<'_, str> {
     }
 }
 
-/// The target, without dots and doubled slashes, but relative if it is written so.
+/// A relative target without dots and doubled slashes, still relative.
 fn default_cache_id(target: &str) -> String {
     match path::clean(target) {
-        absolute if target.starts_with('/') => absolute,
         absolute if absolute == "/" => ".".to_string(),
         absolute => absolute[1..].to_string(),
     }
 }
 
 fn choose<T: Copy>(table: &[(&str, T)], value: &Value<'_>, what: &str) -> Result<T, Fault> {
-    let Value { text, place } = value;
+    let Value { text, .. } = value;
     match table.iter().find(|(name, _)| text.eq_ignore_ascii_case(name)) {
         Some((_, choice)) => Ok(*choice),
         None => {
             let names: Vec<_> = table.iter().map(|(name, _)| *name).collect();
             let message = did_you_mean(format!("unsupported {what} {text:?}"), text, &names, Case::Sensitive);
-            Err(Fault { message, place: *place, remark: format!("one of {}", names.join(", ")) })
+            Err(Fault { message, place: value.place(), remark: format!("one of {}", names.join(", ")) })
         }
     }
 }
 
 /// A key alone is true.
 fn boolean(key: &str, value: Option<Value<'_>>) -> Result<bool, Fault> {
-    let Some(Value { text, place }) = value else { return Ok(true) };
-    csv::boolean(&text).ok_or_else(|| {
+    let Some(value) = value else { return Ok(true) };
+    csv::boolean(&value.text).ok_or_else(|| {
         let remark = "true or false".to_string();
-        Fault { message: format!("invalid value for {key}: {text}"), place, remark }
+        Fault { message: format!("invalid value for {key}: {}", value.text), place: value.place(), remark }
     })
 }
 
