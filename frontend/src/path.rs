@@ -7,6 +7,9 @@ pub fn join(base: &str, path: &str) -> String {
 
 /// Absolute, without `.`, `..` (which stop at the root), doubled slashes and a slash at the end.
 pub fn clean(path: &str) -> String {
+    if path.is_empty() || path == "/" {
+        return "/".to_owned();
+    }
     if is_clean(path) {
         return path.to_owned();
     }

@@ -171,7 +171,8 @@ pub struct Lowering<'a> {
     pub settings: &'a Settings<'a>,
     /// The instruction.
     pub command: &'a Rc<Command>,
-    /// What it reads beside its stage: that of COPY --from, or for a RUN one entry for each mount.
+    /// What it reads beside its stage: that of COPY --from, or for a RUN one entry for each mount, but for those at the
+    /// end that read nothing.
     pub trees: Vec<Option<Tree>>,
     /// What has been expanded so far.
     pub expanded: Expanded,

@@ -156,8 +156,10 @@ impl<'a> Lower<'a> {
         planned: &PlannedCommand,
         done: &Done,
     ) -> Result<(), Option<Diagnostic>> {
-        let mut trees = Vec::with_capacity(planned.origins.len());
-        for (position, origin) in planned.origins.iter().enumerate() {
+        // Most mounts have no `from=`.
+        let count = planned.origins.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        let mut trees = Vec::with_capacity(count);
+        for (position, origin) in planned.origins[..count].iter().enumerate() {
             let tree = match origin {
                 None => None,
                 Some(Origin::Outside(outside)) => {
@@ -287,6 +289,10 @@ impl<'a> Lower<'a> {
     }
 
     fn check_platform(&self, place: (Span, &[String]), outside: &Outside, info: &ImageInfo, expected: &Platform) {
+        // What is asked for is in its normal form, and so is what is written the same.
+        if expected.os == info.config.os && expected.architecture == info.config.architecture {
+            return;
+        }
         let is_known = info.is_read() && outside.context.is_none() && !is_empty(info);
         if let (Some(actual), true) = (config_platform(&info.config), is_known) {
             lint::invalid_base_image_platform(self.lints, place, &outside.written, expected, &actual);

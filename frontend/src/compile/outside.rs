@@ -5,7 +5,7 @@ use super::{CompileRequest, ImageInfo, ImageKey, ImageLocation, ImageRequest, Im
 use crate::draft::Draft;
 use crate::op::{GitSource, Op, Source, Step, Words};
 use crate::platform::Platform;
-use crate::reference::Reference;
+use crate::reference::{Reference, ReferenceError};
 use crate::span::Span;
 use crate::stage::{Settings, Tree};
 use solver::graph::Edge;
@@ -44,11 +44,22 @@ pub(super) enum Kind {
 
 /// What FROM, COPY --from and from= mean by a name that no stage has.
 pub(super) fn locate(name: &str, platform: &Platform, request: &CompileRequest, site: Site) -> Result<Outside, String> {
+    locate_parsed(name, Reference::parse(name), platform, request, site)
+}
+
+/// As [`locate`], of a name that has been parsed.
+pub(super) fn locate_parsed(
+    name: &str,
+    reference: Result<Reference, ReferenceError>,
+    platform: &Platform,
+    request: &CompileRequest,
+    site: Site,
+) -> Result<Outside, String> {
     let found = |kind, context| Outside { kind, context, written: name.to_string(), site };
     if name == "scratch" {
         return Ok(found(Kind::Scratch, None));
     }
-    let reference = match Reference::parse(name) {
+    let reference = match reference {
         Ok(reference) => reference,
         Err(error) => return Err(format!("failed to parse stage name {name:?}: {error}")),
     };

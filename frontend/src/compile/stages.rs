@@ -2,8 +2,8 @@
 //! (reference/dockerfile.md 4).
 
 use super::args::Globals;
-use super::outside::{Kind, Outside, Site, locate, named_context};
-use super::typed::{TypedFile, TypedStage};
+use super::outside::{Kind, Outside, Site, locate, locate_parsed, named_context};
+use super::typed::{Fired, TypedFile, TypedStage};
 use super::{Images, triggers};
 use crate::diagnostic::Diagnostic;
 use crate::instruction::from::From;
@@ -11,7 +11,7 @@ use crate::instruction::{Command, Instruction};
 use crate::lint::{self, Lints, Use};
 use crate::placed::Placed;
 use crate::platform::Platform;
-use crate::reference::Reference;
+use crate::reference::{Reference, ReferenceError};
 use crate::span::Span;
 use crate::stage::{Lost, Settings};
 use crate::suggest::{Case, did_you_mean};
@@ -38,6 +38,8 @@ pub(super) struct StagePlan {
     pub replaced_by: Option<Outside>,
     /// Triggers of the base first, once they are known.
     pub commands: Vec<PlannedCommand>,
+    /// The triggers that it has fired when it was compiled before.
+    fired: Rc<OnceCell<Fired>>,
     /// The base's triggers are among the commands, or known not to exist.
     pub has_triggers: bool,
     /// Variables that its text was to set, but could not be read.
@@ -201,7 +203,7 @@ impl StageGraph {
                 }
                 let Some(texts) = triggers::of_base(self, index, images) else { continue };
                 found |= !texts.is_empty();
-                let parsed = triggers::parse(&texts, &self.stages[index].from);
+                let parsed = self.fire(index, &texts);
                 self.stages[index].has_triggers = true;
                 match parsed {
                     Ok(commands) => errors.extend(self.splice(index, commands, settings)),
@@ -214,12 +216,24 @@ impl StageGraph {
         }
     }
 
-    fn splice(&mut self, index: usize, commands: Vec<Command>, settings: &Settings<'_>) -> Vec<Diagnostic> {
+    /// What triggers say at a stage's FROM.
+    fn fire(&self, index: usize, texts: &[&str]) -> Result<Vec<Rc<Command>>, Diagnostic> {
+        let StagePlan { from, fired, .. } = &self.stages[index];
+        if let Some(fired) = fired.get().filter(|fired| fired.texts == texts) {
+            return Ok(fired.commands.clone());
+        }
+        let commands: Vec<_> = triggers::parse(texts, from)?.into_iter().map(Rc::new).collect();
+        let texts = texts.iter().map(|text| text.to_string()).collect();
+        fired.get_or_init(|| Fired { texts, commands: commands.clone() });
+        Ok(commands)
+    }
+
+    fn splice(&mut self, index: usize, commands: Vec<Rc<Command>>, settings: &Settings<'_>) -> Vec<Diagnostic> {
         let mut planned = Vec::with_capacity(commands.len());
         let mut errors = vec![];
         for command in commands {
             match self.origins(&command, settings) {
-                Ok(origins) => planned.push(PlannedCommand { command: Rc::new(command), origins }),
+                Ok(origins) => planned.push(PlannedCommand { command, origins }),
                 Err(error) => errors.push(error),
             }
         }
@@ -355,6 +369,9 @@ impl StagePlan {
     }
 }
 
+/// What a name is as a reference.
+type Parsed = Result<Reference, ReferenceError>;
+
 /// Expands FROM lines.
 struct Head<'a> {
     globals: &'a Globals,
@@ -367,7 +384,7 @@ impl Head<'_> {
     fn plan(&self, stage: &TypedStage, earlier: &StageGraph) -> Result<StagePlan, Option<Diagnostic>> {
         let from = &stage.from;
         let mut used = vec![];
-        let image = self.image(from, &mut used)?;
+        let (image, parsed) = self.image(from, &mut used)?;
         let platform = match &from.platform {
             Some(written) => Some(self.platform(from, written, &mut used)?),
             None => None,
@@ -379,7 +396,8 @@ impl Head<'_> {
         let base = match earlier.names.get(&image) {
             Some(index) => Origin::Stage(*index),
             None => {
-                let outside = locate(&image, wanted, self.settings.request, site);
+                let reference = parsed.unwrap_or_else(|| Reference::parse(&image));
+                let outside = locate_parsed(&image, reference, wanted, self.settings.request, site);
                 Origin::Outside(Box::new(outside.map_err(|message| self.bad_image(from, &image, message))?))
             }
         };
@@ -391,9 +409,19 @@ impl Head<'_> {
         let shown = name.map_or_else(|| format!("stage-{}", earlier.stages.len()), str::to_string);
         let (from, lost) = (from.clone(), stage.lost.clone());
         let arguments = used.into_iter().filter(|asked| asked.value.is_some()).map(|asked| asked.name).collect();
-        let (commands, has_triggers) = (vec![], false);
-        let label = OnceCell::new();
-        Ok(StagePlan { from, arguments, shown, base, platform, replaced_by, commands, has_triggers, lost, label })
+        Ok(StagePlan {
+            from,
+            arguments,
+            shown,
+            base,
+            platform,
+            replaced_by,
+            commands: vec![],
+            fired: stage.fired.clone(),
+            has_triggers: false,
+            lost,
+            label: OnceCell::new(),
+        })
     }
 
     /// Stands for a stage whose FROM is wrong: on an empty image, with any variable missing.
@@ -411,6 +439,7 @@ impl Head<'_> {
             platform: None,
             replaced_by: None,
             commands: vec![],
+            fired: stage.fired.clone(),
             has_triggers: true,
             lost: Lost::Unknown,
             label: OnceCell::new(),
@@ -449,10 +478,18 @@ impl Head<'_> {
         }
     }
 
-    fn image(&self, from: &From, used: &mut Vec<Use>) -> Result<String, Option<Diagnostic>> {
+    /// The name, and what it is as a reference if that is known.
+    fn image(&self, from: &From, used: &mut Vec<Use>) -> Result<(String, Option<Parsed>), Option<Diagnostic>> {
         let expansion = self.expand(from, &from.image, used)?;
         self.check_unset(from, &expansion);
-        if let Some(defaults) = &self.globals.defaults
+        let mut parsed = None;
+        if self.globals.defaults.is_some() && self.settings.lexer.is_plain(&from.image) {
+            let reference = Reference::parse(&expansion.text);
+            if reference.is_err() {
+                lint::invalid_default_arg_in_from(self.lints, from);
+            }
+            parsed = Some(reference);
+        } else if let Some(defaults) = &self.globals.defaults
             && let Ok(by_default) = self.settings.lexer.expand(&from.image, &defaults.lookup())
             && Reference::parse(&by_default.text).is_err()
         {
@@ -469,7 +506,7 @@ impl Head<'_> {
                 (None, None) => "name an image, or scratch".to_string(),
             })));
         }
-        Ok(expansion.text)
+        Ok((expansion.text, parsed))
     }
 
     /// An image that cannot be one, often since an argument in its name is not set.

@@ -8,6 +8,7 @@ use crate::instruction::{self, Command, Instruction, Typed};
 use crate::span::{SourceText, Span};
 use crate::stage::Lost;
 use crate::words::Lexer;
+use std::cell::OnceCell;
 use std::rc::Rc;
 
 /// A Dockerfile whose instructions have their types.
@@ -32,8 +33,18 @@ pub(crate) struct GlobalArg {
 pub(crate) struct TypedStage {
     pub from: Rc<From>,
     pub commands: Vec<Rc<Command>>,
+    /// The triggers that its FROM has fired, kept for when the file is compiled again.
+    pub fired: Rc<OnceCell<Fired>>,
     /// Variables of ENVs and ARGs that could not be read; if FROM could not be read, any.
     pub lost: Lost,
+}
+
+/// Triggers that a FROM has fired.
+pub(crate) struct Fired {
+    /// As the base has them.
+    pub texts: Vec<String>,
+    /// What they say.
+    pub commands: Vec<Rc<Command>>,
 }
 
 /// Reads all nodes. What could be read is there beside the errors, so that more of them can be found; a FROM that could
@@ -47,7 +58,7 @@ pub(crate) fn read(dockerfile: &Dockerfile) -> (TypedFile, Vec<Diagnostic>) {
             Ok(Typed::Command(command)) => command,
             Ok(Typed::From(from)) => {
                 let from = Rc::new(from);
-                file.stages.push(TypedStage { from, commands: vec![], lost: Lost::Nothing });
+                file.stages.push(TypedStage { from, commands: vec![], fired: Rc::default(), lost: Lost::Nothing });
                 continue;
             }
             Err(error) => {
@@ -57,7 +68,8 @@ pub(crate) fn read(dockerfile: &Dockerfile) -> (TypedFile, Vec<Diagnostic>) {
                 let is = |keyword: &str| node.keyword.eq_ignore_ascii_case(keyword);
                 if is("FROM") {
                     let from = Rc::new(From::unread(node));
-                    file.stages.push(TypedStage { from, commands: vec![], lost: Lost::Unknown });
+                    let lost = Lost::Unknown;
+                    file.stages.push(TypedStage { from, commands: vec![], fired: Rc::default(), lost });
                 } else if is("ENV") || is("ARG") || !instruction::KEYWORDS.iter().any(|keyword| is(keyword)) {
                     *file.stages.last_mut().map_or(&mut file.lost, |stage| &mut stage.lost) = Lost::Unknown;
                 }
