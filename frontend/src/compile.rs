@@ -3,6 +3,7 @@
 mod args;
 mod context;
 mod epoch;
+mod head;
 mod lower;
 mod merge;
 mod needs;
