@@ -12,6 +12,9 @@ use crate::span::{SourceText, Span};
 use std::ops::Range;
 use std::sync::Arc;
 
+/// For how many instructions there is room at first; more than that are hardly instructions each.
+const MAX_ROOM: usize = 10_000;
+
 /// Parses a Dockerfile. Never stops at the first error and never panics: what could be read is in the result, beside
 /// everything that is wrong.
 ///
@@ -47,7 +50,8 @@ impl Parser<'_> {
 
         let file = Placed::verbatim(self.source.text.as_str(), 0);
         let mut lines = Lines::new(&self.source.text);
-        self.nodes.reserve(self.source.text.bytes().filter(|byte| *byte == b'\n').count() + 1);
+        let lines_of_text = self.source.text.bytes().filter(|byte| *byte == b'\n').count() + 1;
+        self.nodes.reserve(lines_of_text.min(MAX_ROOM));
         while let Some(line) = lines.next_logical(&file, self.escape, |offset| found.lines.contains(&offset)) {
             self.instruction(line, &mut lines);
         }
