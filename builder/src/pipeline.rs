@@ -15,7 +15,7 @@ use crate::export::{Exporter, Response};
 use crate::image::assemble::BuiltImage;
 use crate::image::layers::{LayerBlobs, LayerOptions};
 use crate::inputs::{self, Inputs};
-use crate::local::keep::{Kept, keep};
+use crate::local::keep::{Kept, keep, kept_by_exporter};
 use crate::progress::{Progress, Vertex, Warning};
 use crate::registry::Registry;
 use crate::remote_cache::RemoteCache;
@@ -46,7 +46,7 @@ use solver::graph::{Graph, VertexId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use outputs::{build_metadata, export_all, export_cache, open_exporters};
 
@@ -119,9 +119,10 @@ pub async fn build(options: &BuildOptions, world: &World) -> Result<Built, Build
     cache.imports.settle(&world.store)?;
     let (mut response, solved) = result?;
     let metadata = build_metadata(&solved, options, world);
-    let kept = match exporters.is_empty() {
-        true => keep(&solved.images, solved.epoch, options, &world.store)?,
-        false => Kept::Exported,
+    let kept = match (exporters.is_empty(), options.outputs.is_empty()) {
+        (true, _) => keep(&solved.images, solved.epoch, options, &world.store)?,
+        (false, true) => kept_by_exporter(options, &world.store, unix_time(world.build.begun).as_millis() as i64)?,
+        (false, false) => Kept::Exported,
     };
     if let Kept::Named { names, .. } = &kept {
         let names: Vec<String> = names.iter().map(|name| name.to_string()).collect();
@@ -164,7 +165,7 @@ pub(crate) async fn solve_images<'a>(
         false => vec![],
     };
     let facts: Vec<Arc<Facts>> = facts.into_iter().map(Arc::new).collect();
-    let begun = world.build.begun.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
+    let begun = unix_time(world.build.begun).as_secs() as i64;
     let maker = Maker {
         request: &options.attest,
         store: &world.store,
@@ -175,6 +176,10 @@ pub(crate) async fn solve_images<'a>(
     };
     maker.attest(&mut images, &results, &facts, &scans).await?;
     Ok(Solved { images, facts, tools, epoch, warnings, unused_args, source, definition })
+}
+
+fn unix_time(at: SystemTime) -> Duration {
+    at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 /// A build of which no step has run.

@@ -43,12 +43,12 @@ pub struct PlatformImage {
     pub epoch: Option<i64>,
     /// Lowest first.
     pub layers: Vec<Layer>,
-    /// Manifest and config, if there are documents; they and the blobs that the manifest names are kept.
+    /// If there are documents; they and the blobs that they name are kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub documents: Option<Documents>,
 }
 
-/// The documents of one platform's image.
+/// The documents of one platform's image: its manifest, and what that and its attestations name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Documents {
     /// Of the manifest.
@@ -57,6 +57,40 @@ pub struct Documents {
     pub config: Descriptor,
     /// Of the layers' blobs as the manifest has them, lowest first.
     pub layers: Vec<Descriptor>,
+    /// What is attested of the image, in the order of the index that names both. Absent in records of older kilns.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attestations: Vec<AttestationDocuments>,
+}
+
+/// An attestation manifest about one platform's image, and what it names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AttestationDocuments {
+    /// Of the manifest.
+    pub manifest: Descriptor,
+    /// Of its config.
+    pub config: Descriptor,
+    /// In the order of the manifest.
+    pub statements: Vec<Statement>,
+}
+
+/// Something that is said of an image.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Statement {
+    /// URL of the form of what is said; empty if the manifest gives none.
+    pub predicate_type: String,
+    /// Of the statement.
+    pub blob: Descriptor,
+}
+
+impl Documents {
+    /// All of them.
+    pub fn descriptors(&self) -> impl Iterator<Item = &Descriptor> {
+        let attested = self.attestations.iter().flat_map(|about| {
+            let statements = about.statements.iter().map(|statement| &statement.blob);
+            [&about.manifest, &about.config].into_iter().chain(statements)
+        });
+        [&self.manifest, &self.config].into_iter().chain(&self.layers).chain(attested)
+    }
 }
 
 /// A record under its name.
@@ -109,8 +143,7 @@ impl ImageRecord {
                 }
             }
             if let Some(documents) = &image.documents {
-                let all = [&documents.manifest, &documents.config].into_iter().chain(&documents.layers);
-                parts.extend(all.map(|descriptor| blob(&descriptor.digest)));
+                parts.extend(documents.descriptors().map(|descriptor| blob(&descriptor.digest)));
             }
         }
         parts
@@ -281,6 +314,54 @@ mod tests {
         let other = ImageRecord { origin: "load x.tar".into(), ..one.clone() };
         assert_eq!(one.id(), other.id());
         assert_ne!(one.id(), record(&store, &["b"]).id());
+    }
+
+    fn blob(store: &Store, text: &str) -> Descriptor {
+        let digest = store.content().put(text.as_bytes()).unwrap();
+        Descriptor { media_type: "m".into(), digest, size: text.len() as u64 }
+    }
+
+    #[test]
+    fn what_is_attested_is_a_part() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let mut image = record(&store, &[]);
+        let statement = Statement { predicate_type: "p".into(), blob: blob(&store, "statement") };
+        let about = AttestationDocuments {
+            manifest: blob(&store, "about"),
+            config: blob(&store, "about's config"),
+            statements: vec![statement.clone()],
+        };
+        image.top = Some(blob(&store, "index"));
+        image.platforms[0].documents = Some(Documents {
+            manifest: blob(&store, "manifest"),
+            config: blob(&store, "config"),
+            layers: vec![],
+            attestations: vec![about],
+        });
+        assert_eq!(image.parts().len(), 6);
+        store.name_image("app", &image).unwrap();
+        assert_eq!(store.image_named("app").unwrap().unwrap().record, image);
+        let held = store.held_by_images().unwrap();
+        assert_eq!(held[&ObjectId::new(Kind::Blob, statement.blob.digest.hex())], ["app"]);
+    }
+
+    #[test]
+    fn records_of_older_kilns_are_read() {
+        let blob = |text: &str| {
+            let digest = Digest::of(text.as_bytes());
+            format!(r#"{{"mediaType":"m","digest":"{digest}","size":1}}"#)
+        };
+        let (index, manifest, config) = (blob("index"), blob("manifest"), blob("config"));
+        let text = format!(
+            r#"{{"platforms":[{{"platform":"linux/amd64","config":"{{}}","base_history_len":0,"layers":[],
+            "documents":{{"manifest":{manifest},"config":{config},"layers":[]}}}}],"top":{index},"origin":"build"}}"#
+        );
+        let record: ImageRecord = serde_json::from_str(&text).unwrap();
+        let documents = record.platforms[0].documents.as_ref().unwrap();
+        assert_eq!((documents.attestations.len(), record.parts().len()), (0, 3));
+        // And those without attestations are written as before: an older kiln reads them.
+        assert!(!serde_json::to_string(&record).unwrap().contains("attestations"));
     }
 
     #[test]

@@ -2,5 +2,6 @@
 
 mod analyze;
 mod archive;
+mod attested;
 mod daemon;
 mod names;

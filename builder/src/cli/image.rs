@@ -6,7 +6,7 @@ use crate::cancel::Cancel;
 use crate::export::image::push_image;
 use crate::export::target::Target;
 use crate::image::layers::LayerBlobs;
-use crate::local::documents::Maker;
+use crate::local::documents::{Extent, Maker};
 use crate::local::load;
 use crate::local::record::{self, LocalError};
 use crate::local::save::{self, ArchiveType};
@@ -296,8 +296,8 @@ fn push(cli: &Cli, store: &Store, args: &PushArgs, rights: &Rights) -> Result<(V
         for image in &images {
             let name = Reference::parse(&image.name)
                 .map_err(|source| LocalError::Name { name: image.name.clone(), source })?;
-            let (made, assembled) = maker.documents(&image.name, &image.record, None).await?;
-            let push = push_image(&assembled, false, &maker.export(&made))?;
+            let (made, assembled) = maker.documents(&image.name, &image.record, None, Extent::All).await?;
+            let push = push_image(&assembled, true, &maker.export(&made))?;
             let line = format!("{}@{}", name.familiar(), assembled.top().digest);
             let place = publish::Target { name, trust: Trust::AsConfigured };
             match publish::publish(&maker.images, store, &push, &[place], maker.vertex).await {
@@ -383,8 +383,9 @@ fn load_archive(
         bail!("the archive has {} images, and --tag names one", loaded.len());
     }
     for image in loaded {
-        if image.without_attestations {
-            eprintln!("WARNING: the archive's attestations are left out");
+        if image.left_out > 0 {
+            let what = "left out of the archive's index, which are neither images nor whole attestations of them";
+            eprintln!("WARNING: entries {what}: {}", image.left_out);
         }
         let id: Digest = image.record.id();
         for name in if tags.is_empty() { &image.names } else { &tags } {

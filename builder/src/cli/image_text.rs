@@ -6,7 +6,7 @@ use crate::progress::track::bytes;
 use crate::time::{ago, parse_rfc3339, rfc3339_millis};
 use anyhow::{Context, Result, bail};
 use cache::StoreError;
-use cache::images::{NamedImage, PlatformImage};
+use cache::images::{AttestationDocuments, Documents, NamedImage, PlatformImage};
 use cache::ledger::now_ms;
 use cache::object::{Kind, ObjectId};
 use cache::store::Store;
@@ -214,6 +214,7 @@ fn inspect_one(
             image.record.top.as_ref().map(|top| format!("{}@{}", repository_and_tag(&image.name).0, top.digest));
         shown.push(json!({
             "Id": image.id.as_str(),
+            "Attestations": platform.documents.as_ref().map_or(vec![], attestations),
             "ConfigDigest": platform.documents.as_ref().map(|documents| documents.config.digest.as_str()),
             "RepoTags": tags,
             "RepoDigests": digest.into_iter().collect::<Vec<String>>(),
@@ -234,6 +235,15 @@ fn inspect_one(
         (true, Some(wanted)) => Err(record::no_platform(&image.name, &image.record, wanted)),
         _ => Ok(shown),
     }
+}
+
+/// What is attested of an image: digests of the manifests, and of what form each statement is.
+fn attestations(documents: &Documents) -> Vec<Value> {
+    let shown = |about: &AttestationDocuments| {
+        let types: Vec<&str> = about.statements.iter().map(|statement| statement.predicate_type.as_str()).collect();
+        json!({ "Digest": about.manifest.digest, "PredicateTypes": types })
+    };
+    documents.attestations.iter().map(shown).collect()
 }
 
 /// Of the layer's tar, if it is known.

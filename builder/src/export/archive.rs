@@ -25,9 +25,9 @@ pub fn oci_layout_file() -> Extra {
 /// Digests and sizes of all blobs that the documents name, in order of digest, each once.
 pub fn blobs<'a>(assembled: &'a Assembled) -> BTreeMap<Digest, u64> {
     let of_image = |image: &'a AssembledImage| {
-        let attestation = image.attestation.iter().flat_map(|about| [&about.manifest].into_iter().chain(about.blobs()));
+        let attested = image.attestations.iter().flat_map(|about| [&about.manifest].into_iter().chain(about.blobs()));
         let layers = image.layers.iter().map(|layer| &layer.entry);
-        [&image.manifest, &image.config].into_iter().chain(layers).chain(attestation)
+        [&image.manifest, &image.config].into_iter().chain(layers).chain(attested)
     };
     let entries = assembled.index.iter().chain(assembled.images.iter().flat_map(of_image));
     entries.map(|entry| (entry.digest.clone(), entry.size)).collect()

@@ -109,14 +109,7 @@ impl Exporter for Image {
                 self.push(&assembled, export).await?;
             }
             if self.store && !self.image.names.is_empty() {
-                let is_attested = assembled.images.iter().any(|image| image.attestation.is_some());
-                if is_attested {
-                    let advice = "attestations are not kept with the image in kiln's store: push it, or use type=oci";
-                    export.vertex.warn(advice.to_string());
-                }
-                // Its documents name what is not kept; without them they are made anew.
-                let documents = (!is_attested).then_some((&assembled, export.store));
-                let record = record::of_build(export.images, export.epoch, documents)?;
+                let record = record::of_build(export.images, export.epoch, Some((&assembled, export.store)))?;
                 for name in &self.image.names {
                     export.store.name_image(&name.to_string(), &record)?;
                     export.vertex.status_done(&format!("naming to {name}"), 0, 0);
@@ -135,7 +128,7 @@ impl Image {
         let targets: Vec<Target> = names.map(|name| Target { name: name.clone(), trust: self.trust }).collect();
         publish(export.sources, export.store, &image, &targets, export.vertex).await.map_err(failed)?;
         if !is_in_index {
-            for about in assembled.images.iter().filter_map(|image| image.attestation.as_ref()) {
+            for about in assembled.images.iter().flat_map(|image| &image.attestations) {
                 self.push_referrer(about, &targets, export).await?;
             }
         }
@@ -185,8 +178,7 @@ pub fn push_image(
         }
         push.blobs.push(blob(&image.config, vec![]));
     }
-    let attestations =
-        || assembled.images.iter().filter_map(|image| image.attestation.as_ref()).filter(|_| with_attestations);
+    let attestations = || assembled.images.iter().flat_map(|image| &image.attestations).filter(|_| with_attestations);
     push.blobs.extend(attestations().flat_map(|about| about.blobs()).map(|entry| blob(entry, vec![])));
     // Platforms share layers, and a layer may be in an image twice.
     let mut seen = HashSet::new();

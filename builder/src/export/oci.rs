@@ -100,7 +100,7 @@ pub async fn assemble_for(image: &ImageAttributes, export: &Export<'_>) -> Resul
     for image in &assembled.images {
         export.vertex.status_done(&format!("exporting manifest {}", image.manifest.digest), 0, 0);
         export.vertex.status_done(&format!("exporting config {}", image.config.digest), 0, 0);
-        if let Some(attestation) = &image.attestation {
+        for attestation in &image.attestations {
             let status = format!("exporting attestation manifest {}", attestation.manifest.digest);
             export.vertex.status_done(&status, 0, 0);
         }

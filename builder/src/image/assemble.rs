@@ -83,7 +83,8 @@ pub struct AssembledImage {
     pub manifest: Entry,
     /// The config's `created`.
     pub created: Option<String>,
-    pub attestation: Option<AssembledAttestation>,
+    /// What is attested of it; a build makes one manifest at most.
+    pub attestations: Vec<AssembledAttestation>,
 }
 
 /// All documents of a build's result. They are in the store; layers of base images may not be.
@@ -144,7 +145,7 @@ pub async fn assemble(
         false => None,
         true => {
             let images = assembled.iter().map(|image| image.manifest.clone());
-            let attestations = assembled.iter().filter_map(|image| image.attestation.as_ref());
+            let attestations = assembled.iter().flat_map(|image| &image.attestations);
             let attestations = attestations.filter(|_| options.attestations.place == Place::Index);
             let entries: Vec<Entry> = images.chain(attestations.map(|about| about.manifest.clone())).collect();
             let bytes = manifest::index(options.types, &entries, &options.annotations.index);
@@ -200,7 +201,8 @@ async fn assemble_one(
     manifest.annotations = AnnotationSet::select(&options.annotations.manifest_descriptor, platform);
     let attestation = attestation::assemble(image, &manifest, &entries, &options.attestations, workshop.store)?;
     let platform = image.platform.clone();
-    Ok(AssembledImage { platform, layers, config, manifest, created: completed.created, attestation })
+    let attestations = attestation.into_iter().collect();
+    Ok(AssembledImage { platform, layers, config, manifest, created: completed.created, attestations })
 }
 
 /// The layers that steps have made, as a cache names them.

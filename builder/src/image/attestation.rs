@@ -18,6 +18,10 @@ use serde_json::json;
 
 /// `artifactType` of the manifest.
 pub const ARTIFACT_TYPE: &str = "application/vnd.docker.attestation.manifest.v1+json";
+/// Annotation of a statement in the manifest: the URL of the form of what it says.
+pub const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
+/// [`manifest::REFERENCE_TYPE`] of the manifest in an index.
+pub const ATTESTATION: &str = "attestation-manifest";
 const STATEMENT_TYPE: &str = "application/vnd.in-toto+json";
 const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
 const EMPTY: &[u8] = b"{}";
@@ -95,7 +99,7 @@ pub fn assemble(
     for attestation in attestations {
         let bytes = statement(attestation, &subjects, &layers);
         let mut entry = put(store, STATEMENT_TYPE, &bytes)?;
-        entry.annotations.insert("in-toto.io/predicate-type".into(), attestation.predicate_type().into());
+        entry.annotations.insert(PREDICATE_TYPE.into(), attestation.predicate_type().into());
         statements.push(entry);
     }
     let (config, bytes) = match options.form {
@@ -118,11 +122,19 @@ pub fn assemble(
             (config, bytes)
         }
     };
-    let mut entry = put(store, manifest::manifest_type(MediaTypes::Oci), &bytes)?;
+    let manifest_blob = put(store, manifest::manifest_type(MediaTypes::Oci), &bytes)?.descriptor();
+    let subject = manifest.digest.clone();
+    let manifest = index_entry(manifest_blob, &subject);
+    Ok(Some(AssembledAttestation { manifest, config, statements, subject }))
+}
+
+/// An attestation manifest about an image's manifest, as an entry of the index that has both.
+pub fn index_entry(manifest: Descriptor, subject: &Digest) -> Entry {
     let unknown = || "unknown".to_string();
+    let mut entry = Entry::plain(manifest);
     entry.annotations = Annotations::from([
-        (manifest::REFERENCE_TYPE.to_string(), "attestation-manifest".to_string()),
-        (manifest::REFERENCE_DIGEST.to_string(), manifest.digest.to_string()),
+        (manifest::REFERENCE_TYPE.to_string(), ATTESTATION.to_string()),
+        (manifest::REFERENCE_DIGEST.to_string(), subject.to_string()),
     ]);
     entry.platform = Some(PlatformEntry {
         architecture: unknown(),
@@ -130,8 +142,7 @@ pub fn assemble(
         os_version: String::new(),
         variant: String::new(),
     });
-    let subject = manifest.digest.clone();
-    Ok(Some(AssembledAttestation { manifest: entry, config, statements, subject }))
+    entry
 }
 
 /// The image by each of its names.

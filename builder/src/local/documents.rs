@@ -5,12 +5,15 @@ use crate::export::attributes::Attributes;
 use crate::export::oci::assemble_for;
 use crate::export::{Export, ImageAttributes};
 use crate::image::assemble::{Assembled, AssembledImage, AssembledLayer, BuiltImage};
+use crate::image::attestation::{AssembledAttestation, index_entry};
 use crate::image::layers::LayerBlobs;
-use crate::image::manifest::Entry;
+use crate::image::manifest::{self, Annotations, Entry};
 use crate::progress::Vertex;
 use crate::remote_cache::export::Exports;
 use crate::source::image::ImageSource;
-use cache::images::{Documents, ImageRecord, PlatformImage};
+use cache::digest::Descriptor;
+use cache::images::{AttestationDocuments, Documents, ImageRecord, PlatformImage};
+use cache::layer::compression::MediaTypes;
 use cache::store::Store;
 use frontend::platform::Platform;
 use std::collections::BTreeMap;
@@ -22,6 +25,15 @@ pub struct Maker<'a> {
     pub images: ImageSource,
     /// Where transfers are shown.
     pub vertex: &'a Vertex,
+}
+
+/// How much of an image is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Also what is attested of it.
+    All,
+    /// Only the images themselves.
+    Images,
 }
 
 /// What exporters work with, for an image that is no result of a build.
@@ -38,6 +50,7 @@ impl Maker<'_> {
         name: &str,
         record: &ImageRecord,
         platform: Option<&Platform>,
+        extent: Extent,
     ) -> Result<(Made, Assembled), LocalError> {
         let wanted: Vec<&PlatformImage> = match platform {
             None => record.platforms.iter().collect(),
@@ -51,12 +64,42 @@ impl Maker<'_> {
                 let parts = made.built.iter().zip(wanted.iter().zip(documents));
                 let images: Vec<AssembledImage> =
                     parts.map(|(built, (image, documents))| of_documents(built, image, documents)).collect();
-                let is_index = images.len() > 1 || (platform.is_none() && images[0].manifest.digest != top.digest);
-                Assembled { images, index: is_index.then(|| Entry::plain(top.clone())) }
+                self.indexed(images, top, record, platform, extent)?
             }
             _ => assemble_for(&plain(), &self.export(&made)).await?,
         };
         Ok((made, assembled))
+    }
+
+    /// The images with the index that their name stands for; with one that is made, if that names more than is wanted.
+    fn indexed(
+        &self,
+        mut images: Vec<AssembledImage>,
+        top: &Descriptor,
+        record: &ImageRecord,
+        platform: Option<&Platform>,
+        extent: Extent,
+    ) -> Result<Assembled, LocalError> {
+        let is_attested = |images: &[AssembledImage]| images.iter().any(|image| !image.attestations.is_empty());
+        let leaves_out = extent == Extent::Images && is_attested(&images);
+        if extent == Extent::Images {
+            images.iter_mut().for_each(|image| image.attestations.clear());
+        }
+        let is_whole = images.len() == record.platforms.len() && !leaves_out;
+        let is_lone = images.len() == 1 && !is_attested(&images) && (platform.is_some() || leaves_out);
+        let index = match () {
+            () if is_lone || (is_whole && images[0].manifest.digest == top.digest) => None,
+            () if is_whole => Some(Entry::plain(top.clone())),
+            () => {
+                let about = images.iter().flat_map(|image| &image.attestations).map(|about| &about.manifest);
+                let entries: Vec<&Entry> = images.iter().map(|image| &image.manifest).chain(about).collect();
+                let bytes = manifest::index(MediaTypes::Oci, &entries, &Annotations::new());
+                let (digest, size) = (self.store.content().put(&bytes)?, bytes.len() as u64);
+                let media_type = manifest::index_type(MediaTypes::Oci).into();
+                Some(Entry::plain(Descriptor { media_type, digest, size }))
+            }
+        };
+        Ok(Assembled { images, index })
     }
 
     /// For exporters.
@@ -88,11 +131,20 @@ fn of_documents(built: &BuiltImage, image: &PlatformImage, documents: &Documents
         remote: layer.remote.clone().filter(|remote| remote.descriptor.digest == blob.digest),
     });
     AssembledImage {
-        attestation: None,
+        attestations: documents.attestations.iter().map(|about| of_attestation(about, &documents.manifest)).collect(),
         layers: layers.collect(),
         config: Entry::plain(documents.config.clone()),
         manifest,
         created: built.config.created.clone(),
         platform: built.platform.clone(),
+    }
+}
+
+fn of_attestation(about: &AttestationDocuments, image: &Descriptor) -> AssembledAttestation {
+    AssembledAttestation {
+        manifest: index_entry(about.manifest.clone(), &image.digest),
+        config: Entry::plain(about.config.clone()),
+        statements: about.statements.iter().map(|statement| Entry::plain(statement.blob.clone())).collect(),
+        subject: image.digest.clone(),
     }
 }

@@ -1,13 +1,17 @@
-//! A result that no `--output` asked for: its names in the store, if it has any.
+//! A result that no `--output` asked for: its names in the store, if it has any. Of what is only named no documents are made;
+//! statements about an image name its documents, so what is attested takes the exporter `image` ([`implied_output`]).
 
 use super::record;
+use crate::attest::request::AttestRequest;
 use crate::cli::options::BuildOptions;
+use crate::cli::output::OutputSpec;
 use crate::image::assemble::BuiltImage;
 use cache::StoreError;
 use cache::digest::Digest;
 use cache::images::Naming;
 use cache::store::Store;
 use frontend::reference::Reference;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// A result beside what exporters did with it.
@@ -19,6 +23,29 @@ pub enum Kept {
     Named { names: Vec<Reference>, id: Digest, is_new: bool },
     /// It is in the cache alone: no `--output` was given, and no name.
     Cached,
+}
+
+/// The output of a build without `--output` that names its result and attests something of it.
+pub fn implied_output(options: &BuildOptions) -> Option<OutputSpec> {
+    if !options.outputs.is_empty() || options.tags.is_empty() || options.attest == AttestRequest::default() {
+        return None;
+    }
+    let names: Vec<String> = options.tags.iter().map(|name| name.to_string()).collect();
+    Some(OutputSpec { kind: "image".into(), attributes: BTreeMap::from([("name".to_string(), names.join(","))]) })
+}
+
+/// What came of [`implied_output`], in a build that has begun at a time in milliseconds since 1970.
+pub fn kept_by_exporter(options: &BuildOptions, store: &Store, begun_ms: i64) -> Result<Kept, StoreError> {
+    let (names, mut named) = (options.tags.clone(), vec![]);
+    for name in &names {
+        named.extend(store.image_named(&name.to_string())?);
+    }
+    let is_new = named.iter().any(|image| image.named_ms >= begun_ms);
+    Ok(match named.pop() {
+        Some(image) => Kept::Named { names, id: image.id, is_new },
+        // Somebody has taken the name away meanwhile.
+        None => Kept::Exported,
+    })
 }
 
 /// Gives the result its names in the store; nothing is written if they have it already.

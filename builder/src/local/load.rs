@@ -2,11 +2,12 @@
 //! verified. Manifests of a layout are kept to the byte; for images that have none they are made.
 
 use super::archive::Contents;
+use crate::image::attestation;
 use crate::image::manifest::{self, Annotations, Entry, PlatformEntry};
-use crate::image::select::{self, Document, DocumentError, Manifest};
+use crate::image::select::{self, Document, DocumentError, Index, Manifest};
 use cache::digest::{Descriptor, Digest};
 use cache::error::StoreError;
-use cache::images::{Documents, ImageRecord, PlatformImage, STORED};
+use cache::images::{AttestationDocuments, Documents, ImageRecord, PlatformImage, STORED, Statement};
 use cache::layer::compression::{Compression, MediaTypes, decompressor};
 use cache::ledger::About;
 use cache::object::{Kind, ObjectId};
@@ -61,8 +62,9 @@ pub struct Loaded {
     /// As the archive says; none if it says none.
     pub names: Vec<Reference>,
     pub record: ImageRecord,
-    /// Attestations were in the archive and are not in the store.
-    pub without_attestations: bool,
+    /// How many entries of the archive's index are not in the store: they are neither images, nor attestations of images of
+    /// which all is there.
+    pub left_out: usize,
 }
 
 /// Reads an archive's images. `origin` says where it came from; `read` is told how many bytes have come.
@@ -107,6 +109,20 @@ struct LayoutEntry {
     annotations: Option<BTreeMap<String, String>>,
 }
 
+/// A manifest of attestations, of either form.
+#[derive(Deserialize)]
+struct AttestationManifest {
+    config: Descriptor,
+    layers: Option<Vec<StatementEntry>>,
+}
+
+#[derive(Deserialize)]
+struct StatementEntry {
+    #[serde(flatten)]
+    blob: Descriptor,
+    annotations: Option<BTreeMap<String, String>>,
+}
+
 impl Loader<'_> {
     fn layout(&self, index: &[u8]) -> Result<Vec<Loaded>, LoadError> {
         let index: LayoutIndex = parse("index.json", index)?;
@@ -117,9 +133,9 @@ impl Loader<'_> {
             match loaded.iter_mut().find(|(known, _)| *known == digest) {
                 Some((_, image)) => image.names.extend(name),
                 None => {
-                    let (record, without_attestations) = self.layout_image(&digest, INDEX_DEPTH)?;
+                    let (record, left_out) = self.layout_image(&digest, INDEX_DEPTH)?;
                     let names = name.into_iter().collect();
-                    loaded.push((digest, Loaded { names, record, without_attestations }));
+                    loaded.push((digest, Loaded { names, record, left_out }));
                 }
             }
         }
@@ -140,19 +156,18 @@ impl Loader<'_> {
         Ok(loaded.into_iter().map(|(_, loaded)| loaded).collect())
     }
 
-    /// The image of a manifest or index of the layout, and whether attestations were left out.
-    fn layout_image(&self, digest: &Digest, depth: usize) -> Result<(ImageRecord, bool), LoadError> {
+    /// The image of a manifest or index of the layout, and how many entries of an index are left out.
+    fn layout_image(&self, digest: &Digest, depth: usize) -> Result<(ImageRecord, usize), LoadError> {
         let bytes = self.needed_document(digest)?;
         let index = match select::parse(bytes, digest)? {
             Document::Manifest(manifest) => {
                 let platform = self.layout_manifest(&manifest, bytes)?;
                 let top = platform.documents.as_ref().map(|documents| documents.manifest.clone());
-                return Ok((self.record(vec![platform], top), false));
+                return Ok((self.record(vec![platform], top), 0));
             }
             Document::Index(index) => index,
         };
-        let listed = serde_json::from_slice::<LayoutIndex>(bytes).ok().and_then(|index| index.manifests);
-        let has_others = listed.is_some_and(|listed| listed.len() > index.images.len());
+        let listed: LayoutIndex = parse(&format!("blob {digest}"), bytes)?;
         let (mut platforms, mut entries, mut is_whole) = (vec![], vec![], true);
         for entry in &index.images {
             let digest = digest_of(&entry.digest)?;
@@ -180,16 +195,77 @@ impl Loader<'_> {
                 Document::Index(_) => is_whole = false,
             }
         }
-        let top = match (&platforms[..], is_whole && !has_others) {
+        let left_out = self.attestations(listed.manifests.unwrap_or_default(), &index, &mut platforms)?;
+        for documents in platforms.iter().filter_map(|platform| platform.documents.as_ref()) {
+            let about = documents.attestations.iter().map(|about| about.manifest.clone());
+            entries.extend(about.map(|manifest| attestation::index_entry(manifest, &documents.manifest.digest)));
+        }
+        let top = match (&entries[..], is_whole && left_out == 0) {
             ([], _) => return Err(LoadError::Incomplete),
             (_, true) => self.put(&select::media_type(bytes, ""), bytes)?,
-            ([only], false) => only.documents.as_ref().map(|documents| documents.manifest.clone()).expect("just made"),
+            ([only], false) => only.descriptor(),
             (_, false) => {
                 let bytes = manifest::index(MediaTypes::Oci, &entries, &Annotations::new());
                 self.put(manifest::index_type(MediaTypes::Oci), &bytes)?
             }
         };
-        Ok((self.record(platforms, Some(top)), has_others))
+        Ok((self.record(platforms, Some(top)), left_out))
+    }
+
+    /// Gives the images what the index lists about them; how many other entries there are. What is about an image that is not
+    /// in the archive counts no more than the image.
+    fn attestations(
+        &self,
+        listed: Vec<LayoutEntry>,
+        index: &Index,
+        platforms: &mut [PlatformImage],
+    ) -> Result<usize, LoadError> {
+        let is_image = |digest: &str| index.images.iter().any(|image| image.digest == digest);
+        let mut left_out = 0;
+        for entry in listed.into_iter().filter(|entry| !is_image(&entry.digest)) {
+            let annotations = entry.annotations.unwrap_or_default();
+            let annotation = |name: &str| annotations.get(name).map(String::as_str).unwrap_or_default();
+            let subject = annotation(manifest::REFERENCE_DIGEST);
+            let is_attestation = annotation(manifest::REFERENCE_TYPE) == attestation::ATTESTATION;
+            let mut documents = platforms.iter_mut().filter_map(|image| image.documents.as_mut());
+            let of = documents.find(|documents| documents.manifest.digest.as_str() == subject);
+            let about = match (is_attestation, of) {
+                (true, Some(documents)) => self.attestation(&entry.digest)?.map(|about| (documents, about)),
+                (true, None) if is_image(subject) => continue,
+                _ => None,
+            };
+            match about {
+                Some((documents, about)) => documents.attestations.push(about),
+                None => left_out += 1,
+            }
+        }
+        Ok(left_out)
+    }
+
+    /// An attestation manifest with all that it names; `None` if something is missing, or it is none.
+    fn attestation(&self, digest: &str) -> Result<Option<AttestationDocuments>, LoadError> {
+        let Ok(digest) = digest.parse() else { return Ok(None) };
+        let Some(bytes) = self.contents.document_of(&digest)? else { return Ok(None) };
+        let Ok(found) = serde_json::from_slice::<AttestationManifest>(bytes) else { return Ok(None) };
+        let listed = found.layers.unwrap_or_default();
+        for blob in listed.iter().map(|statement| &statement.blob).chain([&found.config]) {
+            if self.contents.blob_of(self.store, &blob.digest)? != Some(blob.size) {
+                return Ok(None);
+            }
+            self.describe("attestation", &blob.digest);
+        }
+        let manifest = self.put(&select::media_type(bytes, ""), bytes)?;
+        self.describe("attestation", &manifest.digest);
+        let statement = |entry: StatementEntry| Statement {
+            predicate_type: entry
+                .annotations
+                .unwrap_or_default()
+                .remove(attestation::PREDICATE_TYPE)
+                .unwrap_or_default(),
+            blob: entry.blob,
+        };
+        let statements = listed.into_iter().map(statement).collect();
+        Ok(Some(AttestationDocuments { manifest, config: found.config, statements }))
     }
 
     fn layout_manifest(&self, manifest: &Manifest, bytes: &[u8]) -> Result<PlatformImage, LoadError> {
@@ -221,7 +297,7 @@ impl Loader<'_> {
             let platform = self.platform(config, layers, None)?;
             let top = platform.documents.as_ref().map(|documents| documents.manifest.clone());
             let names = references(image.repo_tags.unwrap_or_default());
-            loaded.push(Loaded { names, record: self.record(vec![platform], top), without_attestations: false });
+            loaded.push(Loaded { names, record: self.record(vec![platform], top), left_out: 0 });
         }
         Ok(loaded)
     }
@@ -250,8 +326,7 @@ impl Loader<'_> {
             if diff_id.as_str() != expected {
                 return Err(LoadError::DiffId { layer: blob.digest.to_string(), expected, actual: diff_id });
             }
-            let about = About { description: format!("layer of an image, {}", self.origin), category: "" };
-            self.store.describe(ObjectId::new(Kind::Blob, blob.digest.hex()), about);
+            self.describe("layer", &blob.digest);
             remotes.push(RemoteLayer { descriptor: blob.clone(), diff_id, origin: STORED.into(), made: None });
         }
         let config_entry = self.put(manifest::config_type(MediaTypes::Oci), config_bytes)?;
@@ -271,8 +346,14 @@ impl Loader<'_> {
             base_history_len: config.history.len(),
             epoch: None,
             layers: Tree::of_image(remotes).layers().iter().map(|layer| (**layer).clone()).collect(),
-            documents: Some(Documents { manifest, config: config_entry, layers: blobs }),
+            documents: Some(Documents { manifest, config: config_entry, layers: blobs, attestations: vec![] }),
         })
+    }
+
+    /// Says what a blob is, for those who look at what the store has.
+    fn describe(&self, what: &str, digest: &Digest) {
+        let about = About { description: format!("{what} of an image, {}", self.origin), category: "" };
+        self.store.describe(ObjectId::new(Kind::Blob, digest.hex()), about);
     }
 
     /// Stores a document.

@@ -1,8 +1,10 @@
 //! A build's result as a record of the store, and back.
 
 use crate::image::assemble::{Assembled, BuiltImage};
+use crate::image::attestation::{self, AssembledAttestation};
 use crate::image::config::{self, LayerFacts};
-use cache::images::{Documents, ImageRecord, NamedImage, PlatformImage};
+use crate::image::manifest::Entry;
+use cache::images::{AttestationDocuments, Documents, ImageRecord, NamedImage, PlatformImage, Statement};
 use cache::store::Store;
 use cache::{FileError, StoreError};
 use frontend::image_config::ImageConfig;
@@ -76,19 +78,35 @@ pub fn of_build(
             documents: None,
         };
         if let Some((assembled, store)) = documents {
+            // Those that are beside the image, as referrers, are no part of what its name stands for.
+            let is_in_index = assembled.index.is_some();
             let assembled = &assembled.images[number];
+            let about = assembled.attestations.iter().filter(|_| is_in_index);
             let bytes = store.content().read_small(&assembled.config.digest)?;
             made.config = String::from_utf8_lossy(&bytes).into_owned();
             made.documents = Some(Documents {
                 manifest: assembled.manifest.descriptor(),
                 config: assembled.config.descriptor(),
                 layers: assembled.layers.iter().map(|layer| layer.entry.descriptor()).collect(),
+                attestations: about.map(attestation_documents).collect(),
             });
         }
         platforms.push(made);
     }
     let top = documents.map(|(assembled, _)| assembled.top().descriptor());
     Ok(ImageRecord { platforms, top, origin: "build".into() })
+}
+
+fn attestation_documents(about: &AssembledAttestation) -> AttestationDocuments {
+    let statement = |entry: &Entry| Statement {
+        predicate_type: entry.annotations.get(attestation::PREDICATE_TYPE).cloned().unwrap_or_default(),
+        blob: entry.descriptor(),
+    };
+    AttestationDocuments {
+        manifest: about.manifest.descriptor(),
+        config: about.config.descriptor(),
+        statements: about.statements.iter().map(statement).collect(),
+    }
 }
 
 /// The config of an image for people and for `FROM`: with the history's times. diff_ids that are not known yet are empty.
@@ -162,7 +180,8 @@ pub fn platforms(record: &ImageRecord) -> String {
     platforms.join(", ")
 }
 
-/// Finds an image by name, or by the beginning of its id: 4 digits at least, after `sha256:` or not.
+/// Finds an image by name, or by the beginning of its id or of the digest of its index or manifest: 4 digits at least, after
+/// `sha256:` or not.
 pub fn find(store: &Store, name: &str) -> Result<NamedImage, LocalError> {
     if let Ok(reference) = Reference::parse(name)
         && let Some(image) = store.image_named(&reference.to_string())?
@@ -171,8 +190,11 @@ pub fn find(store: &Store, name: &str) -> Result<NamedImage, LocalError> {
     }
     let beginning = name.strip_prefix("sha256:").unwrap_or(name);
     if beginning.len() >= 4 && beginning.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        let mut found: Vec<NamedImage> =
-            store.images()?.into_iter().filter(|image| image.id.hex().starts_with(beginning)).collect();
+        let is_meant = |image: &NamedImage| {
+            let top = image.record.top.as_ref().map(|top| &top.digest);
+            top.into_iter().chain([&image.id]).any(|digest| digest.hex().starts_with(beginning))
+        };
+        let mut found: Vec<NamedImage> = store.images()?.into_iter().filter(is_meant).collect();
         found.dedup_by(|one, other| one.id == other.id);
         match found.len() {
             0 => {}

@@ -1,6 +1,6 @@
 //! Named images -> one archive.
 
-use super::documents::Maker;
+use super::documents::{Extent, Maker};
 use super::record::{self, LocalError};
 use crate::export::archive::{self, Extra};
 use crate::export::docker::{self, Tagged};
@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 pub enum ArchiveType {
     /// For `docker load`: one platform. An OCI layout, too.
     Docker,
-    /// An OCI layout.
+    /// An OCI layout, with what is attested of the images.
     Oci,
 }
 
@@ -28,22 +28,26 @@ pub async fn save(
     target: &Target,
     maker: &Maker<'_>,
 ) -> Result<(), LocalError> {
+    // By their ids alone, images that differ in what is attested of them would be the same.
+    let is_same = |one: &NamedImage, other: &NamedImage| one.id == other.id && one.record.top == other.record.top;
     let mut by_id: Vec<(&NamedImage, Vec<Reference>)> = vec![];
     for image in images {
         let name =
             Reference::parse(&image.name).map_err(|source| LocalError::Name { name: image.name.clone(), source })?;
-        match by_id.iter_mut().find(|(known, _)| known.id == image.id) {
+        match by_id.iter_mut().find(|(known, _)| is_same(known, image)) {
             Some((_, names)) => names.push(name),
             None => by_id.push((image, vec![name])),
         }
     }
+    // `docker load` takes no index.
+    let extent = if kind == ArchiveType::Docker { Extent::Images } else { Extent::All };
     let (mut blobs, mut entries, mut tagged) = (BTreeMap::<Digest, u64>::new(), vec![], vec![]);
     for (image, names) in by_id {
         if kind == ArchiveType::Docker && platform.is_none() && image.record.platforms.len() > 1 {
             let what = format!("an archive for docker cannot hold: {}", record::platforms(&image.record));
             return Err(LocalError::SeveralPlatforms { name: image.name.clone(), what });
         }
-        let (made, assembled) = maker.documents(&image.name, &image.record, platform).await?;
+        let (made, assembled) = maker.documents(&image.name, &image.record, platform, extent).await?;
         archive::fetch_blobs(&assembled, &maker.export(&made)).await?;
         blobs.extend(archive::blobs(&assembled));
         entries.extend(archive::index_entries(&assembled, &names));

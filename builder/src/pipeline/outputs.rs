@@ -5,6 +5,7 @@ use crate::attest::metadata;
 use crate::cli::options::BuildOptions;
 use crate::export::{self, Export, Exporter, Response};
 use crate::image::layers::LayerBlobs;
+use crate::local::keep::implied_output;
 use crate::progress::{Outcome, rawjson};
 use crate::remote_cache::RemoteCache;
 use frontend::diagnostic::Severity;
@@ -15,8 +16,9 @@ const DAMAGED_BLOBS: usize = 100;
 
 /// All outputs are understood before anything is built.
 pub(super) fn open_exporters(options: &BuildOptions) -> Result<Vec<Box<dyn Exporter>>, BuildError> {
+    let implied = implied_output(options);
     let wanted = options.outputs.iter().filter(|output| output.kind != "cacheonly");
-    let exporters = wanted.map(export::open).collect::<Result<Vec<_>, _>>()?;
+    let exporters = wanted.chain(&implied).map(export::open).collect::<Result<Vec<_>, _>>()?;
     exporters.iter().try_for_each(|exporter| exporter.check(&options.attest))?;
     if exporters.iter().filter(|exporter| exporter.uses_stdout()).count() > 1 {
         return Err(BuildError::StdoutTwice);
