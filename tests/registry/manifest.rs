@@ -167,3 +167,77 @@ fn what_a_name_stands_for() {
     assert_eq!((&json["name"], &json["manifest"]["digest"]), (&json!(name), &json!(sha256(&body))));
     assert_eq!(json["image"]["linux/arm64"]["architecture"], "arm64");
 }
+
+#[test]
+fn sources_come_from_files_and_the_result_goes_into_one() {
+    let registry = Registry::shared();
+    let kiln = Kiln::with_config("");
+    let repository = format!("{}/manifest/files", registry.host);
+    let (amd, arm) =
+        (pushed(&kiln, &repository, "linux/amd64", "amd"), pushed(&kiln, &repository, "linux/arm64", "arm"));
+    let file = |name: &str, text: &str| {
+        let path = kiln.out(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_string()
+    };
+    let size = registry.get_manifest("manifest/files", &amd).unwrap().body.len();
+    let descriptor = json!({"mediaType": MANIFEST, "digest": amd, "size": size, "annotations": {"a": "1"},
+        "platform": {"os": "linux", "architecture": "amd64", "os.version": "10.1"}});
+    let described = file("amd.json", &descriptor.to_string());
+    let named = file("arm", &format!("{repository}@{arm}\n"));
+    let name = format!("{repository}:1");
+    let metadata = kiln.out("created.json");
+    let flags = ["create", &name, "-f", &described, "--file", &named, "--metadata-file", metadata.to_str().unwrap()];
+    kiln.says("manifest", &flags);
+    let answer = registry.get_manifest("manifest/files", "1").unwrap();
+    let joined = index(registry, "manifest/files", "1");
+    assert_eq!(joined["manifests"][0], descriptor);
+    assert_eq!(platforms(&joined), ["amd64", "arm64"]);
+    let written: Value = serde_json::from_slice(&std::fs::read(&metadata).unwrap()).unwrap();
+    let expect = json!({"mediaType": INDEX, "digest": sha256(&answer.body), "size": answer.body.len()});
+    assert_eq!(written, json!({"containerimage.descriptor": expect, "image.name": repository}));
+
+    // What a descriptor says of a lone image is in an index, whatever is preferred.
+    kiln.says("manifest", &["create", "--prefer-index=false", &name, "-f", &described]);
+    assert_eq!(index(registry, "manifest/files", "1")["manifests"], json!([descriptor]));
+    let bare = file("bare.json", &json!({"digest": amd}).to_string());
+    kiln.says("manifest", &["create", "--prefer-index=false", &name, "-f", &bare]);
+    assert_eq!(sha256(&registry.get_manifest("manifest/files", "1").unwrap().body), amd);
+
+    let refused = |name: &str, value: Value, expect: &str| {
+        let path = file("refused.json", &value.to_string());
+        let finished = kiln.run("manifest", &["create", name, "-f", &path]);
+        assert_eq!(finished.status.code(), Some(1), "{value}");
+        finished.says(&[expect]);
+    };
+    refused(&name, json!({"digest": amd, "size": 7}), "says size 7");
+    refused(&name, json!({"digest": amd, "mediaType": INDEX}), "says media type");
+    refused(&name, json!({"digest": sha256(b"nowhere")}), "404 Not Found");
+    refused(&name, json!({"size": 7}), "refused.json");
+    refused(&name, json!("x y"), "refused.json");
+    let whole = format!("{repository}:whole");
+    kiln.says("manifest", &["create", &whole, &amd, &arm]);
+    let digest = sha256(&registry.get_manifest("manifest/files", "whole").unwrap().body);
+    refused(&name, json!({"digest": digest, "platform": {"os": "linux", "architecture": "amd64"}}), "is an index");
+    let dry = kiln.run("manifest", &["create", "--dry-run", "--metadata-file=x", &name, &amd]);
+    assert_eq!(dry.status.code(), Some(2), "{}", dry.stderr);
+}
+
+#[test]
+fn an_attestation_is_a_source_by_its_descriptor() {
+    let registry = Registry::shared();
+    let kiln = Kiln::new();
+    let name = format!("{}/manifest/by-descriptor:1", registry.host);
+    kiln.build(&Tree::dockerfile("FROM scratch\nCOPY a /a\n").file("a", "A"))
+        .args(["-t", &name, "--push", "--provenance=mode=min"])
+        .ok();
+    let whole = index(registry, "manifest/by-descriptor", "1");
+    let mut args = vec!["create".to_string(), format!("{}/manifest/by-descriptor:2", registry.host)];
+    for (number, entry) in whole["manifests"].as_array().unwrap().iter().enumerate() {
+        let path = kiln.out(&format!("{number}.json"));
+        std::fs::write(&path, entry.to_string()).unwrap();
+        args.extend(["-f".to_string(), path.to_str().unwrap().to_string()]);
+    }
+    kiln.says("manifest", &args.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(index(registry, "manifest/by-descriptor", "2")["manifests"], whole["manifests"]);
+}

@@ -286,7 +286,7 @@ fn conclude(options: &BuildOptions, built: &Built) -> Result<u8> {
 }
 
 /// Writes a file whole or not at all, mode 0644.
-fn write_aside(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(super) fn write_aside(path: &Path, bytes: &[u8]) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
     let parent = path.parent().filter(|parent| *parent != Path::new("")).map_or(PathBuf::from("."), Path::to_path_buf);
     let mut aside = tempfile::Builder::new()

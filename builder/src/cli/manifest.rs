@@ -1,15 +1,25 @@
 //! `kiln manifest`: images of several platforms joined in a registry, and what a name there stands for.
 
+use super::build::write_aside;
 use super::{Cli, exit, online, printed};
-use crate::manifest::join::Wishes;
+use crate::manifest::join::{Entry, Wishes};
 use crate::manifest::publish::{self, Order};
-use crate::manifest::{ManifestError, inspect, source};
+use crate::manifest::source::{self, Wanted};
+use crate::manifest::{ManifestError, inspect};
 use crate::progress::chain;
 use crate::progress::render::Mode;
 use anyhow::{Context, Result, bail};
+use cache::digest::Digest;
 use clap::{Args, Subcommand};
 use frontend::platform::Platform;
-use std::io::{self, Write};
+use frontend::reference::Reference;
+use serde_json::json;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// Of a file with a source, in bytes.
+const SOURCE_LIMIT: u64 = 1 << 20;
 
 /// The command.
 #[derive(Args)]
@@ -32,8 +42,15 @@ struct CreateArgs {
     #[arg(value_name = "NAME[:TAG]")]
     target: String,
     /// Images to join; sha256:… is one in the repository of the result
-    #[arg(value_name = "SOURCE", required = true)]
+    #[arg(value_name = "SOURCE", required_unless_present = "files")]
     sources: Vec<String>,
+    /// Source in a file, before the others: a name, a digest, or an OCI descriptor of an image in the repository of the
+    /// result, whose platform and annotations are those of its entry
+    #[arg(short, long = "file", value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Write descriptor and name of the result into a file, as JSON
+    #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
+    metadata_file: Option<PathBuf>,
     /// Add to what the name stands for now; images for the same platforms are replaced
     #[arg(long)]
     append: bool,
@@ -93,7 +110,14 @@ fn create(cli: &Cli, args: &CreateArgs) -> Result<u8> {
         vertex.finish(publish::create(&registry, &order, &vertex).await)
     })?;
     match created {
-        Ok(digest) => print(target.with_digest(digest.as_str()).to_string().as_bytes()),
+        Ok(descriptor) => {
+            if let Some(path) = &args.metadata_file {
+                let metadata = json!({ "containerimage.descriptor": descriptor, "image.name": target.repository() });
+                let text = serde_json::to_string_pretty(&metadata).expect("JSON is plain data");
+                write_aside(path, text.as_bytes())?;
+            }
+            print(target.with_digest(descriptor.digest.as_str()).to_string().as_bytes())
+        }
         Err(error) => Ok(failed(&error)),
     }
 }
@@ -134,17 +158,43 @@ fn order(args: &CreateArgs) -> Result<Order> {
     if target.digest.is_some() {
         bail!("{}: the result is given a name, not a digest: leave `@sha256:…` out", args.target);
     }
-    let source = |text: &String| match text.parse::<cache::digest::Digest>() {
-        Ok(digest) => Ok(target.with_digest(digest.as_str())),
-        Err(_) => online::reference(text),
-    };
-    let sources = args.sources.iter().map(source).collect::<Result<Vec<_>>>()?;
+    let mut sources = vec![];
+    for path in &args.files {
+        let text = small_file(path)?;
+        sources.push(source(text.trim(), &target).with_context(|| format!("--file {}", path.display()))?);
+    }
+    for text in &args.sources {
+        sources.push(source(text, &target)?);
+    }
     let platforms = args.platforms.iter().map(|text| platform(text)).collect::<Result<Vec<_>>>()?;
     let mut wishes = Wishes { platforms, ..Wishes::default() };
     for text in &args.annotations {
         annotation(text, &mut wishes)?;
     }
     Ok(Order { target, sources, append: args.append, prefer_index: args.prefer_index, wishes })
+}
+
+/// A digest, a name, or a descriptor.
+fn source(text: &str, target: &Reference) -> Result<Wanted> {
+    if text.starts_with('{') {
+        let descriptor: Entry = serde_json::from_str(text).context("it is no OCI descriptor")?;
+        return Ok(Wanted::Described { name: target.with_digest(descriptor.digest.as_str()), descriptor });
+    }
+    Ok(Wanted::Named(match text.parse::<Digest>() {
+        Ok(digest) => target.with_digest(digest.as_str()),
+        Err(_) => online::reference(text)?,
+    }))
+}
+
+fn small_file(path: &Path) -> Result<String> {
+    let failed = || format!("cannot read {}", path.display());
+    let mut text = String::new();
+    let file = File::open(path).with_context(failed)?;
+    file.take(SOURCE_LIMIT + 1).read_to_string(&mut text).with_context(failed)?;
+    if text.len() as u64 > SOURCE_LIMIT {
+        bail!("{}: a file with a source is no larger than {SOURCE_LIMIT} bytes", path.display());
+    }
+    Ok(text)
 }
 
 fn platform(text: &str) -> Result<Platform> {
@@ -176,6 +226,26 @@ fn annotation(text: &str, wishes: &mut Wishes) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sources() {
+        let target = Reference::parse("example.org/app:1").unwrap();
+        let digest = Digest::of(b"");
+        let check = |text: &str, expect: &str| {
+            let shown = match source(&text.replace("DIGEST", digest.as_str()), &target) {
+                Ok(Wanted::Named(name)) => name.to_string(),
+                Ok(Wanted::Described { name, descriptor }) => format!("{name} of {}", descriptor.size),
+                Err(error) => format!("{error:#}"),
+            };
+            assert!(shown.contains(&expect.replace("DIGEST", digest.as_str())), "{text}: {shown}");
+        };
+        check("DIGEST", "example.org/app:1@DIGEST");
+        check("busybox", "docker.io/library/busybox:latest");
+        check(r#"{"digest":"DIGEST","size":7}"#, "example.org/app:1@DIGEST of 7");
+        check(r#"{"size":7}"#, "no OCI descriptor: missing field `digest`");
+        check(r#"{"digest":"md5:1"}"#, "no OCI descriptor");
+        check("Not A Name", "Not A Name");
+    }
 
     #[test]
     fn annotations() {

@@ -16,7 +16,8 @@ pub struct Entry {
     pub media_type: String,
     /// Of its bytes.
     pub digest: Digest,
-    /// In bytes.
+    /// In bytes; 0 if a user's descriptor does not say.
+    #[serde(default)]
     pub size: u64,
     /// Sorted by name.
     #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "BTreeMap::is_empty")]
@@ -185,6 +186,17 @@ impl Entry {
         is_one.then(|| self.annotations.get(REFERENCE_DIGEST).map_or("", String::as_str))
     }
 
+    /// Says what a user's descriptor of it says: platform and annotations take the place of those that it has.
+    pub fn amend(&mut self, given: &Entry) {
+        if !given.annotations.is_empty() {
+            self.annotations = given.annotations.clone();
+        }
+        if given.platform.is_some() {
+            self.platform = given.platform.clone();
+        }
+        self.rest.extend(given.rest.clone());
+    }
+
     /// Whether an index cannot have both.
     fn clashes(&self, other: &Entry) -> bool {
         // Windows images for different builds, and variants, are different platforms; so are features.
@@ -276,6 +288,22 @@ mod tests {
         let joined = join(None, &parts, &Wishes { on_entries, ..Wishes::default() }).unwrap();
         let names = |entry: &Entry| entry.annotations.keys().cloned().collect::<Vec<_>>();
         assert_eq!([names(&joined[0]), names(&joined[1])], [vec!["all"], vec!["all", "arm"]]);
+    }
+
+    #[test]
+    fn a_descriptor_amends_an_entry() {
+        let digest = Digest::of(b"a");
+        let given = |text: &str| serde_json::from_str::<Entry>(&text.replace("DIGEST", digest.as_str())).unwrap();
+        let mut known = entry("a", "linux/amd64");
+        known.annotations.insert("old".into(), "1".into());
+        known.amend(&given(r#"{"digest":"DIGEST"}"#));
+        assert_eq!((known.annotations.len(), known.platform().unwrap()), (1, platform("linux/amd64")));
+        known.amend(&given(
+            r#"{"digest":"DIGEST","platform":{"os":"linux","architecture":"arm64"},"annotations":{"new":"2"},"x":1}"#,
+        ));
+        let text = serde_json::to_string(&known).unwrap();
+        let end = r#""annotations":{"new":"2"},"platform":{"architecture":"arm64","os":"linux"},"x":1}"#;
+        assert!(text.ends_with(end), "{text}");
     }
 
     #[test]

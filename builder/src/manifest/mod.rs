@@ -44,6 +44,24 @@ pub enum ManifestError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+    /// A descriptor says something else than what it names.
+    #[error("the descriptor of {name} says {told}, which is {actual}")]
+    Descriptor {
+        /// The image.
+        name: String,
+        /// Such as `size 7`.
+        told: String,
+        /// What the registry has.
+        actual: String,
+    },
+    /// A descriptor has what only the entry of an image has.
+    #[error("the descriptor of {name} has {what}, and {name} is an index, whose images have their own")]
+    NoEntry {
+        /// The index.
+        name: String,
+        /// Such as `a platform`.
+        what: &'static str,
+    },
     /// Indexes in indexes, too many.
     #[error("{name} has indexes in indexes, more than {limit} levels of them")]
     Depth {

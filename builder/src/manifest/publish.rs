@@ -3,7 +3,7 @@
 
 use super::ManifestError;
 use super::join::{Entry, Part, Wishes, join};
-use super::source::{Source, parse, read, read_target};
+use super::source::{Source, Wanted, parse, read_target, read_wanted};
 use crate::image::manifest::{Annotations, index, index_type};
 use crate::image::select::{INDEX_TYPES, MANIFEST_TYPES};
 use crate::progress::Vertex;
@@ -28,7 +28,7 @@ pub struct Order {
     /// Where it goes.
     pub target: Reference,
     /// What it is made of, in order.
-    pub sources: Vec<Reference>,
+    pub sources: Vec<Wanted>,
     /// What the target has stays, but for the platforms of the sources.
     pub append: bool,
     /// One image becomes an index of one.
@@ -62,7 +62,7 @@ pub async fn make(registry: &Registry, order: &Order) -> Result<Made, ManifestEr
         true => read_target(registry, &order.target).await?,
         false => None,
     };
-    let reading = order.sources.iter().map(|source| read(registry, source));
+    let reading = order.sources.iter().map(|source| read_wanted(registry, source));
     let sources = futures::future::try_join_all(reading).await?;
     let over = target.as_ref().map(|target| target.document.descriptor.digest.clone());
     let mut places = HashMap::new();
@@ -96,12 +96,13 @@ pub async fn make(registry: &Registry, order: &Order) -> Result<Made, ManifestEr
 fn as_it_is<'a>(target: Option<&Source>, sources: &'a [Source], order: &Order) -> Option<&'a Source> {
     let Wishes { platforms, on_entries, on_index } = &order.wishes;
     let [source] = sources else { return None };
-    let is_plain = target.is_none() && platforms.is_empty() && on_entries.is_empty() && on_index.is_empty();
+    let is_plain =
+        target.is_none() && !source.is_amended && platforms.is_empty() && on_entries.is_empty() && on_index.is_empty();
     (is_plain && (source.is_index() || !order.prefer_index)).then_some(source)
 }
 
 /// Makes the index and pushes it. If somebody else changes the tag meanwhile, what is appended is appended to that.
-pub async fn create(registry: &Registry, order: &Order, vertex: &Vertex) -> Result<Digest, ManifestError> {
+pub async fn create(registry: &Registry, order: &Order, vertex: &Vertex) -> Result<Descriptor, ManifestError> {
     let name = order.target.to_string();
     for _ in 0..APPENDS_LIMIT {
         let made = make(registry, order).await?;
@@ -127,7 +128,8 @@ pub async fn create(registry: &Registry, order: &Order, vertex: &Vertex) -> Resu
             })
         };
         let pushed = push(registry, &order.target, &image, &open, vertex).await;
-        return pushed.map_err(|error| ManifestError::push(&name, error));
+        let digest = pushed.map_err(|error| ManifestError::push(&name, error))?;
+        return Ok(Descriptor { media_type: made.media_type, digest, size: made.bytes.len() as u64 });
     }
     Err(ManifestError::Contended { name, times: APPENDS_LIMIT })
 }

@@ -23,6 +23,17 @@ pub struct Source {
     pub part: Part,
     /// Of an index.
     pub annotations: BTreeMap<String, String>,
+    /// The user says of it what it does not say itself.
+    pub is_amended: bool,
+}
+
+/// What a user names as a source.
+#[derive(Clone, Debug)]
+pub enum Wanted {
+    /// What a name stands for.
+    Named(Reference),
+    /// What a descriptor names by its digest, and what else that says of it.
+    Described { name: Reference, descriptor: Entry },
 }
 
 impl Source {
@@ -49,6 +60,46 @@ pub async fn read(registry: &Registry, name: &Reference) -> Result<Source, Manif
         None => registry.manifest(name, &resolved.descriptor.digest).await.map_err(failed)?,
     };
     describe(registry, name, document).await
+}
+
+/// Reads a source.
+pub async fn read_wanted(registry: &Registry, wanted: &Wanted) -> Result<Source, ManifestError> {
+    let (name, given) = match wanted {
+        Wanted::Named(name) => return read(registry, name).await,
+        Wanted::Described { name, descriptor } => (name, descriptor),
+    };
+    let document = registry.manifest(name, &given.digest).await;
+    let document = document.map_err(|source| ManifestError::Read { name: name.to_string(), source })?;
+    let Document { descriptor, bytes } = &document;
+    let differs = |told: String, actual: String| ManifestError::Descriptor { name: name.to_string(), told, actual };
+    if given.size != 0 && given.size != bytes.len() as u64 {
+        return Err(differs(format!("size {}", given.size), bytes.len().to_string()));
+    }
+    let media_type = select::media_type(bytes, &descriptor.media_type);
+    if !given.media_type.is_empty() && given.media_type != media_type {
+        return Err(differs(format!("media type {}", given.media_type), media_type));
+    }
+    let mut source = match given.attested() {
+        None => describe(registry, name, document).await?,
+        // What is about an image is none itself.
+        Some(_) => {
+            let entry = Entry::new(media_type, given.digest.clone(), bytes.len() as u64);
+            let part = Part { name: name.to_string(), entries: vec![entry] };
+            Source { name: name.clone(), document, part, annotations: BTreeMap::new(), is_amended: true }
+        }
+    };
+    let what = if given.platform.is_some() { Some("a platform") } else { None };
+    let what = if given.annotations.is_empty() { what } else { Some("annotations") };
+    match (what, source.is_index()) {
+        (Some(what), true) => return Err(ManifestError::NoEntry { name: name.to_string(), what }),
+        (_, true) => {}
+        (_, false) => {
+            let before = source.part.entries.clone();
+            source.part.entries.iter_mut().for_each(|entry| entry.amend(given));
+            source.is_amended |= source.part.entries != before;
+        }
+    }
+    Ok(source)
 }
 
 /// Reads what a tag stands for now, at the registry itself; `None` if there is no such tag.
@@ -84,7 +135,8 @@ async fn describe(registry: &Registry, name: &Reference, mut document: Document)
             (vec![entry], BTreeMap::new())
         }
     };
-    Ok(Source { name: name.clone(), document, part: Part { name: text, entries }, annotations })
+    let part = Part { name: text, entries };
+    Ok(Source { name: name.clone(), document, part, annotations, is_amended: false })
 }
 
 /// Entries that do not say their platform have it in their configs; what is no image has none.
