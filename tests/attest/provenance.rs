@@ -128,3 +128,78 @@ fn the_metadata_file_has_it_unless_that_is_switched_off() {
     let both = metadata("min", &["--platform=linux/amd64,linux/arm64"]);
     assert!(both["buildx.build.provenance/linux/arm64"]["materials"][0]["uri"].as_str().unwrap().contains("arm64"));
 }
+
+#[test]
+fn the_contexts_repository_is_said() {
+    let kiln = Kiln::new();
+    let server = GitServer::start();
+    let repository = server.repository("app");
+    repository.write("app/Dockerfile", "FROM scratch\nCOPY . /\n");
+    let commit = repository.commit("app");
+    repository.git(&["remote", "add", "origin", "https://me:s3cret@example.org/app.git"]);
+    let (path, empty) = (repository.path().join("app"), Tree::new());
+    let path = path.to_str().unwrap();
+    let said = |version: &str, environment: &[(&str, &str)]| -> Value {
+        let args = [format!("--provenance=mode=min,version={version}")];
+        let mut build = kiln.build(&empty).context(path).args(args);
+        for (name, value) in environment {
+            build = build.env(name, value);
+        }
+        let predicate = attested(build, &kiln.out("image.tar")).1.remove(0).statements.remove(0)["predicate"].take();
+        match version {
+            "v1" => predicate["runDetails"]["metadata"]["buildkit_metadata"]["vcs"].clone(),
+            _ => predicate["metadata"]["https://mobyproject.org/buildkit@v1#metadata"]["vcs"].clone(),
+        }
+    };
+    let expect = |revision: &str| {
+        json!({"source": "https://xxxxx:xxxxx@example.org/app.git", "revision": revision,
+            "localdir:context": "app", "localdir:dockerfile": "app"})
+    };
+    assert_eq!(said("v1", &[]), expect(&commit));
+    assert_eq!(said("v0.2", &[]), expect(&commit));
+    assert_eq!(said("v1", &[("BUILDX_GIT_INFO", "false")]), Value::Null);
+    // git trusts only its owner's repositories: it is the user's configuration that says so.
+    let trusted = kiln.out("gitconfig");
+    std::fs::write(&trusted, "[safe]\n\tdirectory = *\n").unwrap();
+    let dirty = [("BUILDX_GIT_CHECK_DIRTY", "1"), ("GIT_CONFIG_GLOBAL", trusted.to_str().unwrap())];
+    assert_eq!(said("v1", &dirty), expect(&commit));
+    repository.write("app/new", "new");
+    assert_eq!(said("v1", &dirty), expect(&format!("{commit}-dirty")));
+
+    // Refs in a table, which git reads.
+    let version = repository.git(&["version"]);
+    let minor: u32 = version.split('.').nth(1).and_then(|text| text.parse().ok()).unwrap_or(0);
+    if version.starts_with("git version 2.") && minor < 45 {
+        harness::skip!("no reftables: {version}");
+    }
+    std::fs::remove_dir_all(repository.path().join(".git")).unwrap();
+    repository.git(&["init", "--quiet", "--ref-format=reftable", "--initial-branch=main"]);
+    repository.git(&["remote", "add", "origin", "https://me:s3cret@example.org/app.git"]);
+    let commit = repository.commit("again");
+    assert_eq!(said("v1", &dirty[1..]), expect(&commit));
+}
+
+#[test]
+fn labels_name_the_commit_if_they_are_to() {
+    let kiln = Kiln::new();
+    let server = GitServer::start();
+    let repository = server.repository("labels");
+    repository.write("Dockerfile", "FROM scratch\nCOPY Dockerfile /\nLABEL own=1\n");
+    let commit = repository.commit("all");
+    let (path, empty) = (repository.path().to_str().unwrap().to_string(), Tree::new());
+    let labels = |value: &str, args: &[&str]| {
+        let build = kiln.build(&empty).context(&path).args(args).env("BUILDX_GIT_LABELS", value);
+        build.image().config["config"]["Labels"].clone()
+    };
+    assert_eq!(labels("0", &[]), json!({"own": "1"}));
+    let expect = json!({"own": "1", "org.opencontainers.image.revision": commit,
+        "com.docker.image.source.entrypoint": "Dockerfile"});
+    assert_eq!(labels("1", &[]), expect);
+    assert_eq!(labels("full", &["--label=org.opencontainers.image.revision=x"]), expect);
+    let refused = kiln.build(&empty).context(&path).env("BUILDX_GIT_LABELS", "some").fails();
+    refused.says(&["BUILDX_GIT_LABELS is \"some\"; it must be true or false"]);
+    // A folder that has something that is called .git, but is none, is built, and said.
+    let odd = Tree::dockerfile("FROM scratch\nCOPY Dockerfile /\n").file(".git", "nothing");
+    let build = kiln.build(&odd).env("BUILDX_GIT_LABELS", "1").progress("plain").ok();
+    build.says(&["WARNING: the commit of the context is not said", "is no git repository"]);
+}

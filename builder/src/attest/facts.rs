@@ -41,6 +41,8 @@ pub struct Facts {
     pub ssh: BTreeMap<String, bool>,
     /// Folders of the client.
     pub locals: BTreeSet<String>,
+    /// What the client says of its repository, such as `revision`.
+    pub vcs: BTreeMap<String, String>,
     /// Inputs before what uses them.
     pub steps: Vec<StepFact>,
     pub source: Arc<SourceText>,
@@ -113,6 +115,7 @@ pub(crate) async fn gather(
             secrets: BTreeMap::new(),
             ssh: BTreeMap::new(),
             locals: BTreeSet::new(),
+            vcs: options.vcs.facts.clone(),
             steps: step_facts(steps, &vertices, root, *layers, source),
             source: source.clone(),
             has_network: false,

@@ -4,6 +4,7 @@
 use super::facts::Facts;
 use super::provenance::Provenance;
 use super::request::{Mode, ProvenanceRequest, SlsaVersion};
+use crate::cli::csv;
 use crate::export::Response;
 use frontend::platform::Platform;
 use serde_json::Value;
@@ -31,7 +32,7 @@ impl MetadataOptions {
         };
         let warnings = match environment("BUILDX_METADATA_WARNINGS").as_deref() {
             None | Some("") => false,
-            Some(text) => match crate::cli::csv::boolean(text) {
+            Some(text) => match csv::boolean(text) {
                 Some(on) => on,
                 None => return Err(format!("BUILDX_METADATA_WARNINGS is {text:?}; it must be true or false")),
             },

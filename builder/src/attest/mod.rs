@@ -14,3 +14,4 @@ pub mod purl;
 pub mod request;
 pub mod sbom;
 pub mod statement;
+pub mod vcs;

@@ -158,11 +158,15 @@ impl Provenance {
         json!({ "llbDefinition": steps, "digestMapping": digests })
     }
 
-    /// Where each step stands in the Dockerfile, and which layers it gave.
+    /// What the client says of its repository, where each step stands in the Dockerfile, and which layers it gave.
     fn metadata(&self, layers: &[Descriptor]) -> Value {
         let facts = &self.facts;
+        let mut metadata = json!({});
+        if !facts.vcs.is_empty() {
+            metadata["vcs"] = json!(facts.vcs);
+        }
         if self.request.mode == Mode::Min {
-            return json!({});
+            return metadata;
         }
         let mut locations = Map::new();
         for step in &facts.steps {
@@ -176,7 +180,7 @@ impl Provenance {
             "language": "Dockerfile",
             "data": BASE64_STANDARD.encode(&facts.source.text),
         });
-        let mut metadata = json!({ "source": { "locations": locations, "infos": [info] } });
+        metadata["source"] = json!({ "locations": locations, "infos": [info] });
         if !layers.is_empty() {
             let mut of_steps = Map::new();
             for step in &facts.steps {
@@ -240,6 +244,7 @@ mod tests {
             secrets: BTreeMap::from([("token".into(), false)]),
             ssh: BTreeMap::from([("default".into(), true)]),
             locals: ["context".to_string()].into(),
+            vcs: [("revision".to_string(), "0123".to_string())].into(),
             steps: vec![step("step0", &[], Some((1, 1)), Some(1)), step("step1", &["step0:0"], Some((2, 3)), Some(2))],
             source: Arc::new(SourceText { name: "Dockerfile".into(), text: "FROM alpine:3\n".into() }),
             has_network: true,
@@ -272,6 +277,7 @@ mod tests {
             for private in ["secret-ish", "token", "build-arg:A", "llbDefinition", "infos", "step0", "ssh"] {
                 assert!(!text.contains(private), "{private}: {text}");
             }
+            assert!(text.contains(r#""vcs":{"revision":"0123"}"#), "{text}");
             assert!(text.contains("pkg:docker/alpine@3") && text.contains("\"target\":\"x\""), "{text}");
         }
     }

@@ -63,6 +63,9 @@ pub(super) fn run_purpose(cli: &Cli, args: &BuildArgs, purpose: Purpose<'_>, rig
             return Ok(exit::FAILURE);
         }
     };
+    if let (Some(remark), false) = (&options.vcs.remark, is_quiet(&options)) {
+        eprintln!("WARNING: {remark}");
+    }
     let wants_shell = options.on_failure.opens_shell() || matches!(purpose, Purpose::Enter(_));
     if let (Isolation::Chroot { refused }, true) = (&rights.isolation, wants_shell) {
         let why = refused.as_ref().map(|why| format!(": {why}")).unwrap_or_default();

@@ -10,6 +10,7 @@ use super::values::{
 use super::{on_failure, resources};
 use crate::attest::metadata::MetadataOptions;
 use crate::attest::request::{self, AttestRequest};
+use crate::attest::vcs::{self, Places, Vcs, VcsOptions};
 use crate::config::ChecksConfig;
 use crate::sandbox::isolation::Wanted;
 use crate::sandbox::limits::Limits;
@@ -231,6 +232,8 @@ pub struct BuildOptions {
     pub attest: AttestRequest,
     /// What `metadata_file` is to hold of the build itself.
     pub metadata: MetadataOptions,
+    /// What the context's repository is.
+    pub vcs: Vcs,
 }
 
 /// The positional argument.
@@ -285,7 +288,7 @@ pub enum OptionError {
     #[error("tag is needed when pushing to registry")]
     PushWithoutTag,
     #[error("{0}")]
-    Metadata(String),
+    Environment(String),
     #[error(transparent)]
     Attest(#[from] request::AttestFlagError),
 }
@@ -346,6 +349,18 @@ impl BuildArgs {
                 ssh.push("default".into());
             }
         }
+        let (attest, metadata) = (self.attest()?, self.metadata(environment)?);
+        let mut labels = assignments(&self.labels, "label", environment)?;
+        let wanted = VcsOptions::from_environment(environment).map_err(OptionError::Environment)?;
+        let build_contexts = contexts(&self.build_contexts)?;
+        let vcs = match &context {
+            ContextArg::Directory(folder) => {
+                let is_asked = attest.provenance.is_some() || metadata.provenance.is_some();
+                vcs::read(&Places { context: folder, file: file.as_ref(), named: &build_contexts }, wanted, is_asked)
+            }
+            ContextArg::Stdin | ContextArg::Git(..) | ContextArg::Http(_) => Vcs::default(),
+        };
+        labels.extend(vcs.labels.clone());
         Ok(BuildOptions {
             context,
             file,
@@ -362,8 +377,8 @@ impl BuildArgs {
             call: call::parse(self.call.as_deref(), self.check.as_deref())?,
             debug: self.debug,
             checks: ChecksConfig::default(),
-            labels: assignments(&self.labels, "label", environment)?,
-            build_contexts: contexts(&self.build_contexts)?,
+            labels,
+            build_contexts,
             secrets: self.secrets.clone(),
             ssh,
             extra_hosts: extra_hosts(&self.add_hosts)?,
@@ -386,12 +401,17 @@ impl BuildArgs {
             entitlements: self.entitlements()?,
             cache_from: cache_flags::parse(&self.cache_from)?,
             cache_to: cache_flags::parse(&self.cache_to)?,
-            attest: self.attest()?,
-            metadata: match &self.metadata_file {
-                Some(_) => MetadataOptions::from_environment(environment).map_err(OptionError::Metadata)?,
-                None => MetadataOptions { provenance: None, warnings: false },
-            },
+            attest,
+            metadata,
+            vcs,
         })
+    }
+
+    fn metadata(&self, environment: &dyn Fn(&str) -> Option<String>) -> Result<MetadataOptions, OptionError> {
+        match &self.metadata_file {
+            Some(_) => MetadataOptions::from_environment(environment).map_err(OptionError::Environment),
+            None => Ok(MetadataOptions { provenance: None, warnings: false }),
+        }
     }
 
     /// Of a flag that is given twice the last counts.

@@ -2,7 +2,8 @@
 //!
 //! `remote.rs` finds the commit that a reference names, `repository.rs` fetches it into a bare repository of the store,
 //! `checkout.rs` makes files of it; `program.rs` runs git for all three. The tree of a commit is a snapshot that is made
-//! once: what a build needs to know is then the commit alone.
+//! once: what a build needs to know is then the commit alone. `work_tree.rs` is apart: it looks at the repository that a folder of
+//! the client is in.
 
 mod checkout;
 mod error;
@@ -10,6 +11,7 @@ mod program;
 mod remote;
 mod repository;
 mod submodule;
+pub mod work_tree;
 
 pub use error::GitError;
 
