@@ -189,3 +189,28 @@ fn what_is_not_whole_is_left_out_and_said() {
     rewritten(&archive, &other, |_| true, &more);
     assert_eq!(load("").0, 1);
 }
+
+#[test]
+fn what_an_image_at_hand_was_is_said() {
+    let kiln = Kiln::with_config("");
+    kiln.build(&Tree::dockerfile("FROM scratch\nCOPY f /f\n").file("f", "F")).args(["-t", "plain"]).ok();
+    kiln.build(&Tree::dockerfile("FROM scratch\nCOPY f /f\n").file("f", "G")).args(["-o", "type=image,name=made"]).ok();
+    // No registry has either.
+    let child = Tree::dockerfile("FROM plain\nCOPY --from=made /f /g\n");
+    let (archive, metadata) = (kiln.out("child.tar"), kiln.out("metadata.json"));
+    let args = ["--provenance=mode=min", "--metadata-file", text(&metadata)];
+    kiln.build(&child).args(args).output("oci", &archive).ok();
+    let (_, _, found) = read(&archive);
+    let predicate = &found[0].statements[0]["predicate"];
+    let digest = inspect(&kiln, "made")[0]["RepoDigests"][0].as_str().unwrap().rsplit(':').next().unwrap().to_string();
+    // One was never written out, so no digest names it, and nobody else could find it.
+    let expect = json!([
+        {"uri": "pkg:docker/made@latest?platform=linux%2Famd64", "digest": {"sha256": digest}},
+        {"uri": "pkg:docker/plain@latest?platform=linux%2Famd64"},
+    ]);
+    assert_eq!(predicate["buildDefinition"]["resolvedDependencies"], expect);
+    let completeness = &predicate["runDetails"]["metadata"]["buildkit_completeness"];
+    assert_eq!(completeness["resolvedDependencies"], false);
+    let metadata: Value = serde_json::from_slice(&std::fs::read(&metadata).unwrap()).unwrap();
+    assert_eq!(metadata["buildx.build.provenance"]["materials"], expect);
+}

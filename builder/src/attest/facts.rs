@@ -125,7 +125,12 @@ pub(crate) async fn gather(
             match &steps.graph.value(vertex).op {
                 Op::Source(source) => match &**source {
                     Source::Local { name } => drop(facts.locals.insert(name.clone())),
-                    outside => facts.materials.extend(material(steps, vertex, outside).await?),
+                    outside => {
+                        let material = material(steps, vertex, outside).await?;
+                        // By a name alone nobody else finds it.
+                        facts.is_complete &= material.as_ref().is_none_or(|material| !material.digest.is_empty());
+                        facts.materials.extend(material);
+                    }
                 },
                 Op::Exec(exec) => facts.note_exec(exec),
                 Op::File(_) | Op::Merge => {}
@@ -223,6 +228,16 @@ async fn material(steps: &BuildSteps, vertex: VertexId, source: &Source) -> Resu
         let hex = digest.trim_start_matches("sha256:").to_string();
         BTreeMap::from([("sha256".to_string(), hex)])
     };
+    if let Source::Image { digest, platform, .. } | Source::OciLayout { digest, platform, .. } = source
+        && let Some(picked) = digest.parse().ok().and_then(|digest| steps.images.picked(&digest))
+    {
+        let uri = match Reference::parse(&picked.name) {
+            Ok(reference) => purl::image("docker", &reference, Some(platform)),
+            Err(_) => purl::package("docker", "", &picked.name, "", &[("platform", platform.to_string())]),
+        };
+        let digest = picked.top.map(|top| sha256(top.as_str())).unwrap_or_default();
+        return Ok(Some(Material { uri, digest }));
+    }
     Ok(match source {
         Source::Image { reference, platform, .. } => {
             let top = steps.images.resolve(&ImageLocation::Registry(reference.clone())).await;

@@ -2,7 +2,7 @@
 //! Every document that was ever read is in the content store, so a pinned image needs no network a second time. The
 //! layers themselves are `layers.rs`.
 
-use super::local::{DaemonImageError, LocalNames};
+use super::local::{DaemonImageError, LocalNames, Picked};
 use super::oci_layout::{self, Layout, LayoutError};
 use crate::image::select::{self, Document, DocumentError, Manifest};
 use crate::local::record::LocalError;
@@ -225,8 +225,8 @@ pub(super) struct Inner {
     daemons: BTreeMap<String, String>,
     /// Whether names of the store count.
     pub locals: LocalNames,
-    /// Layers of images that were found at hand, by the digests that this build knows them by.
-    pub picked: Mutex<BTreeMap<Digest, Tree>>,
+    /// Images that were found at hand, by the digests that this build knows them by.
+    pub picked: Mutex<BTreeMap<Digest, Picked>>,
     tops: Once<ImageLocation, Descriptor>,
     infos: Once<(ImageLocation, Platform), ImageInfo>,
     trees: Once<(ImageLocation, Digest), Tree>,
@@ -424,7 +424,7 @@ impl ImageSource {
     }
 
     async fn find_tree(&self, location: &ImageLocation, digest: &Digest) -> Result<Tree, ImageError> {
-        if let Some(tree) = self.picked(digest) {
+        if let Some(Picked { tree, .. }) = self.picked(digest) {
             return Ok(tree);
         }
         let bytes = self.document(location, digest).await?;

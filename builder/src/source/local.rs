@@ -32,6 +32,17 @@ pub enum LocalNames {
 /// Namespace of notes: a daemon's image id -> the record that was made of it.
 const NOTES: &str = "docker-daemon";
 
+/// An image that was found at hand.
+#[derive(Clone, Debug)]
+pub struct Picked {
+    /// Its layers.
+    pub tree: Tree,
+    /// What it is called where it was found.
+    pub name: String,
+    /// Digest of its index or manifest, if it has one.
+    pub top: Option<Digest>,
+}
+
 /// Why an image of a daemon cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonImageError {
@@ -74,7 +85,7 @@ impl ImageSource {
             let said = format!("from kiln's store: image {id}, named {at} (--pull asks the registry)");
             vertex.status_done(&said, 0, 0);
         }
-        Ok(Some(self.pick(&name, image, named.id)?))
+        Ok(Some(self.pick(&name, image, &named.record)?))
     }
 
     /// The image that a daemon has under this name, read into the store unless it is there.
@@ -116,7 +127,7 @@ impl ImageSource {
             let (wanted, available) = (platform.to_string(), record::platforms(&record));
             return Err(failed(DaemonImageError::Platform { name: name.into(), wanted, available }));
         };
-        self.pick(name, image, record.id())
+        self.pick(name, image, &record)
     }
 
     async fn read_from(
@@ -170,19 +181,21 @@ impl ImageSource {
     }
 
     /// Remembers the layers of an image under a digest that stands for them in this build.
-    fn pick(&self, name: &str, image: &PlatformImage, id: Digest) -> Result<ImageInfo, ImageError> {
+    fn pick(&self, name: &str, image: &PlatformImage, record: &ImageRecord) -> Result<ImageInfo, ImageError> {
+        let id = record.id();
         let config = record::config_of(name, image).map_err(|source| ImageError::Local(Box::new(source)))?;
         let tree: Tree = image.layers.iter().cloned().collect();
         let digest = match &image.documents {
             Some(documents) => documents.manifest.digest.clone(),
             None => Digest::of(format!("{id} {}", image.platform).as_bytes()),
         };
-        self.inner.picked.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(digest.clone(), tree);
+        let picked = Picked { tree, name: name.into(), top: record.top.as_ref().map(|top| top.digest.clone()) };
+        self.inner.picked.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(digest.clone(), picked);
         Ok(ImageInfo { digest: digest.to_string(), top_digest: id.to_string(), config })
     }
 
-    /// The layers of an image that was picked in this build.
-    pub(super) fn picked(&self, digest: &Digest) -> Option<Tree> {
+    /// An image that was found at hand in this build, by the digest that stands for it in the graph.
+    pub fn picked(&self, digest: &Digest) -> Option<Picked> {
         self.inner.picked.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(digest).cloned()
     }
 
