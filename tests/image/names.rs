@@ -261,3 +261,69 @@ fn an_ordinary_user_has_names_too() {
     kiln.says("image", &["load", "-i", archive.to_str().unwrap()]);
     assert_eq!(names(&kiln), ["docker.io/library/base:latest"]);
 }
+
+#[test]
+fn a_canonical_name_stays_with_its_image() {
+    let kiln = Kiln::with_config("");
+    let context = Tree::dockerfile("FROM scratch\nCOPY f /f\n").file("f", "one");
+    let metadata = kiln.out("metadata.json");
+    let file = format!("--metadata-file={}", metadata.display());
+    let build = |args: &[&str]| {
+        kiln.build(&context).args(args).args([&file]).ok();
+        let metadata: Value = serde_json::from_slice(&std::fs::read(&metadata).unwrap()).unwrap();
+        metadata["containerimage.digest"].as_str().unwrap().to_string()
+    };
+    let one = build(&["-t", "app:1", "-o", "type=image,name-canonical=true"]);
+    assert_eq!(names(&kiln), ["docker.io/library/app:1".to_string(), format!("docker.io/library/app@{one}")]);
+    // The tag moves; the other name finds what it found, without a registry.
+    context.write("f", "two");
+    let two = build(&["-t", "app:1", "-o", "type=image"]);
+    for name in [format!("app@{one}"), format!("app:1@{one}")] {
+        let child = Tree::dockerfile(&format!("FROM {name}\nCOPY --from={name} /f /g\n"));
+        let plain = kiln.build(&child).progress("plain").ok();
+        assert!(plain.stderr.contains("from kiln's store: image "), "{}", plain.stderr);
+        assert_eq!(kiln.image(&child).text("/g"), "one");
+    }
+    let table = kiln.says("image", &["ls"]);
+    assert!(table.contains(&format!("\napp@{}  ", &one[..19])), "{table}");
+    assert!(kiln.says("image", &["ls", "--no-trunc"]).contains(&format!("\napp@{one} ")));
+    assert_eq!(kiln.says("image", &["ls", "-q", "--filter", "reference=app"]).lines().count(), 2);
+    let listed = images(&kiln);
+    assert_eq!((&listed[1]["Repository"], &listed[1]["Tag"]), (&"app".into(), &"".into()));
+    let shown: Value = serde_json::from_str(&kiln.says("image", &["inspect", &format!("app@{one}")])).unwrap();
+    assert_eq!(shown[0]["RepoTags"], serde_json::json!([]));
+    assert_eq!(shown[0]["RepoDigests"], serde_json::json!([format!("app@{one}")]));
+
+    // It goes through archives, and is no tag for docker.
+    let archive = kiln.out("one.tar");
+    let path = archive.to_str().unwrap();
+    kiln.says("image", &["save", "-o", path, &format!("app@{one}")]);
+    let files = Image::read_all(&archive).unwrap().remove(0).files;
+    let manifest: Value = serde_json::from_slice(&files["manifest.json"]).unwrap();
+    assert_eq!(manifest[0]["RepoTags"], Value::Null);
+    kiln.says("image", &["rm", &format!("app:x@{one}")]);
+    assert_eq!(names(&kiln), ["docker.io/library/app:1"]);
+    kiln.says("image", &["load", "-i", path]);
+    assert_eq!(names(&kiln), ["docker.io/library/app:1".to_string(), format!("docker.io/library/app@{one}")]);
+    kiln.says("image", &["rm", &format!("app@{one}")]);
+    assert_ne!(one, two);
+
+    kiln.build(&context).args(["-o", "type=image,name-canonical=true"]).fails().says(&["give name=NAME"]);
+    kiln.build(&context).args(["-o", &format!("type=image,name=app@{one}")]).fails().says(&["name-canonical=true"]);
+}
+
+#[test]
+fn what_is_pushed_by_digest_has_that_name_here() {
+    let kiln = Kiln::new();
+    let registry = Registry::shared();
+    let repository = format!("{}/named/by-digest", registry.host);
+    let metadata = kiln.out("metadata.json");
+    kiln.build(&base())
+        .args([format!("--output=type=image,name={repository},push=true,push-by-digest=true,store=true")])
+        .args(["--metadata-file", metadata.to_str().unwrap()])
+        .ok();
+    let metadata: Value = serde_json::from_slice(&std::fs::read(&metadata).unwrap()).unwrap();
+    let name = format!("{repository}@{}", metadata["containerimage.digest"].as_str().unwrap());
+    assert_eq!(names(&kiln), std::slice::from_ref(&name));
+    assert_eq!(kiln.says("image", &["push", &name]), format!("{name}\n"));
+}

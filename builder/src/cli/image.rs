@@ -249,7 +249,7 @@ fn remove(store: &Store, args: &RmArgs, out: &mut dyn Write) -> Result<io::Resul
     for name in &args.names {
         match record::find(store, name) {
             Ok(image) => {
-                let is_name = Reference::parse(name).is_ok_and(|reference| reference.to_string() == image.name);
+                let is_name = Reference::parse(name).is_ok_and(|name| record::stored_name(&name) == image.name);
                 let all = store.images()?.into_iter().filter(|other| other.id == image.id).map(|other| other.name);
                 names.extend(if is_name { vec![image.name] } else { all.collect() });
             }
@@ -298,6 +298,8 @@ fn push(cli: &Cli, store: &Store, args: &PushArgs, rights: &Rights) -> Result<(V
                 .map_err(|source| LocalError::Name { name: image.name.clone(), source })?;
             let (made, assembled) = maker.documents(&image.name, &image.record, None, Extent::All).await?;
             let push = push_image(&assembled, true, &maker.export(&made))?;
+            // A name with a digest has no tag, and is pushed by the digest.
+            let name = Reference { digest: None, ..name };
             let line = format!("{}@{}", name.familiar(), assembled.top().digest);
             let place = publish::Target { name, trust: Trust::AsConfigured };
             match publish::publish(&maker.images, store, &push, &[place], maker.vertex).await {
@@ -388,8 +390,9 @@ fn load_archive(
             eprintln!("WARNING: entries {what}: {}", image.left_out);
         }
         let id: Digest = image.record.id();
-        for name in if tags.is_empty() { &image.names } else { &tags } {
-            let naming = store.name_image(&name.to_string(), &image.record)?;
+        let names = if tags.is_empty() { &image.names } else { &tags };
+        for name in names {
+            let naming = store.name_image(&record::stored_name(name), &image.record)?;
             say_moved(name, &naming);
             let printed = match args.quiet {
                 true => writeln!(out, "{}", name.familiar()),

@@ -61,8 +61,8 @@ impl Filter {
         let familiar = familiar(&image.name);
         match self {
             Filter::Reference(pattern) => {
-                let repository = familiar.rsplit_once(':').map_or("", |(repository, _)| repository);
-                [familiar.as_str(), repository, &image.name].iter().any(|name| pattern.is_match(name))
+                let (repository, _) = repository_and_tag(&image.name);
+                [familiar.as_str(), &repository, &image.name].iter().any(|name| pattern.is_match(name))
             }
             Filter::Label(name, value) => image.record.platforms.iter().any(|platform| {
                 let labels =
@@ -87,12 +87,25 @@ pub fn familiar(name: &str) -> String {
     Reference::parse(name).map_or(name.to_string(), |reference| reference.familiar())
 }
 
-/// The same as repository and tag.
+/// The same as repository and tag; there is no tag in a name with a digest.
 fn repository_and_tag(name: &str) -> (String, String) {
     let familiar = familiar(name);
+    if let Some((repository, _)) = familiar.split_once('@') {
+        return (repository.into(), String::new());
+    }
     match familiar.rsplit_once(':') {
         Some((repository, tag)) => (repository.into(), tag.into()),
         None => (familiar, String::new()),
+    }
+}
+
+/// For people: of a digest in the name, as much as of ids.
+fn shown_repository(name: &str, is_whole: bool) -> String {
+    let (repository, _) = repository_and_tag(name);
+    match name.split_once('@') {
+        Some((_, digest)) if is_whole => format!("{repository}@{digest}"),
+        Some((_, digest)) => format!("{repository}@{}", &digest[..digest.len().min("sha256:".len() + 12)]),
+        None => repository,
     }
 }
 
@@ -143,7 +156,8 @@ pub fn ids(out: &mut dyn Write, images: &[NamedImage], is_whole: bool) -> io::Re
 /// docker's table, with platforms.
 pub fn list(out: &mut dyn Write, images: &[NamedImage], sizes: &Sizes, is_whole: bool) -> io::Result<()> {
     let id_width = if is_whole { 71 } else { 12 };
-    let names: Vec<(String, String)> = images.iter().map(|image| repository_and_tag(&image.name)).collect();
+    let shown = |name: &str| (shown_repository(name, is_whole), repository_and_tag(name).1);
+    let names: Vec<(String, String)> = images.iter().map(|image| shown(&image.name)).collect();
     let width = |header: &str, of: &dyn Fn(&(String, String)) -> usize| {
         names.iter().map(of).max().unwrap_or(0).max(header.len())
     };
@@ -184,7 +198,7 @@ pub fn inspect(store: &Store, images: &[NamedImage], wanted: Option<&Platform>) 
     let (sizes, all) = (store.lengths()?, store.images()?);
     let mut shown = vec![];
     for image in images {
-        let same = all.iter().filter(|other| other.id == image.id);
+        let same = all.iter().filter(|other| other.id == image.id && !other.name.contains('@'));
         let tags: Vec<String> = same.map(|other| familiar(&other.name)).collect();
         shown.extend(inspect_one(store, image, &tags, &sizes, wanted)?);
     }

@@ -3,7 +3,7 @@
 
 use super::{Export, ExportError};
 use crate::image::assemble::{Assembled, AssembledImage};
-use crate::image::manifest::{Annotations, Entry, IMAGE_NAME, REF_NAME, layout_index};
+use crate::image::manifest::{Entry, IMAGE_NAME, REF_NAME, layout_index};
 use cache::digest::Digest;
 use cache::tree::{Layer, SnapshotId};
 use frontend::reference::Reference;
@@ -58,10 +58,9 @@ pub fn index_entries(assembled: &Assembled, names: &[Reference]) -> Vec<Entry> {
     }
     let named = |name: &Reference| {
         let mut entry = top.clone();
-        entry.annotations.extend(Annotations::from([
-            (IMAGE_NAME.to_string(), name.to_string()),
-            (REF_NAME.to_string(), name.tag.clone().unwrap_or_else(|| "latest".into())),
-        ]));
+        entry.annotations.insert(IMAGE_NAME.to_string(), name.to_string());
+        let tag = name.tag.clone().or_else(|| name.digest.is_none().then(|| "latest".into()));
+        entry.annotations.extend(tag.map(|tag| (REF_NAME.to_string(), tag)));
         entry
     };
     names.iter().map(named).collect()

@@ -117,7 +117,9 @@ pub struct Tagged<'a> {
 pub fn manifest_file(images: &[Tagged<'_>]) -> Extra {
     let path = |digest: &cache::digest::Digest| format!("blobs/sha256/{}", digest.hex());
     let element = |Tagged { image, names }: &Tagged<'_>| {
-        let tags: Option<Vec<String>> = (!names.is_empty()).then(|| names.iter().map(Reference::familiar).collect());
+        // Readers know no digests in this list.
+        let tags: Vec<String> = names.iter().filter(|name| name.digest.is_none()).map(|name| name.familiar()).collect();
+        let tags: Option<Vec<String>> = (!tags.is_empty()).then_some(tags);
         let layers: Option<Vec<String>> =
             (!image.layers.is_empty()).then(|| image.layers.iter().map(|layer| path(&layer.entry.digest)).collect());
         json!({ "Config": path(&image.config.digest), "RepoTags": tags, "Layers": layers })

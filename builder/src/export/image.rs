@@ -25,6 +25,8 @@ struct Image {
     trust: Trust,
     /// Names stand for it in kiln's store.
     store: bool,
+    /// Also each name with the digest.
+    name_canonical: bool,
 }
 
 /// Reads the attributes.
@@ -32,6 +34,10 @@ pub fn open(attributes: &mut Attributes) -> Result<Box<dyn Exporter>, ExportErro
     let by_digest = attributes.boolean("push-by-digest")?.unwrap_or(false);
     let mut image = attributes.image(true)?;
     let push = attributes.boolean("push")?.unwrap_or(false);
+    if let Some(name) = image.names.iter().find(|name| name.digest.is_some()) {
+        let problem = "the digest of what is built is known when it is built; name-canonical=true adds it to the name";
+        return Err(attributes.bad("name", &name.familiar(), problem));
+    }
     if push && image.names.is_empty() {
         return Err(attributes.missing("name"));
     }
@@ -46,14 +52,6 @@ pub fn open(attributes: &mut Attributes) -> Result<Box<dyn Exporter>, ExportErro
             }
             name.tag = None;
         }
-    }
-    // It is the name in a store of images, and what is pushed can be had by its digest in any case.
-    if attributes.boolean("name-canonical")? == Some(true) && !push {
-        return Err(attributes.bad(
-            "name-canonical",
-            "true",
-            "a digest names what is pushed; without a push it is in the metadata",
-        ));
     }
     let trust = match attributes.boolean("registry.insecure")? {
         Some(true) => Trust::Anyone,
@@ -74,10 +72,16 @@ pub fn open(attributes: &mut Attributes) -> Result<Box<dyn Exporter>, ExportErro
     }
     // What is pushed has its place in the registry: kept here as well, each build of a pipeline would stay for ever.
     let store = attributes.boolean("store")?.unwrap_or(!push);
+    let name_canonical = attributes.boolean("name-canonical")?.unwrap_or(false);
+    // What is pushed can be had by its digest in any case.
+    if name_canonical && !push && (!store || image.names.is_empty()) {
+        let problem = "nothing is named in kiln's store: give name=NAME or -t NAME, and leave store=false out";
+        return Err(attributes.bad("name-canonical", "true", problem));
+    }
     if attributes.boolean("unpack")? == Some(true) {
         return Err(ExportError::NoUnpack);
     }
-    Ok(Box::new(Image { image, push, trust, store }))
+    Ok(Box::new(Image { image, push, trust, store, name_canonical }))
 }
 
 impl Exporter for Image {
@@ -110,8 +114,14 @@ impl Exporter for Image {
             }
             if self.store && !self.image.names.is_empty() {
                 let record = record::of_build(export.images, export.epoch, Some((&assembled, export.store)))?;
-                for name in &self.image.names {
-                    export.store.name_image(&name.to_string(), &record)?;
+                let top = &assembled.top().digest;
+                // What has no tag, as it is pushed by its digest, has that name here, too.
+                let names = self.image.names.iter().filter(|name| name.tag.is_some()).cloned();
+                let canonical = self.image.names.iter().filter(|name| self.name_canonical || name.tag.is_none());
+                let canonical = canonical.map(|name| name.with_digest(top.as_str()));
+                for name in names.chain(canonical) {
+                    let name = record::stored_name(&name);
+                    export.store.name_image(&name, &record)?;
                     export.vertex.status_done(&format!("naming to {name}"), 0, 0);
                 }
             }

@@ -38,7 +38,7 @@ pub fn implied_output(options: &BuildOptions) -> Option<OutputSpec> {
 pub fn kept_by_exporter(options: &BuildOptions, store: &Store, begun_ms: i64) -> Result<Kept, StoreError> {
     let (names, mut named) = (options.tags.clone(), vec![]);
     for name in &names {
-        named.extend(store.image_named(&name.to_string())?);
+        named.extend(store.image_named(&record::stored_name(name))?);
     }
     let is_new = named.iter().any(|image| image.named_ms >= begun_ms);
     Ok(match named.pop() {
@@ -61,7 +61,7 @@ pub fn keep(
     let record = record::of_build(images, epoch, None)?;
     let mut is_new = false;
     for name in &options.tags {
-        is_new |= store.name_image(&name.to_string(), &record)? != Naming::Same;
+        is_new |= store.name_image(&record::stored_name(name), &record)? != Naming::Same;
     }
     Ok(Kept::Named { names: options.tags.clone(), id: record.id(), is_new })
 }

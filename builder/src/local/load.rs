@@ -153,6 +153,10 @@ impl Loader<'_> {
                 loaded.names.extend(new);
             }
         }
+        for (_, loaded) in &mut loaded {
+            // Of an index that is not whole another one was made, which has another digest.
+            loaded.names.retain(|name| super::record::may_be_named(&loaded.record, name));
+        }
         Ok(loaded.into_iter().map(|(_, loaded)| loaded).collect())
     }
 

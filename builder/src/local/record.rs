@@ -180,11 +180,25 @@ pub fn platforms(record: &ImageRecord) -> String {
     platforms.join(", ")
 }
 
+/// The name that the store knows an image by: a digest decides alone, so a tag beside it is none of the name.
+pub fn stored_name(name: &Reference) -> String {
+    match &name.digest {
+        Some(_) => Reference { tag: None, ..name.clone() }.to_string(),
+        None => name.to_string(),
+    }
+}
+
+/// Whether an image may have this name: one with a digest is only for the index or manifest of that digest.
+pub fn may_be_named(record: &ImageRecord, name: &Reference) -> bool {
+    let top = record.top.as_ref().map(|top| top.digest.as_str());
+    name.digest.is_none() || name.digest.as_deref() == top
+}
+
 /// Finds an image by name, or by the beginning of its id or of the digest of its index or manifest: 4 digits at least, after
 /// `sha256:` or not.
 pub fn find(store: &Store, name: &str) -> Result<NamedImage, LocalError> {
     if let Ok(reference) = Reference::parse(name)
-        && let Some(image) = store.image_named(&reference.to_string())?
+        && let Some(image) = store.image_named(&stored_name(&reference))?
     {
         return Ok(image);
     }

@@ -66,11 +66,14 @@ impl ImageSource {
         platform: &Platform,
         vertex: Option<&Vertex>,
     ) -> Result<Option<ImageInfo>, ImageError> {
-        if self.inner.locals == LocalNames::Ignore || reference.digest.is_some() {
+        if self.inner.locals == LocalNames::Ignore {
             return Ok(None);
         }
-        let name = reference.to_string();
+        let name = record::stored_name(reference);
         let Some(named) = self.inner.store.image_named(&name)? else { return Ok(None) };
+        if !record::may_be_named(&named.record, reference) {
+            return Ok(None);
+        }
         let Some(image) = record::choose(&named.record, platform) else { return Ok(None) };
         if !self.inner.store.missing_parts(&named.record)?.is_empty() {
             let familiar = reference.familiar();
