@@ -1,6 +1,7 @@
 //! Outputs, read by other programs where there are some.
 
 mod annotations;
+mod compatibility;
 mod docker;
 mod layout;
 mod local;

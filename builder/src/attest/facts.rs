@@ -4,6 +4,7 @@
 use super::llb;
 use super::purl;
 use crate::cli::options::{BuildOptions, ContextArg, FileArg};
+use crate::export::compatibility::CompatibilityVersion;
 use crate::pipeline::{BuildError, World};
 use crate::source::http::HttpRequest;
 use crate::step::BuildSteps;
@@ -41,6 +42,8 @@ pub struct Facts {
     pub ssh: BTreeMap<String, bool>,
     /// Folders of the client.
     pub locals: BTreeSet<String>,
+    /// As which BuildKit images are put together.
+    pub compatibility_version: u32,
     /// What the client says of its repository, such as `revision`.
     pub vcs: BTreeMap<String, String>,
     /// Inputs before what uses them.
@@ -100,6 +103,8 @@ pub(crate) async fn gather(
     let finished = rfc3339(SystemTime::now());
     let config = config_source(steps, options).await?;
     let args = arguments(options);
+    // Of outputs that differ, or that say it wrongly, nothing is built.
+    let compatibility = CompatibilityVersion::of_build(&options.outputs).unwrap_or_default();
     let mut all = vec![];
     for (result, layers) in results.iter().zip(layers) {
         let root = result.root.map(|edge| edge.vertex);
@@ -115,6 +120,7 @@ pub(crate) async fn gather(
             secrets: BTreeMap::new(),
             ssh: BTreeMap::new(),
             locals: BTreeSet::new(),
+            compatibility_version: compatibility.number(),
             vcs: options.vcs.facts.clone(),
             steps: step_facts(steps, &vertices, root, *layers, source),
             source: source.clone(),

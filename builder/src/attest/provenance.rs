@@ -141,6 +141,7 @@ impl Provenance {
         if !facts.locals.is_empty() {
             parameters["locals"] = facts.locals.iter().map(|name| json!({ "name": name })).collect();
         }
+        parameters["compatibilityVersion"] = facts.compatibility_version.into();
         parameters
     }
 
@@ -244,6 +245,7 @@ mod tests {
             secrets: BTreeMap::from([("token".into(), false)]),
             ssh: BTreeMap::from([("default".into(), true)]),
             locals: ["context".to_string()].into(),
+            compatibility_version: 30,
             vcs: [("revision".to_string(), "0123".to_string())].into(),
             steps: vec![step("step0", &[], Some((1, 1)), Some(1)), step("step1", &["step0:0"], Some((2, 3)), Some(2))],
             source: Arc::new(SourceText { name: "Dockerfile".into(), text: "FROM alpine:3\n".into() }),

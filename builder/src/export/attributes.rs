@@ -1,5 +1,6 @@
 //! Attributes of an `--output`: taken one by one, and none may be left over.
 
+use super::compatibility::CompatibilityVersion;
 use super::{ExportError, ImageAttributes};
 use crate::cli::csv;
 use crate::image::assemble::{AnnotationSet, AssembleOptions};
@@ -70,7 +71,9 @@ impl Attributes {
             names.push(Reference::parse(name).map_err(|error| self.bad("name", name, error.to_string()))?);
             names_as_given.push(name.to_string());
         }
-        let types = match self.boolean("oci-mediatypes")? {
+        let version = CompatibilityVersion::take(self)?;
+        let given_types = self.boolean("oci-mediatypes")?;
+        let types = match given_types {
             Some(false) => MediaTypes::Docker,
             _ => MediaTypes::Oci,
         };
@@ -78,20 +81,16 @@ impl Attributes {
             (Some(true), MediaTypes::Docker) => {
                 return Err(self.bad("oci-artifact", "true", "artifacts need oci-mediatypes=true"));
             }
+            (None, _) if version == CompatibilityVersion::V20 => Form::Legacy,
             (Some(false), _) => Form::Legacy,
             _ => Form::Artifact,
         };
         let annotations = self.annotations()?;
-        if types == MediaTypes::Docker && !annotations.index.is_empty() {
-            return Err(self.bad("oci-mediatypes", "false", "Docker's indexes have no annotations"));
-        }
         let compression = self.compression()?;
-        if types == MediaTypes::Docker && matches!(compression, Compression::Estargz { .. }) {
-            return Err(self.bad("compression", "estargz", "it needs oci-mediatypes=true"));
-        }
-        Ok(ImageAttributes {
+        let attributes = ImageAttributes {
             names,
             names_as_given,
+            are_types_open: given_types.is_none() && version == CompatibilityVersion::V20,
             options: AssembleOptions {
                 types,
                 layer: LayerOptions { compression, clamp: None },
@@ -109,7 +108,11 @@ impl Attributes {
             },
             rewrite_timestamp: self.boolean("rewrite-timestamp")?.unwrap_or(false),
             epoch: self.epoch()?,
-        })
+        };
+        if types == MediaTypes::Docker {
+            check_docker_types(&self.exporter, &attributes.options)?;
+        }
+        Ok(attributes)
     }
 
     /// `source-date-epoch`, in seconds; an empty value switches it off.
@@ -176,6 +179,23 @@ impl Attributes {
         }
         Ok(set)
     }
+}
+
+/// What Docker's media types have no place for.
+pub fn check_docker_types(exporter: &str, options: &AssembleOptions) -> Result<(), ExportError> {
+    let bad = |key: &str, value: &str, problem: &str| ExportError::Attribute {
+        exporter: exporter.into(),
+        key: key.into(),
+        value: value.into(),
+        problem: problem.into(),
+    };
+    if !options.annotations.index.is_empty() {
+        return Err(bad("oci-mediatypes", "false", "Docker's indexes have no annotations"));
+    }
+    if matches!(options.layer.compression, Compression::Estargz { .. }) {
+        return Err(bad("compression", "estargz", "it needs oci-mediatypes=true"));
+    }
+    Ok(())
 }
 
 /// Splits the key of an annotation attribute at the first dot outside of brackets, `annotation` dropped.

@@ -60,6 +60,7 @@ impl Exporter for Docker {
     }
 
     fn check(&self, attest: &AttestRequest) -> Result<(), ExportError> {
+        self.image.check_types(attest)?;
         if self.image.attaches(attest) { Err(ExportError::DockerIndex) } else { Ok(()) }
     }
 

@@ -66,7 +66,8 @@ pub fn open(attributes: &mut Attributes) -> Result<Box<dyn Exporter>, ExportErro
             ));
         }
         if image.options.attestations.form == Form::Legacy {
-            return Err(attributes.bad("oci-artifact", "false", "attestation-referrers=true needs artifacts"));
+            let problem = "it needs artifacts: say oci-artifact=true, and leave oci-mediatypes=false out";
+            return Err(attributes.bad("attestation-referrers", "true", problem));
         }
         image.options.attestations.place = Place::Referrers;
     }
@@ -102,6 +103,7 @@ impl Exporter for Image {
     }
 
     fn check(&self, attest: &AttestRequest) -> Result<(), ExportError> {
+        self.image.check_types(attest)?;
         let is_docker = self.image.options.types == MediaTypes::Docker;
         if is_docker && self.image.attaches(attest) { Err(ExportError::AttestationTypes) } else { Ok(()) }
     }

@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod attested;
 pub mod attributes;
+pub mod compatibility;
 pub mod docker;
 mod docker_load;
 pub mod image;
@@ -22,6 +23,7 @@ use crate::sandbox::SandboxError;
 use crate::source::image::{ImageError, ImageSource};
 use attributes::Attributes;
 use cache::layer::LayerError;
+use cache::layer::compression::MediaTypes;
 use cache::store::Store;
 use futures::future::BoxFuture;
 use serde_json::Value;
@@ -126,6 +128,8 @@ pub enum ExportError {
     AttestationTypes,
     #[error("{0} is a file of the result, and an attestation is to be written there; give attestation-prefix=TEXT")]
     AttestationCollision(String),
+    #[error("the outputs have different values of compatibility-version, of which a build has one")]
+    CompatibilityVersions,
     #[error("image exporter: kiln does not unpack images into containerd")]
     NoUnpack,
     #[error("destination {} is a folder, and a file is needed", .0.display())]
@@ -195,6 +199,8 @@ pub struct ImageAttributes {
     /// The same as they were given.
     pub names_as_given: Vec<String>,
     options: AssembleOptions,
+    /// Media types are Docker's, unless something is attested.
+    are_types_open: bool,
     rewrite_timestamp: bool,
     /// `source-date-epoch`; the outer `None`: not given, the inner: switched off.
     epoch: Option<Option<i64>>,
@@ -208,11 +214,22 @@ impl ImageAttributes {
         options.multi_platform = export.multi_platform;
         options.build_epoch = export.epoch;
         options.attestations.names = self.names.clone();
+        if self.are_types_open && export.images.iter().all(|image| image.attestations.is_empty()) {
+            options.types = MediaTypes::Docker;
+        }
         if self.rewrite_timestamp {
             // Without an epoch there is nothing to rewrite to, which BuildKit takes for no fault.
             options.layer.clamp = options.epoch;
         }
         Ok(options)
+    }
+
+    /// Whether the media types that a build will have can hold what is wanted.
+    pub fn check_types(&self, attest: &AttestRequest) -> Result<(), ExportError> {
+        match self.are_types_open && *attest == AttestRequest::default() {
+            true => attributes::check_docker_types("image", &self.options),
+            false => Ok(()),
+        }
     }
 
     /// Whether attestations that are asked for come along.

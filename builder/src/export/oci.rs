@@ -27,6 +27,7 @@ enum Place {
 pub fn open(attributes: &mut Attributes) -> Result<Box<dyn Exporter>, ExportError> {
     let mut image = attributes.image(false)?;
     image.options.types = MediaTypes::Oci;
+    image.are_types_open = false;
     let place = match attributes.boolean("tar")?.unwrap_or(true) {
         true => Place::Archive(Target::take(attributes)?.ok_or_else(|| attributes.missing("dest"))?),
         false => Place::Folder(folder(attributes)?),

@@ -3,6 +3,7 @@
 use super::{BuildError, Solved, World, warning};
 use crate::attest::metadata;
 use crate::cli::options::BuildOptions;
+use crate::export::compatibility::CompatibilityVersion;
 use crate::export::{self, Export, Exporter, Response};
 use crate::image::layers::LayerBlobs;
 use crate::local::keep::implied_output;
@@ -16,6 +17,7 @@ const DAMAGED_BLOBS: usize = 100;
 
 /// All outputs are understood before anything is built.
 pub(super) fn open_exporters(options: &BuildOptions) -> Result<Vec<Box<dyn Exporter>>, BuildError> {
+    CompatibilityVersion::of_build(&options.outputs)?;
     let implied = implied_output(options);
     let wanted = options.outputs.iter().filter(|output| output.kind != "cacheonly");
     let exporters = wanted.chain(&implied).map(export::open).collect::<Result<Vec<_>, _>>()?;
