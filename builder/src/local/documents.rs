@@ -14,6 +14,8 @@ use crate::source::image::ImageSource;
 use cache::digest::Descriptor;
 use cache::images::{AttestationDocuments, Documents, ImageRecord, PlatformImage};
 use cache::layer::compression::MediaTypes;
+use cache::ledger::About;
+use cache::object::{Kind, ObjectId};
 use cache::store::Store;
 use frontend::platform::Platform;
 use std::collections::BTreeMap;
@@ -95,6 +97,8 @@ impl Maker<'_> {
                 let entries: Vec<&Entry> = images.iter().map(|image| &image.manifest).chain(about).collect();
                 let bytes = manifest::index(MediaTypes::Oci, &entries, &Annotations::new());
                 let (digest, size) = (self.store.content().put(&bytes)?, bytes.len() as u64);
+                let about = About { description: "index of a part of a named image".into(), category: "" };
+                self.store.describe(ObjectId::new(Kind::Blob, digest.hex()), about);
                 let media_type = manifest::index_type(MediaTypes::Oci).into();
                 Some(Entry::plain(Descriptor { media_type, digest, size }))
             }
