@@ -12,11 +12,12 @@ use crate::ingest::Ingest;
 use crate::ledger::Ledger;
 use crate::object::{Kind, ObjectId, measure};
 use sha2::{Digest as _, Sha256};
-use std::fs::{self, File};
+use std::collections::HashMap;
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The most that [`LocalContent::read_small`] reads, in bytes. Registries refuse manifests over 4 MiB; attestations,
 /// read the same way, may have 40 MiB.
@@ -29,6 +30,31 @@ pub struct LocalContent {
     ledger: Arc<Ledger>,
     damage: Arc<Damage>,
     suspects: Arc<Suspects>,
+    hashed: Arc<Hashed>,
+}
+
+/// The files that this process has hashed, when it wrote or when it read them: to read them again takes no hashing.
+#[derive(Default)]
+struct Hashed(Mutex<HashMap<Digest, Stamp>>);
+
+/// A state of a file: inode, size, and when it was last written, in nanoseconds too.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp(u64, u64, i64, i64);
+
+impl Stamp {
+    fn of(meta: &Metadata) -> Stamp {
+        Stamp(meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec())
+    }
+}
+
+impl Hashed {
+    fn add(&self, digest: Digest, stamp: Stamp) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, stamp);
+    }
+
+    fn has(&self, digest: &Digest, stamp: Stamp) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(digest) == Some(&stamp)
+    }
 }
 
 impl LocalContent {
@@ -39,7 +65,8 @@ impl LocalContent {
         damage: Arc<Damage>,
         suspects: Arc<Suspects>,
     ) -> LocalContent {
-        LocalContent { dir: root.join("blobs").join("sha256"), ingest, ledger, damage, suspects }
+        let dir = root.join("blobs").join("sha256");
+        LocalContent { dir, ingest, ledger, damage, suspects, hashed: Arc::default() }
     }
 
     /// Size in bytes of a blob, if it is stored. If so, it stays as long as this process lives (`lease.rs`).
@@ -131,14 +158,19 @@ impl LocalContent {
             renamed: false,
             ledger: self.ledger.clone(),
             suspects: self.suspects.clone(),
+            hashed: self.hashed.clone(),
             _ingest: self.ingest.clone(),
         })
     }
 
-    /// Opens a blob to be given away: what is read is hashed. If at its end it is not what its name says, the last read
-    /// fails, the blob is dropped, and [`Store::take_damaged_blobs`](crate::Store::take_damaged_blobs) names it.
+    /// Opens a blob to be given away: what is read is hashed, unless this process has hashed it before. If at its end it
+    /// is not what its name says, the last read fails, the blob is dropped, and
+    /// [`Store::take_damaged_blobs`](crate::Store::take_damaged_blobs) names it.
     pub fn open_verified(&self, digest: &Digest) -> Result<Verified<'_>, StoreError> {
-        Ok(Verified { file: self.open(digest)?, hasher: Sha256::new(), digest: digest.clone(), content: self })
+        let file = self.open(digest)?;
+        let stamp = Stamp::of(&file.metadata().map_err(FileError::at("look at", self.path(digest)))?);
+        let hasher = (!self.hashed.has(digest, stamp)).then(Sha256::new);
+        Ok(Verified { file, stamp, hasher, digest: digest.clone(), content: self })
     }
 
     /// Whether a blob is there and is what its name says. One that is not is dropped and noted as damaged.
@@ -147,6 +179,9 @@ impl LocalContent {
             Err(StoreError::Missing { .. }) => return Ok(false),
             reader => reader?,
         };
+        if reader.hasher.is_none() {
+            return Ok(true);
+        }
         match io::copy(&mut reader, &mut io::sink()) {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(false),
@@ -171,10 +206,11 @@ impl LocalContent {
     }
 }
 
-/// A blob that is being read and hashed.
+/// A blob that is being read, and hashed if it has to be.
 pub struct Verified<'a> {
     file: File,
-    hasher: Sha256,
+    stamp: Stamp,
+    hasher: Option<Sha256>,
     digest: Digest,
     content: &'a LocalContent,
 }
@@ -182,12 +218,14 @@ pub struct Verified<'a> {
 impl Read for Verified<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.file.read(buffer)?;
-        self.hasher.update(&buffer[..read]);
+        let Some(hasher) = &mut self.hasher else { return Ok(read) };
+        hasher.update(&buffer[..read]);
         if read > 0 || buffer.is_empty() {
             return Ok(read);
         }
-        let actual = Digest::from_sha256(self.hasher.clone().finalize().into());
+        let actual = Digest::from_sha256(hasher.clone().finalize().into());
         if actual == self.digest {
+            self.content.hashed.add(actual, self.stamp);
             return Ok(0);
         }
         self.content.drop_damaged(&self.digest).map_err(io::Error::other)?;
@@ -208,6 +246,7 @@ pub struct BlobWriter {
     renamed: bool,
     ledger: Arc<Ledger>,
     suspects: Arc<Suspects>,
+    hashed: Arc<Hashed>,
     // The folder that the file is in lives as long as this.
     _ingest: Arc<Ingest>,
 }
@@ -238,10 +277,12 @@ impl BlobWriter {
         let read_only = fs::Permissions::from_mode(0o444);
         self.file.set_permissions(read_only).map_err(FileError::at("set the mode of", &self.path))?;
         let size = measure(&self.path).map_err(FileError::at("measure", &self.path))?;
+        let stamp = Stamp::of(&self.file.metadata().map_err(FileError::at("look at", &self.path))?);
         fail_point!("content.before_rename");
         fs::rename(&self.path, &target).map_err(FileError::at("rename", &self.path))?;
         fail_point!("content.after_rename");
         self.renamed = true;
+        self.hashed.add(digest.clone(), stamp);
         self.ledger.made(object, size, None);
         Ok((digest, self.size))
     }
@@ -293,7 +334,7 @@ mod tests {
         fs::remove_file(content.path(&digest)).unwrap();
         fs::write(content.path(&digest), "hullo").unwrap();
         assert!(matches!(content.read_small(&digest), Err(StoreError::Mismatch { .. })));
-        content.delete(&digest).unwrap();
+        assert!(!content.verify(&digest).unwrap());
         content.delete(&digest).unwrap();
         assert_eq!(content.has(&digest).unwrap(), None);
         let ingest = fs::read_dir(dir.path().join("ingest")).unwrap().next().unwrap().unwrap().path();

@@ -1,8 +1,8 @@
 //! Layer tar to snapshot, in upper form (image-spec layer.md, "Applying changesets").
 //!
 //! A layer is unpacked without those below it, so that all layers of an image can be unpacked at once. What depends
-//! on them is little, and left for [`finish_deferred`]. One thread reads and hashes (and decompresses, if the reader
-//! does), another makes files. Read `unpack.rs` next.
+//! on them is little, and left for [`finish_deferred`]. One thread reads (and decompresses, if the reader does), another
+//! hashes and makes files. Read `unpack.rs` next.
 
 use super::LayerError;
 use super::reader::{TarReader, read_buffered};
@@ -51,24 +51,34 @@ pub fn apply(tar: impl Read + Send, upper: &Path) -> Result<Applied, LayerError>
     let (to_pump, empty) = channel();
     std::thread::scope(|scope| {
         let pump = scope.spawn(move || pump(tar, &full, &empty));
-        let reader = ChunkReader { from_pump, to_pump, chunk: Chunk { bytes: Vec::new(), length: 0 }, position: 0 };
+        let reader = ChunkReader {
+            from_pump,
+            to_pump,
+            chunk: Chunk { bytes: Vec::new(), length: 0 },
+            position: 0,
+            hasher: Sha256::new(),
+            size: 0,
+        };
         let unpacked = unpack(reader, upper);
         let pumped = pump.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        let (deferred, skipped_devices) = unpacked?;
-        let (hash, size) = pumped.map_err(LayerError::Read)?;
-        Ok(Applied { diff_id: Digest::from_sha256(hash), size, deferred, skipped_devices })
+        let applied = unpacked?;
+        pumped.map_err(LayerError::Read)?;
+        Ok(applied)
     })
 }
 
-fn unpack(reader: ChunkReader, upper: &Path) -> Result<(Deferred, Vec<PathBuf>), LayerError> {
-    let mut tar = TarReader::new(reader);
+/// The reader ends with this, so that [`pump`] ends too if this fails.
+fn unpack(mut reader: ChunkReader, upper: &Path) -> Result<Applied, LayerError> {
+    let mut tar = TarReader::new(&mut reader);
     let mut unpacker = Unpacker::new(upper)?;
     while let Some(entry) = tar.next()? {
         unpacker.entry(&entry, &mut tar)?;
     }
     // Bytes behind the end of the archive count for the digest.
     tar.drain()?;
-    unpacker.finish()
+    let (deferred, skipped_devices) = unpacker.finish()?;
+    let ChunkReader { hasher, size, .. } = reader;
+    Ok(Applied { diff_id: Digest::from_sha256(hasher.finalize().into()), size, deferred, skipped_devices })
 }
 
 struct Chunk {
@@ -76,14 +86,8 @@ struct Chunk {
     length: usize,
 }
 
-/// Reads and hashes to the end, or until the other side is gone.
-fn pump(
-    mut tar: impl Read,
-    full: &SyncSender<io::Result<Chunk>>,
-    empty: &Receiver<Chunk>,
-) -> io::Result<([u8; 32], u64)> {
-    let mut hasher = Sha256::new();
-    let mut size = 0;
+/// Reads to the end, or until the other side is gone.
+fn pump(mut tar: impl Read, full: &SyncSender<io::Result<Chunk>>, empty: &Receiver<Chunk>) -> io::Result<()> {
     let mut made = 0;
     loop {
         let mut chunk = if made < CHUNKS {
@@ -108,10 +112,8 @@ fn pump(
             }
         }
         if chunk.length == 0 {
-            return Ok((hasher.finalize().into(), size));
+            return Ok(());
         }
-        hasher.update(&chunk.bytes[..chunk.length]);
-        size += chunk.length as u64;
         if full.send(Ok(chunk)).is_err() {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
@@ -124,6 +126,9 @@ struct ChunkReader {
     to_pump: Sender<Chunk>,
     chunk: Chunk,
     position: usize,
+    /// Of all chunks that came, to this one's end.
+    hasher: Sha256,
+    size: u64,
 }
 
 impl Read for ChunkReader {
@@ -139,6 +144,8 @@ impl BufRead for ChunkReader {
             if let Ok(next) = self.from_pump.recv() {
                 let old = std::mem::replace(&mut self.chunk, next?);
                 self.position = 0;
+                self.hasher.update(&self.chunk.bytes[..self.chunk.length]);
+                self.size += self.chunk.length as u64;
                 if !old.bytes.is_empty() {
                     let _ = self.to_pump.send(old);
                 }

@@ -9,7 +9,7 @@ const LEVEL: u32 = 4;
 const QUICK_LEVEL: u32 = 1;
 /// Slices of a block that are tried on, and bytes of each.
 const SLICES: usize = 4;
-const SLICE: usize = 8 << 10;
+const SLICE: usize = 4 << 10;
 /// Less than one part in so many is next to nothing.
 const WORTH: usize = 200;
 /// Of a level from 0 to 9.
