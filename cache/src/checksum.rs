@@ -173,21 +173,28 @@ impl TreeHasher {
 
 /// SHA-256 of a file's bytes from its current position.
 pub fn file_digest(file: &File) -> io::Result<[u8; 32]> {
-    let size = file.metadata().map_or(0, |meta| meta.len());
-    file_digest_with(file, &mut vec![0; size.clamp(4 << 10, 128 << 10) as usize])
+    let size = file.metadata()?.len();
+    file_digest_with(file, size, &mut vec![0; size.clamp(4 << 10, 128 << 10) as usize])
 }
 
-/// As [`file_digest`], with a buffer that the caller keeps; 128 KiB are a good size.
-pub fn file_digest_with(mut file: &File, buffer: &mut [u8]) -> io::Result<[u8; 32]> {
+/// As [`file_digest`], of so many bytes, or fewer if there are no more, with a buffer that the caller keeps; 128 KiB are
+/// a good size.
+pub fn file_digest_with(mut file: &File, size: u64, buffer: &mut [u8]) -> io::Result<[u8; 32]> {
     let mut hasher = Sha256::new();
-    loop {
-        match file.read(buffer) {
-            Ok(0) => return Ok(hasher.finalize().into()),
-            Ok(length) => hasher.update(&buffer[..length]),
+    let mut left = size;
+    while left > 0 {
+        let length = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        match file.read(&mut buffer[..length]) {
+            Ok(0) => break,
+            Ok(length) => {
+                hasher.update(&buffer[..length]);
+                left -= length as u64;
+            }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
+    Ok(hasher.finalize().into())
 }
 
 /// What may know the [`file_digest`] of a regular file by its path relative to the upper dir. It may know only files that
@@ -222,14 +229,14 @@ pub fn change(upper: &Path, hint: Hint<'_>) -> Result<Change, FileError> {
     let root_xattrs = content_xattrs(root.as_fd(), c".").map_err(FileError::at("read the xattrs of", upper))?;
     let mut walk = Walk::new(root, upper)?.with_owners(owners);
     let mut found = Contents { items: Vec::new(), size: size_of(&root_stat) };
-    let (large, queue) = sync_channel::<(usize, File)>(8);
+    let (large, queue) = sync_channel::<Large>(8);
     let from_worker = std::thread::scope(|scope| {
         // One beside this thread: the walk itself keeps a core busy, and hashing outruns most disks.
         let worker = scope.spawn(move || {
             let mut buffer = vec![0; 128 << 10];
             let mut digests = Vec::new();
-            for (index, file) in queue {
-                digests.push((index, file_digest_with(&file, &mut buffer)));
+            for Large { index, file, size } in queue {
+                digests.push((index, file_digest_with(&file, size, &mut buffer)));
             }
             digests
         });
@@ -273,6 +280,13 @@ enum Data {
     Same(usize),
 }
 
+/// A file of an item that another thread is to hash.
+struct Large {
+    index: usize,
+    file: File,
+    size: u64,
+}
+
 fn data_of<'a>(items: &'a [Item], item: &'a Item) -> Option<&'a [u8; 32]> {
     match &item.data {
         Data::None => None,
@@ -286,7 +300,7 @@ fn collect(
     walk: &mut Walk,
     contents: &mut Contents,
     hint: Hint<'_>,
-    large: SyncSender<(usize, File)>,
+    large: SyncSender<Large>,
 ) -> Result<(), FileError> {
     let Contents { items, size } = contents;
     let mut xattrs = XattrReader::new();
@@ -362,7 +376,7 @@ fn digest_or_send(
     found: &Found,
     size: u64,
     index: usize,
-    large: &SyncSender<(usize, File)>,
+    large: &SyncSender<Large>,
     buffer: &mut [u8],
 ) -> Result<Data, FileError> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -370,13 +384,13 @@ fn digest_or_send(
         .map(File::from)
         .map_err(|errno| walk.error("open", errno))?;
     let file = match size {
-        LARGE_BYTES.. => match large.try_send((index, file)) {
+        LARGE_BYTES.. => match large.try_send(Large { index, file, size }) {
             Ok(()) => return Ok(Data::None),
-            Err(TrySendError::Full((_, file)) | TrySendError::Disconnected((_, file))) => file,
+            Err(TrySendError::Full(large) | TrySendError::Disconnected(large)) => large.file,
         },
         _ => file,
     };
-    file_digest_with(&file, buffer).map(Data::Digest).map_err(|error| walk.error("read", error))
+    file_digest_with(&file, size, buffer).map(Data::Digest).map_err(|error| walk.error("read", error))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 
 use crate::error::FileError;
 use crate::walk;
-use rustix::fs::{AtFlags, FileType, Gid, Stat, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsStr};
@@ -208,6 +208,19 @@ impl OwnerNotes {
             }
             Err(errno) => Err(errno),
         }
+    }
+
+    /// Gives a file that was just made its owner, then its mode. What it has already, because it was made with it, is not
+    /// set again: the file system would write either down.
+    pub fn set_new(&self, file: BorrowedFd<'_>, owner: Pair, mode: u32) -> Result<(), Errno> {
+        let stat = rustix::fs::fstat(file)?;
+        if (stat.st_uid, stat.st_gid) != owner {
+            self.set_open(file, owner)?;
+        }
+        if stat.st_mode & 0o7777 != mode {
+            rustix::fs::fchmod(file, Mode::from_raw_mode(mode))?;
+        }
+        Ok(())
     }
 
     /// Begins the list.

@@ -17,8 +17,8 @@ pub use super::deferred::finish_deferred;
 
 /// Size of the pieces that go from one thread to the other, in bytes.
 const CHUNK: usize = 256 << 10;
-/// How many of them there are.
-const CHUNKS: usize = 4;
+/// How many of them there are at most: where files are large the one thread is ahead, where they are small the other.
+const CHUNKS: usize = 16;
 
 /// What unpacking a layer gave.
 #[derive(Debug)]

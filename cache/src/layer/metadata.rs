@@ -66,7 +66,7 @@ pub(crate) fn stat_of(
     Ok(stat)
 }
 
-/// Sets metadata of an open file or directory.
+/// Sets metadata of an open file that was just made, or of a directory.
 pub(crate) fn set_open(
     file: impl AsFd,
     kind: FileType,
@@ -76,8 +76,13 @@ pub(crate) fn set_open(
 ) -> Result<(), LayerError> {
     let file = file.as_fd();
     let (uid, gid) = owner(meta).ok_or_else(|| label.error("set the owner of", Errno::INVAL))?;
-    notes.set_open(file, (uid, gid)).map_err(|errno| label.error("set the owner of", errno))?;
-    rustix::fs::fchmod(file, Mode::from_raw_mode(meta.mode)).map_err(|errno| label.error("set the mode of", errno))?;
+    if kind == FileType::RegularFile {
+        notes.set_new(file, (uid, gid), meta.mode).map_err(|errno| label.error("set the owner or mode of", errno))?;
+    } else {
+        notes.set_open(file, (uid, gid)).map_err(|errno| label.error("set the owner of", errno))?;
+        let mode = Mode::from_raw_mode(meta.mode);
+        rustix::fs::fchmod(file, mode).map_err(|errno| label.error("set the mode of", errno))?;
+    }
     for (name, value) in meta.xattrs {
         let result = rustix::fs::fsetxattr(file, &name[..], value, XattrFlags::empty());
         check_xattr(result, name, kind, label)?;

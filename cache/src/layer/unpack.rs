@@ -184,7 +184,7 @@ impl<'a> Unpacker<'a> {
         match entry.typeflag {
             b'0' | b'7' => {
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let mode = Mode::RUSR | Mode::WUSR;
+                let mode = Mode::from_raw_mode(entry.mode & 0o777);
                 let create = || rustix::fs::openat(&parent.dir, name, flags, mode);
                 let mut file = File::from(self.replacing(parent, name, &path, "create", create)?);
                 write_data(&mut file, entry, tar, label)?;

@@ -193,11 +193,9 @@ impl Copier<'_> {
         match meta.kind {
             FileType::RegularFile => return self.regular(source, meta, target, owner, buffer),
             FileType::Socket if self.from_client => {
-                let opened = self.create(target)?;
-                return self
-                    .dest
-                    .finish(&opened, owner, self.mode(meta)?, &[], meta.mtime)
-                    .map_err(at("write", target));
+                let mode = self.mode(meta)?;
+                let opened = self.create(target, mode)?;
+                return self.dest.finish(&opened, owner, mode, &[], meta.mtime).map_err(at("write", target));
             }
             FileType::Symlink => {
                 let link = self.tree.read_link(source)?;
@@ -231,7 +229,7 @@ impl Copier<'_> {
             return Ok(());
         }
         let input = self.tree.open_file(source)?;
-        let output = self.create(target)?;
+        let output = self.create(target, mode)?;
         self.data(&input, &output, meta.size, buffer).map_err(FileError::at("copy to", absolute(target)))?;
         if self.from_client {
             self.unchanged(&input, source, meta)?;
@@ -310,9 +308,10 @@ impl Copier<'_> {
         self.chmod.map_or(Ok(meta.mode), |chmod| chmod::apply(chmod, meta.mode, meta.is_dir()))
     }
 
-    fn create(&self, target: &[u8]) -> Result<OwnedFd, FileError> {
+    /// Makes a file, with those bits of its mode that a file may be made with.
+    fn create(&self, target: &[u8], mode: u32) -> Result<OwnedFd, FileError> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let create = || rustix::fs::openat(self.dest.upper(), target, flags, Mode::from_raw_mode(0o600));
+        let create = || rustix::fs::openat(self.dest.upper(), target, flags, Mode::from_raw_mode(mode & 0o777));
         self.replacing(target, create)
     }
 

@@ -220,7 +220,8 @@ impl Dest {
         set().map_err(at("change the owner of", path))
     }
 
-    /// Gives a new file its metadata: the owner first, since a change of it clears set-id bits and capabilities.
+    /// Gives a file that was just made its metadata: the owner first, since a change of it clears set-id bits and
+    /// capabilities.
     pub fn finish(
         &self,
         file: impl AsFd,
@@ -230,8 +231,7 @@ impl Dest {
         mtime: (i64, u32),
     ) -> Result<(), Errno> {
         let file = file.as_fd();
-        self.notes.set_open(file, known(owner))?;
-        rustix::fs::fchmod(file, Mode::from_raw_mode(mode))?;
+        self.notes.set_new(file, known(owner), mode)?;
         xattr::write(file, xattrs)?;
         rustix::fs::futimens(file, &times(mtime))
     }

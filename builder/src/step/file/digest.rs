@@ -5,7 +5,7 @@ use super::select::{Selected, select, select_path};
 use super::tree::{Tree, lock};
 use super::{FileError, SourceTree, xattr};
 use crate::source::dir::{self, Meta};
-use cache::checksum::{Entry, Kind, TreeHasher, file_digest};
+use cache::checksum::{Entry, Kind, TreeHasher, file_digest_with};
 use cache::listing::Listed;
 use cache::memo::{KnownFile, StatKey};
 use cache::store::Store;
@@ -238,8 +238,9 @@ fn hash_files(tree: &Tree, items: &[Item<'_>], which: &[usize]) -> Result<Vec<Ha
     let next = AtomicUsize::new(0);
     let results: Mutex<Result<Vec<Hashed>, FileError>> = Mutex::new(Ok(Vec::with_capacity(which.len())));
     let work = || {
+        let mut buffer = vec![0; 128 << 10];
         while let Some(&at) = which.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let hashed = hash_file(tree, &items[at].path, items[at].meta, tree.context().is_some());
+            let hashed = hash_file(tree, &items[at].path, items[at].meta, tree.context().is_some(), &mut buffer);
             let mut results = lock(&results);
             match (&mut *results, hashed) {
                 (Ok(done), Ok((file, same))) => done.push((at, file, same)),
@@ -261,9 +262,15 @@ fn hash_files(tree: &Tree, items: &[Item<'_>], which: &[usize]) -> Result<Vec<Ha
 }
 
 /// What a file is, and whether the file is still what it was when it was listed.
-fn hash_file(tree: &Tree, path: &[u8], listed: &Meta, may_change: bool) -> Result<(KnownFile, bool), FileError> {
+fn hash_file(
+    tree: &Tree,
+    path: &[u8],
+    listed: &Meta,
+    may_change: bool,
+    buffer: &mut [u8],
+) -> Result<(KnownFile, bool), FileError> {
     let file = tree.open_file(path)?;
-    let digest = file_digest(&file).map_err(|error| tree.error("read", path, error))?;
+    let digest = file_digest_with(&file, listed.size, buffer).map_err(|error| tree.error("read", path, error))?;
     let known = KnownFile { digest, is_plain: xattr::read(&file).is_empty() };
     if !may_change {
         return Ok((known, true));
