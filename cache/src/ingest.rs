@@ -7,9 +7,10 @@ use crate::error::FileError;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// This process' part of `ingest/`.
 pub(crate) struct Ingest {
@@ -84,26 +85,43 @@ pub(crate) fn discard_abandoned(root: &Path) -> Result<bool, FileError> {
 
 /// Deletes what is in the trash. One process at a time does so; others leave it to that one.
 pub(crate) fn empty_trash(root: &Path) -> Result<(), FileError> {
-    empty(root, FlockOperation::NonBlockingLockExclusive)
+    empty(root, FlockOperation::NonBlockingLockExclusive, Duration::ZERO).map(drop)
 }
 
 /// Deletes what is in the trash; if another process is at it, when that one is done.
 pub(crate) fn empty_trash_waiting(root: &Path) -> Result<(), FileError> {
-    empty(root, FlockOperation::LockExclusive)
+    empty(root, FlockOperation::LockExclusive, Duration::ZERO).map(drop)
 }
 
-fn empty(root: &Path, operation: FlockOperation) -> Result<(), FileError> {
+/// As [`empty_trash`], but for what was put there less than `rest` ago. Says whether something is left.
+pub(crate) fn empty_old_trash(root: &Path, rest: Duration) -> Result<bool, FileError> {
+    empty(root, FlockOperation::NonBlockingLockExclusive, rest)
+}
+
+fn empty(root: &Path, operation: FlockOperation, rest: Duration) -> Result<bool, FileError> {
     let trash = root.join("trash");
     let guard = rustix::fs::open(&trash, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(FileError::at("open", &trash))?;
     if rustix::fs::flock(&guard, operation).is_err() {
-        return Ok(());
+        return Ok(true);
     }
+    let mut is_left = false;
     for entry in fs::read_dir(&trash).map_err(FileError::at("list", &trash))? {
         let path = entry.map_err(FileError::at("list", &trash))?.path();
+        if !rest.is_zero() && !has_rested(&path, rest) {
+            is_left = true;
+            continue;
+        }
         remove_tree(&path).map_err(FileError::at("delete", &path))?;
     }
-    Ok(())
+    Ok(is_left)
+}
+
+/// Whether something was put into the trash at least so long ago. To be renamed is the last change that its inode saw.
+fn has_rested(path: &Path, rest: Duration) -> bool {
+    let Ok(meta) = path.symlink_metadata() else { return true };
+    let put_there = Duration::new(meta.ctime().try_into().unwrap_or(0), meta.ctime_nsec() as u32);
+    SystemTime::now().duration_since(UNIX_EPOCH).is_ok_and(|now| now.abs_diff(put_there) >= rest)
 }
 
 fn name_in_trash(path: &Path, number: u64) -> String {

@@ -103,6 +103,8 @@ impl Store {
 
     /// Removes what is worth least, and a tenth more, so that not every step has to do so.
     fn make_room(&self, state: &mut State, limits: Limits, bytes: u64) -> Result<(), StoreError> {
+        // It counts for nothing but on the disk.
+        self.empty_trash()?;
         let mut usage = self.look()?;
         // What the database has open counts, too: it is there as long as builds run.
         let logs = usage.objects.iter().filter(|object| object.id.kind == Kind::Log);

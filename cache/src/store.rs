@@ -18,6 +18,11 @@ use rustix::fs::FlockOperation;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long what was put away rests before it is deleted: file systems let two processes that make and delete many files
+/// wait for each other, and who builds twice in a row waits for the second build.
+const TRASH_RESTS: Duration = Duration::from_secs(60);
 
 /// The format that this program writes, and the newest that it reads.
 ///
@@ -154,15 +159,24 @@ impl Store {
         let root = self.inner.root.clone();
         // Nobody waits for it: whatever this process does not get done is left for the next one.
         let thread = std::thread::Builder::new().name("tidy".into());
-        let spawned = thread.spawn(move || {
-            if let Err(error) = ingest::empty_trash(&root) {
+        let empty_trash = |root: &Path| {
+            let is_left = ingest::empty_old_trash(root, TRASH_RESTS);
+            is_left.unwrap_or_else(|error| {
                 tracing::warn!(%error, "the trash could not be emptied");
-            }
+                false
+            })
+        };
+        let spawned = thread.spawn(move || {
+            let mut is_left = empty_trash(&root);
             if let Err(error) = db::write_back(&root.join("db")) {
                 tracing::warn!(%error, "the database's log could not be written back");
             }
             if let Err(error) = durable.sync_what_is_old() {
                 tracing::warn!(%error, "what was stored could not be synced");
+            }
+            while is_left {
+                std::thread::sleep(TRASH_RESTS);
+                is_left = empty_trash(&root);
             }
         });
         if let Err(error) = spawned {
@@ -249,6 +263,21 @@ mod tests {
         assert_eq!(entries(dir.path().join("ingest")), 2);
         drop((first, second));
         assert_eq!(entries(dir.path().join("ingest")), 0);
+    }
+
+    #[test]
+    fn what_was_put_away_just_now_rests() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let scratch = store.scratch_dir().unwrap();
+        make(&scratch, &["d a", "f a/f x"]);
+        store.discard(&scratch).unwrap();
+        let trash = || entries(dir.path().join("trash"));
+        assert!(ingest::empty_old_trash(dir.path(), TRASH_RESTS).unwrap());
+        assert_eq!(trash(), 1);
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(!ingest::empty_old_trash(dir.path(), Duration::from_millis(10)).unwrap());
+        assert_eq!(trash(), 0);
     }
 
     #[test]
