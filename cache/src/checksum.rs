@@ -16,10 +16,19 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::panic::resume_unwind;
 use std::path::Path;
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread::ScopedJoinHandle;
 
-/// Files from this size on are worth handing to another thread.
+/// Threads that hash files beside the one that finds them: what a step has cloned from a layer below is not in memory, and
+/// a disk is the quicker the more it is asked at once.
+const HASHERS: usize = 4;
+/// Files that wait for one of them.
+const WAITING: usize = 64;
+/// So many files below [`LARGE_BYTES`] are hashed before other threads are started.
+const ALONE: usize = 16;
 const LARGE_BYTES: u64 = 32 << 10;
 
 /// Kind of an entry. The numbers are part of every digest.
@@ -229,23 +238,19 @@ pub fn change(upper: &Path, hint: Hint<'_>) -> Result<Change, FileError> {
     let root_xattrs = content_xattrs(root.as_fd(), c".").map_err(FileError::at("read the xattrs of", upper))?;
     let mut walk = Walk::new(root, upper)?.with_owners(owners);
     let mut found = Contents { items: Vec::new(), size: size_of(&root_stat) };
-    let (large, queue) = sync_channel::<Large>(8);
-    let from_worker = std::thread::scope(|scope| {
-        // One beside this thread: the walk itself keeps a core busy, and hashing outruns most disks.
-        let worker = scope.spawn(move || {
-            let mut buffer = vec![0; 128 << 10];
-            let mut digests = Vec::new();
-            for Large { index, file, size } in queue {
-                digests.push((index, file_digest_with(&file, size, &mut buffer)));
-            }
-            digests
-        });
-        let result = collect(&mut walk, &mut found, hint, large);
-        let digests = worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        result.map(|()| digests)
+    let (unhashed, queue) = sync_channel::<Unhashed>(WAITING);
+    let queue = Mutex::new(queue);
+    let hashed = std::thread::scope(|scope| {
+        let mut hashers = Vec::new();
+        let start = || hashers.extend((0..HASHERS).map(|_| scope.spawn(|| hash_all(&queue))));
+        let hashing = Hashing { alone: ALONE, start: Some(start), unhashed, buffer: vec![0; 128 << 10] };
+        let result = collect(&mut walk, &mut found, hint, hashing);
+        let join = |hasher: ScopedJoinHandle<'_, _>| hasher.join().unwrap_or_else(|panic| resume_unwind(panic));
+        let hashed: Vec<_> = hashers.into_iter().flat_map(join).collect();
+        result.map(|()| hashed)
     })?;
     let Contents { mut items, size } = found;
-    for (index, digest) in from_worker {
+    for (index, digest) in hashed {
         let item: &mut Item = &mut items[index];
         let path = upper.join(OsStr::from_bytes(&item.path));
         item.data = Data::Digest(digest.map_err(FileError::at("read", path))?);
@@ -281,10 +286,21 @@ enum Data {
 }
 
 /// A file of an item that another thread is to hash.
-struct Large {
+struct Unhashed {
     index: usize,
     file: File,
     size: u64,
+}
+
+/// Hashes what comes, until nothing more will.
+fn hash_all(queue: &Mutex<Receiver<Unhashed>>) -> Vec<(usize, io::Result<[u8; 32]>)> {
+    let mut buffer = vec![0; 128 << 10];
+    let mut digests = Vec::new();
+    loop {
+        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(Unhashed { index, file, size }) = next else { return digests };
+        digests.push((index, file_digest_with(&file, size, &mut buffer)));
+    }
 }
 
 fn data_of<'a>(items: &'a [Item], item: &'a Item) -> Option<&'a [u8; 32]> {
@@ -300,11 +316,10 @@ fn collect(
     walk: &mut Walk,
     contents: &mut Contents,
     hint: Hint<'_>,
-    large: SyncSender<Large>,
+    mut hashing: Hashing<impl FnOnce()>,
 ) -> Result<(), FileError> {
     let Contents { items, size } = contents;
     let mut xattrs = XattrReader::new();
-    let mut buffer = vec![0; 128 << 10];
     let mut links = HashMap::new();
     while let Some(found) = walk.next()? {
         let Some(stat) = found.stat else { continue };
@@ -331,7 +346,7 @@ fn collect(
             walk.enter(dir, Vec::new(), false)?;
         } else if kind == Kind::File && stat.st_size > 0 {
             item.data = match first == index {
-                true => digest_or_send(walk, &found, stat.st_size as u64, index, &large, &mut buffer)?,
+                true => hashing.digest(walk, &found, stat.st_size as u64, index)?,
                 false => Data::Same(first),
             };
         }
@@ -371,26 +386,41 @@ fn item(walk: &Walk, found: &Found, stat: &Stat, xattrs: &mut XattrReader) -> Re
 }
 
 /// Large files go to the other thread, unless it has enough to do.
-fn digest_or_send(
-    walk: &Walk,
-    found: &Found,
-    size: u64,
-    index: usize,
-    large: &SyncSender<Large>,
-    buffer: &mut [u8],
-) -> Result<Data, FileError> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(walk.dir(), &found.name, flags, Mode::empty())
-        .map(File::from)
-        .map_err(|errno| walk.error("open", errno))?;
-    let file = match size {
-        LARGE_BYTES.. => match large.try_send(Large { index, file, size }) {
-            Ok(()) => return Ok(Data::None),
-            Err(TrySendError::Full(large) | TrySendError::Disconnected(large)) => large.file,
-        },
-        _ => file,
-    };
-    file_digest_with(&file, size, buffer).map(Data::Digest).map_err(|error| walk.error("read", error))
+/// How files are hashed: the first few by the thread that finds them, then by others too.
+struct Hashing<F> {
+    /// How many more.
+    alone: usize,
+    start: Option<F>,
+    unhashed: SyncSender<Unhashed>,
+    buffer: Vec<u8>,
+}
+
+impl<F: FnOnce()> Hashing<F> {
+    /// The digest of a file that was found, or nothing if another thread will have it.
+    fn digest(&mut self, walk: &Walk, found: &Found, size: u64, index: usize) -> Result<Data, FileError> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(walk.dir(), &found.name, flags, Mode::empty())
+            .map(File::from)
+            .map_err(|errno| walk.error("open", errno))?;
+        let file = match self.alone > 0 && size < LARGE_BYTES {
+            true => {
+                self.alone -= 1;
+                file
+            }
+            false => {
+                if let Some(start) = self.start.take() {
+                    start();
+                }
+                match self.unhashed.try_send(Unhashed { index, file, size }) {
+                    Ok(()) => return Ok(Data::None),
+                    // This thread need not wait for them.
+                    Err(TrySendError::Full(unhashed) | TrySendError::Disconnected(unhashed)) => unhashed.file,
+                }
+            }
+        };
+        let digest = file_digest_with(&file, size, &mut self.buffer);
+        digest.map(Data::Digest).map_err(|error| walk.error("read", error))
+    }
 }
 
 #[cfg(test)]
