@@ -448,16 +448,19 @@ impl BuildSteps {
     }
 }
 
-/// What tells a COPY of the client's files from all others: the folder, the stage, and what is copied where to. `None` for
-/// other steps.
+/// What tells a COPY from all others: the client's folder and the stage, or the layers that it copies from, and what is
+/// copied where to. `None` for other steps.
 fn copies_of(op: &FileOp, sources: &[SourceTree], name: &str) -> Option<String> {
-    let folder = sources.iter().find_map(|source| match source {
-        SourceTree::Client(context) => Some(context.path()),
-        SourceTree::Layers(_) | SourceTree::Empty => None,
+    let from = sources.iter().find_map(|source| match source {
+        SourceTree::Client(context) => {
+            let (place, _) = place_and_text(name);
+            let stage = place.rsplit_once(' ').map_or("", |(stage, _)| stage);
+            Some(format!("{}\0{stage}", context.path().display()))
+        }
+        SourceTree::Layers(layers) => Some(format!("{}\0", layers.last()?.display())),
+        SourceTree::Empty => None,
     })?;
-    let (place, _) = place_and_text(name);
-    let stage = place.rsplit_once(' ').map_or("", |(stage, _)| stage);
-    Some(format!("{}\0{stage}\0{:?}", folder.display(), op.actions))
+    Some(format!("{from}\0{:?}", op.actions))
 }
 
 impl Observer for BuildSteps {

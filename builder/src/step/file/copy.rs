@@ -44,7 +44,7 @@ pub struct Copier<'a> {
     /// Of files of the client, what the same step copied before.
     pub copies: Option<&'a Copies>,
     /// Of files of snapshots, those that may be linked.
-    pub lenders: Option<&'a Lenders>,
+    pub lenders: Option<&'a Lenders<'a>>,
 }
 
 /// What was found while directories were made; paths in the destination.

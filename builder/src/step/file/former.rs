@@ -1,5 +1,6 @@
 //! What the same COPY made in a former build. Files of the client that have not changed since are not written again: they
-//! become hard links to those of the former snapshot, which nothing ever writes to.
+//! become hard links to those of the former snapshot, which nothing ever writes to. Of files of other stages (`share.rs`) it
+//! tells which are links already.
 //!
 //! A tree never shows a file together with the one that it is a link to, because both have the same path in it; so no
 //! program in a step takes them for one file.
@@ -19,7 +20,7 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Namespace of notes in the store: a COPY -> its latest snapshot, and what its files were copied from.
 const NOTES: &str = "copied";
@@ -39,12 +40,14 @@ pub struct Copies {
     note: String,
     former: Option<(OwnedFd, HashMap<Vec<u8>, Known>)>,
     copied: Mutex<Vec<Copied>>,
+    /// How many files of other stages are links.
+    linked: AtomicUsize,
     /// Something replaced a file of these.
     replaced: AtomicBool,
 }
 
 impl Copies {
-    /// `name` tells this COPY from all others of all projects. A former snapshot that is found stays as long as this
+    /// `name` tells this COPY from all others of all projects, and of all other trees that it may copy from. A former snapshot that is found stays as long as this
     /// process lives.
     pub fn open(store: &Store, name: &str) -> Result<Copies, StoreError> {
         let note = hex(&Sha256::digest(name));
@@ -56,7 +59,13 @@ impl Copies {
             }
             _ => None,
         };
-        Ok(Copies { note, former, copied: Mutex::default(), replaced: AtomicBool::new(false) })
+        Ok(Copies {
+            note,
+            former,
+            copied: Mutex::default(),
+            linked: AtomicUsize::new(0),
+            replaced: AtomicBool::new(false),
+        })
     }
 
     /// Makes `target` a link to the former copy of the same file, if there is one with the metadata that is wanted.
@@ -85,6 +94,19 @@ impl Copies {
         lock(&self.copied).push((target.to_vec(), stat_key(source), None));
     }
 
+    /// Whether a file of another stage is the one that the former snapshot has at `target`: this COPY has linked it there,
+    /// so it had no other name in its own layer, and layers do not change.
+    pub fn has_linked(&self, source: &Meta, target: &[u8]) -> bool {
+        let Some((root, _)) = &self.former else { return false };
+        let found = rustix::fs::statat(root, target, AtFlags::SYMLINK_NOFOLLOW).map(|stat| Meta::of(&stat));
+        found.is_ok_and(|found| Meta { dev: source.dev, ctime: source.ctime, ..found } == *source)
+    }
+
+    /// A file of another stage became a link.
+    pub fn linked(&self) {
+        self.linked.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// A file was there already: a later source of the step replaces those of an earlier one, and which stays is not
     /// kept account of.
     pub fn replaced(&self) {
@@ -94,8 +116,9 @@ impl Copies {
     /// When all is copied: what is known of the copies.
     pub fn finish(self, store: &Store) -> Result<Finished, StoreError> {
         let copied = self.copied.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let linked = self.linked.into_inner();
         if self.replaced.into_inner() || copied.len() < WORTHWHILE {
-            return Ok(Finished { note: self.note, files: HashMap::new() });
+            return Ok(Finished { note: self.note, files: HashMap::new(), linked });
         }
         let unknown: Vec<StatKey> =
             copied.iter().filter(|(_, _, digest)| digest.is_none()).map(|(_, state, _)| *state).collect();
@@ -104,7 +127,7 @@ impl Copies {
             let digest = digest.or_else(|| found.next().flatten().map(|file| file.digest))?;
             Some((path, (state, digest)))
         });
-        Ok(Finished { note: self.note, files: known.collect() })
+        Ok(Finished { note: self.note, files: known.collect(), linked })
     }
 }
 
@@ -112,6 +135,7 @@ impl Copies {
 pub struct Finished {
     note: String,
     files: HashMap<Vec<u8>, Known>,
+    linked: usize,
 }
 
 impl Finished {
@@ -123,7 +147,7 @@ impl Finished {
 
     /// Remembers them as those of `snapshot`.
     pub fn keep(&self, store: &Store, snapshot: &SnapshotId) -> Result<(), StoreError> {
-        if self.files.len() < WORTHWHILE {
+        if self.files.len().max(self.linked) < WORTHWHILE {
             return Ok(());
         }
         let bytes = encode(snapshot, &self.files);

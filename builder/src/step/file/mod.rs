@@ -53,7 +53,7 @@ pub enum SourceTree {
 }
 
 /// Carries out `op`, writing into `upper`, the empty upper dir of a new layer on top of `base` (unpacked layers,
-/// lowest first). `inputs` are the vertex's inputs; `copies` are files of the client that need not be copied again.
+/// lowest first). `inputs` are the vertex's inputs; `copies` are files that need not be copied again.
 pub fn apply(
     op: &FileOp,
     base: &[PathBuf],
@@ -74,7 +74,7 @@ pub fn apply(
                         *slot = Some(Tree::open(inputs.get(index).ok_or_else(no_input)?)?);
                     }
                     let lenders = match &inputs[index] {
-                        SourceTree::Layers(layers) if !copy.link => Some(Lenders::open(layers, base)?),
+                        SourceTree::Layers(layers) if !copy.link => Some(Lenders::open(layers, base, copies)?),
                         _ => None,
                     };
                     if let Some(tree) = slot {
@@ -101,7 +101,7 @@ pub fn apply(
 #[derive(Default)]
 struct Saving<'a> {
     copies: Option<&'a Copies>,
-    lenders: Option<Lenders>,
+    lenders: Option<Lenders<'a>>,
 }
 
 fn copy_from(copy: &Copy, tree: &Tree, dest: &mut Dest, saving: &Saving<'_>) -> Result<(), FileError> {

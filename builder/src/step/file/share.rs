@@ -2,33 +2,44 @@
 //!
 //! No program in a step may take two files for one that BuildKit would have made two. So a file that has another name
 //! already is copied, one of the tree that is changed is, and so is one for a layer that may be put on other trees
-//! (`--link`): a tree then never shows two names that are only one file because of this.
+//! (`--link`): a tree then never shows two names that are only one file because of this. A name that the same COPY gave a
+//! file in a former snapshot does not count, for that one it gives again.
 
 use super::FileError;
 use super::dest::Dest;
+use super::former::Copies;
 use crate::source::dir::Meta;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-/// Folders of the layers that files may be lent from, highest first.
-pub struct Lenders {
+/// The layers that files may be lent from.
+pub struct Lenders<'a> {
+    /// Highest first.
     folders: Vec<OwnedFd>,
+    copies: Option<&'a Copies>,
 }
 
-impl Lenders {
-    /// Of a tree of `layers`, lowest first, for one that is changed on top of `base`.
-    pub fn open(layers: &[PathBuf], base: &[PathBuf]) -> Result<Lenders, FileError> {
+impl Lenders<'_> {
+    /// Of a tree of `layers`, lowest first, for one that is changed on top of `base`. `copies` knows the former snapshot.
+    pub fn open<'a>(
+        layers: &[PathBuf],
+        base: &[PathBuf],
+        copies: Option<&'a Copies>,
+    ) -> Result<Lenders<'a>, FileError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let open = |path: &PathBuf| rustix::fs::open(path, flags, Mode::empty()).map_err(FileError::at("open", path));
         let may_lend = layers.iter().rev().filter(|layer| !base.contains(layer));
-        Ok(Lenders { folders: may_lend.map(open).collect::<Result<_, _>>()? })
+        Ok(Lenders { folders: may_lend.map(open).collect::<Result<_, _>>()?, copies })
     }
 
     /// Makes `target` a link to the file at `source`, of which the view of all layers says `meta`. False if it has to be
     /// copied, because its metadata are to be others or for what is said above.
     pub fn link(&self, source: &[u8], meta: &Meta, dest: &Dest, target: &[u8], owner: (u32, u32), mode: u32) -> bool {
-        if (meta.nlink, meta.mode, (meta.uid, meta.gid)) != (1, mode, owner) {
+        if (meta.mode, (meta.uid, meta.gid)) != (mode, owner) {
+            return false;
+        }
+        if meta.nlink > 1 && !self.copies.is_some_and(|copies| copies.has_linked(meta, target)) {
             return false;
         }
         let in_folder = |folder: &&OwnedFd| {
@@ -37,14 +48,18 @@ impl Lenders {
             found.is_ok_and(|found| Meta { dev: meta.dev, ctime: meta.ctime, ..found } == *meta)
         };
         let Some(folder) = self.folders.iter().find(in_folder) else { return false };
-        rustix::fs::linkat(folder, source, dest.upper(), target, AtFlags::empty()).is_ok()
+        let is_linked = rustix::fs::linkat(folder, source, dest.upper(), target, AtFlags::empty()).is_ok();
+        self.copies.filter(|_| is_linked).inspect(|copies| copies.linked());
+        is_linked
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::tests::{operation, plain};
-    use super::super::{SourceTree, apply};
+    use super::super::{Copies, SourceTree, apply};
+    use cache::store::Store;
+    use cache::tree::SnapshotId;
     use frontend::op::{Chmod, Copy};
     use std::os::unix::fs::MetadataExt;
     use std::path::Path;
@@ -85,5 +100,31 @@ mod tests {
         check(copy(), &["low"], |_| (), false);
         let second_name = |root: &Path| std::fs::hard_link(root.join("low/d/file"), root.join("other")).unwrap();
         check(copy(), &[], second_name, false);
+    }
+
+    #[test]
+    fn what_the_same_copy_has_linked_is_linked_again() {
+        let (temp, layer) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let store = Store::open(temp.path()).unwrap();
+        std::fs::create_dir(layer.path().join("d")).unwrap();
+        for number in 0..100 {
+            std::fs::write(layer.path().join(format!("d/{number}")), "x").unwrap();
+        }
+        let check = |name: &str, id: &str, expect: bool| {
+            let draft = store.snapshots().prepare().unwrap();
+            let copies = Copies::open(&store, name).unwrap();
+            let (copy, tree) = (Copy { from_client: false, ..plain("d", "/x") }, layer.path().to_path_buf());
+            apply(&operation(&[copy]), &[], &[SourceTree::Layers(vec![tree])], draft.upper(), Some(&copies)).unwrap();
+            let (finished, id) = (copies.finish(&store).unwrap(), SnapshotId(id.into()));
+            store.snapshots().commit(draft, &id).unwrap();
+            finished.keep(&store, &id).unwrap();
+            let inode = |path: &Path| std::fs::metadata(path).unwrap().ino();
+            let copied = inode(&store.snapshots().path(&id).join("x/7"));
+            assert_eq!(copied == inode(&layer.path().join("d/7")), expect, "{name} {}", id.0);
+        };
+        check("a", "first", true);
+        check("a", "second", true);
+        // Another COPY may put them where the first one's are seen.
+        check("b", "third", false);
     }
 }
