@@ -1,6 +1,7 @@
 //! `kiln build`: opens the store, runs the pipeline, and tells how it went.
 
-use super::options::{BuildArgs, BuildOptions, ContextArg, FileArg};
+use super::build_args::BuildArgs;
+use super::options::{BuildOptions, ContextArg, FileArg};
 use super::{Cli, exit, failure, online, open_store, plan, say_remarks};
 use crate::call::{self, Answered};
 use crate::cancel::Cancel;

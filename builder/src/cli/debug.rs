@@ -1,6 +1,6 @@
 //! `kiln debug`: looking into builds, and into what went wrong.
 
-use super::options::BuildArgs;
+use super::build_args::BuildArgs;
 use super::{Cli, build, exit, open_store};
 use crate::sandbox::isolation::{Rights, Wanted};
 use crate::sandbox::userns::Identity;

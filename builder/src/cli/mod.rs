@@ -2,6 +2,7 @@
 
 pub mod analyze;
 pub mod build;
+mod build_args;
 pub mod cache_flags;
 pub mod call;
 pub mod csv;
@@ -54,7 +55,7 @@ pub struct Cli {
 #[derive(Subcommand)]
 pub enum Command {
     /// Build an image from a Dockerfile
-    Build(Box<options::BuildArgs>),
+    Build(Box<build_args::BuildArgs>),
     /// Say which steps a build would run and why, without running any
     Plan(Box<plan::PlanArgs>),
     /// Say why the steps of a build ran

@@ -1,5 +1,6 @@
-//! `kiln build`: the flags of `docker buildx build`, read into [`BuildOptions`].
+//! What the flags of `kiln build` (`build_args.rs`) mean: [`BuildOptions`].
 
+use super::build_args::BuildArgs;
 use super::cache_flags::{self, CacheSpec};
 use super::call::{self, Call};
 use super::csv;
@@ -16,7 +17,6 @@ use crate::sandbox::isolation::Wanted;
 use crate::sandbox::limits::Limits;
 use crate::space::Space;
 use crate::step::exec_shell::OnFailure;
-use clap::Args;
 use frontend::git_url::{GitUrl, redacted};
 use frontend::op::GitSource;
 use frontend::platform::Platform;
@@ -24,166 +24,6 @@ use frontend::reference::Reference;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::path::PathBuf;
-
-/// As clap reads them; see reference/engine.md 1.1.
-#[derive(Args, Debug)]
-pub struct BuildArgs {
-    /// Build context: a folder, the URL of a git repository or of an archive, or `-` for a tar archive or Dockerfile on
-    /// standard input
-    #[arg(value_name = "PATH|URL")]
-    context: String,
-    /// Dockerfile (default: PATH/Dockerfile), or its URL; `-` reads standard input
-    #[arg(short, long, value_name = "FILE")]
-    file: Option<String>,
-    /// Name of the image, as name or name:tag; may be given more than once
-    #[arg(short, long = "tag", value_name = "NAME")]
-    tags: Vec<String>,
-    /// Value of an ARG; without `=VALUE` the environment's
-    #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
-    build_args: Vec<String>,
-    /// Stage to build (default: the last one)
-    #[arg(long, value_name = "STAGE")]
-    target: Option<String>,
-    /// Platforms to build for, such as linux/amd64,linux/arm64
-    #[arg(long = "platform", value_name = "PLATFORM")]
-    platforms: Vec<String>,
-    /// Run every step, whatever the cache holds
-    #[arg(long, conflicts_with = "no_cache_filter")]
-    no_cache: bool,
-    /// Run the steps of these stages, whatever the cache holds
-    #[arg(long, value_name = "STAGE")]
-    no_cache_filter: Vec<String>,
-    /// Where the result goes: a folder, or type=oci|docker|image|registry|local|tar,dest=…
-    #[arg(short, long = "output", value_name = "SPEC")]
-    outputs: Vec<String>,
-    /// Push the image to the registry of its name: --output type=registry
-    #[arg(long)]
-    push: bool,
-    /// Load the image into docker: --output type=docker
-    #[arg(long)]
-    load: bool,
-    /// How progress is shown
-    #[arg(long, value_name = "MODE", default_value = "auto", env = "BUILDKIT_PROGRESS")]
-    #[arg(value_parser = ["auto", "none", "plain", "quiet", "rawjson", "tty"])]
-    progress: String,
-    /// No progress; print the image's digest
-    #[arg(short, long)]
-    quiet: bool,
-    /// Write the image's digest to this file
-    #[arg(long, value_name = "FILE")]
-    iidfile: Option<PathBuf>,
-    /// Write what was built to this file, as JSON
-    #[arg(long, value_name = "FILE")]
-    metadata_file: Option<PathBuf>,
-    /// Check the Dockerfile in place of building it; `strict` makes kiln's own checks count
-    #[arg(long, value_name = "strict", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
-    check: Option<String>,
-    /// Answer a question in place of building: check, outline, targets, subrequests.describe [,format=json|text]
-    /// [,ignorestatus=BOOL] [,strict=BOOL]
-    #[arg(long, value_name = "METHOD")]
-    call: Option<String>,
-    /// Say which steps would run and why; run none and write no output: `kiln plan`
-    #[arg(long, conflicts_with_all = ["call", "check"])]
-    pub(super) dry_run: bool,
-    /// Say more about warnings
-    #[arg(short = 'D', long)]
-    debug: bool,
-    /// Label of the image
-    #[arg(long = "label", value_name = "NAME=VALUE")]
-    labels: Vec<String>,
-    /// Annotation of the image
-    #[arg(long = "annotation", value_name = "[TYPE:]NAME=VALUE")]
-    annotations: Vec<String>,
-    /// Further context: NAME=folder, NAME=docker-image://…, NAME=oci-layout://…, NAME=URL
-    #[arg(long = "build-context", value_name = "NAME=VALUE")]
-    build_contexts: Vec<String>,
-    /// Secret for RUN --mount=type=secret, or for git and HTTP servers: id=NAME[,src=FILE|,env=VARIABLE]
-    #[arg(long = "secret", value_name = "SPEC")]
-    secrets: Vec<String>,
-    /// Agent for RUN --mount=type=ssh and for git: default, or NAME=SOCKET
-    #[arg(long = "ssh", value_name = "SPEC")]
-    ssh: Vec<String>,
-    /// Line of /etc/hosts in RUN, as host:ip
-    #[arg(long = "add-host", value_name = "HOST:IP")]
-    add_hosts: Vec<String>,
-    /// Network of RUN: default, none or host
-    #[arg(long, value_name = "MODE", default_value = "default")]
-    network: String,
-    /// Size of /dev/shm in RUN, such as 128m
-    #[arg(long, value_name = "BYTES")]
-    shm_size: Option<String>,
-    /// Limit in RUN, such as nofile=1024:2048
-    #[arg(long = "ulimit", value_name = "TYPE=SOFT[:HARD]")]
-    ulimits: Vec<String>,
-    /// Parent cgroup of RUN
-    #[arg(long, value_name = "PATH")]
-    cgroup_parent: Option<String>,
-    /// What RUN may use: memory=BYTES,memory-swap=BYTES,cpu-shares=N,cpu-period=US,cpu-quota=US,cpuset-cpus=LIST,
-    /// cpuset-mems=LIST
-    #[arg(long = "resource", value_name = "SPEC")]
-    resources: Vec<String>,
-    /// Memory that RUN may use, such as 2g: --resource memory=
-    #[arg(short, long, value_name = "BYTES")]
-    memory: Option<String>,
-    /// Processors that RUN may keep busy, such as 1.5: a quota of that many for each period
-    #[arg(long, value_name = "NUMBER", conflicts_with = "cpu_quota")]
-    cpus: Option<String>,
-    /// Memory and swap together, -1 for unlimited swap: --resource memory-swap=
-    #[arg(long, value_name = "BYTES", hide = true, allow_hyphen_values = true)]
-    memory_swap: Option<String>,
-    /// --resource cpu-shares=
-    #[arg(short, long, value_name = "N", hide = true)]
-    cpu_shares: Option<String>,
-    /// --resource cpu-period=
-    #[arg(long, value_name = "US", hide = true)]
-    cpu_period: Option<String>,
-    /// --resource cpu-quota=
-    #[arg(long, value_name = "US", hide = true, allow_hyphen_values = true)]
-    cpu_quota: Option<String>,
-    /// --resource cpuset-cpus=
-    #[arg(long, value_name = "LIST", hide = true)]
-    cpuset_cpus: Option<String>,
-    /// --resource cpuset-mems=
-    #[arg(long, value_name = "LIST", hide = true)]
-    cpuset_mems: Option<String>,
-    /// Steps that run at once (default: as many as the machine can keep busy while some of them wait)
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    jobs: Option<u16>,
-    /// What separates RUN from the machine: auto takes namespaces if they can be had; chroot needs neither those nor
-    /// mounts; oci and rootless are other words for namespace
-    #[arg(long, value_name = "HOW", default_value = "auto")]
-    #[arg(value_parser = ["auto", "namespace", "chroot", "oci", "rootless"])]
-    isolation: String,
-    /// Grant what a Dockerfile asks for: network.host, security.insecure
-    #[arg(long = "allow", value_name = "ENTITLEMENT")]
-    allow: Vec<String>,
-    /// Largest size of the store after this build, such as 20GB or 60% (of the disk): `maxUsedSpace` of kiln.toml
-    #[arg(long, value_name = "SPACE")]
-    keep_storage: Option<String>,
-    /// Cache of other machines to look in: the name of a cache or image, or type=registry|local|s3|azblob|gha,…; may be given
-    /// more than once
-    #[arg(long = "cache-from", value_name = "SPEC")]
-    cache_from: Vec<String>,
-    /// Where others find what this build used: type=registry|inline|local|s3|azblob|gha,… with mode=max for
-    /// all steps, mounts=true for cache mounts; may be given more than once
-    #[arg(long = "cache-to", value_name = "SPEC")]
-    cache_to: Vec<String>,
-    /// Ask registries for every image, also for those that kiln's store has by that name
-    #[arg(long)]
-    pull: bool,
-    /// What follows a RUN that fails: abort, or shell, which opens one in what the command left; shell:PROGRAM names it
-    #[arg(long, value_name = "ACTION", default_value = "abort")]
-    on_failure: String,
-    /// Attestation of the result: type=provenance|sbom[,OPTION=VALUE…]; see docs/attestations.md
-    #[arg(long = "attest", value_name = "SPEC")]
-    attests: Vec<String>,
-    /// Say how the result was made, in SLSA's form: true, false, or mode=min|max,version=v1|v0.2,builder-id=…
-    #[arg(long, value_name = "BOOL|SPEC")]
-    provenance: Vec<String>,
-    /// Say which packages the result holds, in SPDX's form: true or false
-    #[arg(long, value_name = "BOOL|SPEC")]
-    sbom: Vec<String>,
-}
 
 /// What `kiln build` is asked to do, checked and typed.
 #[derive(Clone, Debug)]

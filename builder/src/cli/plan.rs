@@ -1,7 +1,7 @@
 //! `kiln plan`: which steps a build would run, and why. `kiln build --dry-run` is the same with the text form.
 
 use super::build::{self, Purpose};
-use super::options::BuildArgs;
+use super::build_args::BuildArgs;
 use super::{Cli, exit};
 use crate::forecast::{Foretold, ForetoldStep, Status};
 use crate::report;
