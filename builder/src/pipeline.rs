@@ -1,8 +1,11 @@
 //! The build, from top to bottom, one line for each arrow: text -> AST -> plan -> solved trees -> exports. What can go wrong
-//! on the way is in `pipeline/error.rs`, what becomes of the result in `pipeline/outputs.rs`.
+//! on the way is in `pipeline/error.rs`, what is told before steps run in `announce.rs`, what becomes of the result in
+//! `outputs.rs`.
 
+mod announce;
 mod error;
 mod outputs;
+mod planned;
 
 use crate::attest::facts::{self, Facts};
 use crate::attest::generator::{self, GeneratorError};
@@ -16,7 +19,7 @@ use crate::image::assemble::BuiltImage;
 use crate::image::layers::{LayerBlobs, LayerOptions};
 use crate::inputs::{self, Inputs};
 use crate::local::keep::{Kept, keep, kept_by_exporter};
-use crate::progress::{Progress, Vertex, Warning};
+use crate::progress::Progress;
 use crate::registry::Registry;
 use crate::remote_cache::RemoteCache;
 use crate::remote_cache::records::Records;
@@ -48,7 +51,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use announce::{announce, announce_warnings};
 use outputs::{build_metadata, export_all, export_cache, open_exporters};
+use planned::{exported_vertices, rooted_vertices, roots};
 
 pub(crate) use error::step_failed;
 pub use error::{BuildError, MissingImage, Place};
@@ -438,29 +443,6 @@ pub(crate) async fn resolve(
     vertex.finish(images.info_shown(request, Some(&vertex)).await)
 }
 
-/// Sends the build checks that fired to progress, on the vertex that the Dockerfile was read in.
-fn announce_warnings(plan: &Result<BuildPlan, BuildError>, source: &Arc<SourceText>, definition: &Vertex) {
-    let found = match plan {
-        Ok(plan) => &plan.warnings,
-        Err(BuildError::Diagnostics { list, .. }) => list,
-        Err(_) => return,
-    };
-    for found in found.iter().filter(|found| found.severity == Severity::Warning) {
-        definition.warn(warning(source, found));
-    }
-}
-
-/// A build check that fired, as progress says it.
-fn warning(source: &Arc<SourceText>, found: &Diagnostic) -> Warning {
-    let rule = found.rule.and_then(frontend::lint::rule);
-    Warning {
-        short: crate::report::one_line(source, found),
-        detail: rule.map(|rule| rule.description.to_string()).into_iter().collect(),
-        url: rule.and_then(|rule| rule.url()),
-        place: found.span.map(|span| (source.clone(), span)),
-    }
-}
-
 /// All contexts of the client by name; the main one is `context`.
 fn contexts(
     main: Option<Context>,
@@ -491,53 +473,6 @@ fn layer_options(exporters: &[Box<dyn Exporter>]) -> Vec<LayerOptions> {
         }
     }
     wanted
-}
-
-/// A progress vertex for each vertex of the graph that some target needs; the others are never seen. What graphs of one
-/// build have in common is the same vertex.
-fn announce(graph: &Graph<Step>, targets: &[VertexId], progress: &Progress) -> Vec<Vertex> {
-    let needed = graph.reachable(targets.iter().copied());
-    let mut vertices: Vec<Vertex> = vec![];
-    for id in graph.vertices() {
-        let step = graph.value(id);
-        let digest = |edge: &solver::graph::Edge| vertices[edge.vertex.0 as usize].digest().to_string();
-        let inputs: Vec<String> = graph.inputs(id).iter().map(digest).collect();
-        let key = format!("vertex {} {} {}", step.op.definition(), step.ignore_cache, inputs.join(" "));
-        vertices.push(match needed.contains(&id) {
-            true => progress.vertex(&key, &step.name, inputs),
-            false => progress.unseen(&key, &step.name),
-        });
-    }
-    vertices
-}
-
-/// The vertices of the results themselves.
-fn roots(results: &[PlannedImage]) -> impl Iterator<Item = VertexId> {
-    results.iter().filter_map(|result| result.root.map(|edge| edge.vertex))
-}
-
-/// The vertices whose layers a vertex's output is stacked on.
-fn bases(plan: &BuildPlan, vertex: VertexId) -> impl Iterator<Item = VertexId> {
-    let inputs = plan.graph.inputs(vertex);
-    plan.graph.value(vertex).op.bases(inputs.len()).into_iter().map(|base| inputs[base].vertex)
-}
-
-/// The vertices whose layers results consist of: from each result's root down through the bases.
-fn exported_vertices(plan: &BuildPlan) -> BTreeSet<VertexId> {
-    let mut exported = BTreeSet::new();
-    let mut todo: Vec<VertexId> = roots(&plan.results).collect();
-    while let Some(vertex) = todo.pop() {
-        if exported.insert(vertex) {
-            todo.extend(bases(plan, vertex));
-        }
-    }
-    exported
-}
-
-/// The vertices that others are based on, or that are a result themselves.
-fn rooted_vertices(plan: &BuildPlan) -> BTreeSet<VertexId> {
-    let of_others = (0..plan.graph.len() as u32).flat_map(|vertex| bases(plan, VertexId(vertex)));
-    roots(&plan.results).chain(of_others).collect()
 }
 
 /// Solves for targets of a graph; an error is shown on its vertex.

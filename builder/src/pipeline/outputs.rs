@@ -1,6 +1,7 @@
 //! What becomes of a build's result: its exports, the caches it is left in, and what is said of it.
 
-use super::{BuildError, Solved, World, warning};
+use super::announce::warning;
+use super::{BuildError, Solved, World};
 use crate::attest::metadata;
 use crate::cli::options::BuildOptions;
 use crate::export::compatibility::CompatibilityVersion;

@@ -7,6 +7,7 @@ pub mod dockerfile;
 pub mod git;
 pub mod http;
 pub mod image;
+mod image_error;
 mod layers;
 pub mod local;
 pub mod named;
