@@ -15,6 +15,7 @@ pub mod call;
 pub mod cancel;
 pub mod cli;
 pub mod config;
+pub mod containerd;
 pub mod dockerd;
 pub mod explain;
 pub mod export;
