@@ -8,3 +8,4 @@ mod local;
 mod metadata;
 mod push;
 mod reproducible;
+mod unpack;

@@ -120,6 +120,9 @@ impl Kiln {
         for name in ["CACHE_URL", "RESULTS_URL", "RUNTIME_TOKEN", "CACHE_SERVICE_V2"] {
             command.env_remove(format!("ACTIONS_{name}"));
         }
+        for name in ["ADDRESS", "NAMESPACE", "SNAPSHOTTER"] {
+            command.env_remove(format!("CONTAINERD_{name}"));
+        }
         command.env("NO_COLOR", "1").stdin(Stdio::null());
         if let Some(user) = &self.user {
             command.uid(user.uid).gid(user.gid).env_remove("XDG_RUNTIME_DIR");

@@ -8,6 +8,7 @@ mod actions_cache;
 pub mod attestations;
 mod authority;
 pub mod bases;
+mod containerd;
 mod dockerd;
 mod fault_proxy;
 pub mod foreign;
@@ -23,6 +24,7 @@ mod user;
 
 pub use actions_cache::ActionsCache;
 pub use authority::Authority;
+pub use containerd::Containerd;
 pub use dockerd::Dockerd;
 pub use fault_proxy::{Fault, FaultProxy, Rule};
 pub use git_server::{GitServer, Repo};

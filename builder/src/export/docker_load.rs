@@ -5,7 +5,7 @@ use super::archive::{self, Extra};
 use super::docker::archive_extras;
 use super::{Export, ExportError};
 use crate::dockerd::{Daemon, DaemonError, Place, find};
-use crate::image::assemble::Assembled;
+use crate::image::assemble::{Assembled, AssembledImage};
 use cache::digest::Digest;
 use cache::store::Store;
 use frontend::reference::Reference;
@@ -32,7 +32,7 @@ pub async fn load(
             return through_docker(assembled, names, export).await;
         }
     };
-    let known = daemon.known_layers(&diff_ids(assembled, export.store)?).await?;
+    let known = daemon.known_layers(&diff_ids(&assembled.images[0], export.store)?).await?;
     match send(&daemon, assembled, names, known, export).await {
         // It may have removed a layer since it was asked.
         Err(ExportError::Daemon(error @ DaemonError::Refused { .. })) if known > 0 => {
@@ -79,8 +79,8 @@ fn as_io(written: Result<(), ExportError>) -> io::Result<()> {
 }
 
 /// As the image's config has them, lowest first.
-fn diff_ids(assembled: &Assembled, store: &Store) -> Result<Vec<Digest>, ExportError> {
-    let config = store.content().read_small(&assembled.images[0].config.digest)?;
+pub fn diff_ids(image: &AssembledImage, store: &Store) -> Result<Vec<Digest>, ExportError> {
+    let config = store.content().read_small(&image.config.digest)?;
     let config: frontend::image_config::ImageConfig = serde_json::from_slice(&config).unwrap_or_default();
     let diff_ids = config.rootfs.diff_ids.unwrap_or_default();
     Ok(diff_ids.iter().map_while(|diff_id| diff_id.parse().ok()).collect())

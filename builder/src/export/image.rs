@@ -1,7 +1,9 @@
-//! `type=image`: documents in the store and, with `push=true`, in the registries of its names.
+//! `type=image`: documents in the store, with `push=true` in the registries of its names, with `unpack=true` in a running
+//! containerd or dockerd (`unpack.rs`).
 
 use super::attributes::Attributes;
 use super::oci::{assemble_for, response};
+use super::unpack::{self, Place as UnpackPlace};
 use super::{Export, ExportError, Exporter, ImageAttributes, Response};
 use crate::attest::request::AttestRequest;
 use crate::image::assemble::Assembled;
@@ -23,6 +25,8 @@ struct Image {
     image: ImageAttributes,
     push: bool,
     trust: Trust,
+    /// A container runtime gets it, too.
+    unpack: Option<UnpackPlace>,
     /// Names stand for it in kiln's store.
     store: bool,
     /// Also each name with the digest.
@@ -71,18 +75,21 @@ pub fn open(attributes: &mut Attributes) -> Result<Box<dyn Exporter>, ExportErro
         }
         image.options.attestations.place = Place::Referrers;
     }
-    // What is pushed has its place in the registry: kept here as well, each build of a pipeline would stay for ever.
-    let store = attributes.boolean("store")?.unwrap_or(!push);
+    let unpack = attributes.boolean("unpack")?.unwrap_or(false);
+    if unpack && image.names.is_empty() {
+        return Err(attributes.missing("name"));
+    }
+    // What is pushed has its place in the registry: kept here as well, each build of a pipeline would stay for ever. So has
+    // what is unpacked.
+    let store = attributes.boolean("store")?.unwrap_or(!push && !unpack);
     let name_canonical = attributes.boolean("name-canonical")?.unwrap_or(false);
     // What is pushed can be had by its digest in any case.
-    if name_canonical && !push && (!store || image.names.is_empty()) {
+    if name_canonical && !push && !unpack && (!store || image.names.is_empty()) {
         let problem = "nothing is named in kiln's store: give name=NAME or -t NAME, and leave store=false out";
         return Err(attributes.bad("name-canonical", "true", problem));
     }
-    if attributes.boolean("unpack")? == Some(true) {
-        return Err(ExportError::NoUnpack);
-    }
-    Ok(Box::new(Image { image, push, trust, store, name_canonical }))
+    let unpack = unpack.then(|| unpack::place(&|name| std::env::var_os(name))).transpose()?;
+    Ok(Box::new(Image { image, push, trust, unpack, store, name_canonical }))
 }
 
 impl Exporter for Image {
@@ -114,15 +121,17 @@ impl Exporter for Image {
             if self.push {
                 self.push(&assembled, export).await?;
             }
-            if self.store && !self.image.names.is_empty() {
+            let stored_names = self.stored_names(&assembled);
+            if let Some(place) = &self.unpack {
+                let mut unpacked = assembled.clone();
+                if self.image.options.attestations.place == Place::Referrers {
+                    unpacked.images.iter_mut().for_each(|image| image.attestations.clear());
+                }
+                place.unpack(&unpacked, &self.image.names, &stored_names, export).await?;
+            }
+            if self.store && !stored_names.is_empty() {
                 let record = record::of_build(export.images, export.epoch, Some((&assembled, export.store)))?;
-                let top = &assembled.top().digest;
-                // What has no tag, as it is pushed by its digest, has that name here, too.
-                let names = self.image.names.iter().filter(|name| name.tag.is_some()).cloned();
-                let canonical = self.image.names.iter().filter(|name| self.name_canonical || name.tag.is_none());
-                let canonical = canonical.map(|name| name.with_digest(top.as_str()));
-                for name in names.chain(canonical) {
-                    let name = record::stored_name(&name);
+                for name in stored_names {
                     export.store.name_image(&name, &record)?;
                     export.vertex.status_done(&format!("naming to {name}"), 0, 0);
                 }
@@ -133,6 +142,15 @@ impl Exporter for Image {
 }
 
 impl Image {
+    /// What the image is called in stores of images. What has no tag, as it is pushed by its digest, has that name there.
+    fn stored_names(&self, assembled: &Assembled) -> Vec<String> {
+        let top = &assembled.top().digest;
+        let names = self.image.names.iter().filter(|name| name.tag.is_some()).cloned();
+        let canonical = self.image.names.iter().filter(|name| self.name_canonical || name.tag.is_none());
+        let canonical = canonical.map(|name| name.with_digest(top.as_str()));
+        names.chain(canonical).map(|name| record::stored_name(&name)).collect()
+    }
+
     async fn push(&self, assembled: &Assembled, export: &Export<'_>) -> Result<(), ExportError> {
         let is_in_index = self.image.options.attestations.place == Place::Index;
         let image = push_image(assembled, is_in_index, export)?;

@@ -11,6 +11,7 @@ pub mod local;
 pub mod oci;
 pub mod tar;
 pub mod target;
+mod unpack;
 
 use crate::attest::request::AttestRequest;
 use crate::cli::output::OutputSpec;
@@ -93,7 +94,11 @@ pub struct ExporterType {
 /// All types. `registry` is `image` with `push=true` and is turned into it before.
 pub const EXPORTERS: &[ExporterType] = &[
     ExporterType { name: "docker", about: "archive for `docker load`", open: docker::open },
-    ExporterType { name: "image", about: "image of kiln's store; with push=true, of its registry", open: image::open },
+    ExporterType {
+        name: "image",
+        about: "image of kiln's store; with push=true, of its registry; with unpack=true, of containerd",
+        open: image::open,
+    },
     ExporterType { name: "local", about: "the file system, as a folder", open: local::open },
     ExporterType { name: "oci", about: "OCI layout, as an archive or a folder", open: oci::open },
     ExporterType { name: "tar", about: "the file system, as an archive", open: tar::open },
@@ -130,8 +135,8 @@ pub enum ExportError {
     AttestationCollision(String),
     #[error("the outputs have different values of compatibility-version, of which a build has one")]
     CompatibilityVersions,
-    #[error("image exporter: kiln does not unpack images into containerd")]
-    NoUnpack,
+    #[error("unpack=true wants a running containerd or dockerd, and there is no {sockets}")]
+    NothingRuns { sockets: String, source: crate::containerd::ContainerdError },
     #[error("destination {} is a folder, and a file is needed", .0.display())]
     IsFolder(PathBuf),
     #[error("destination {} is a file, and a folder is needed", .0.display())]
@@ -152,8 +157,14 @@ pub enum ExportError {
     Collision(String),
     #[error("`docker load` failed: {0}")]
     DockerLoad(String),
+    #[error("dockerd takes an image of one platform, and of the several that the result has not one is this machine's")]
+    DockerdPlatforms,
     #[error("failed to load the image")]
     Daemon(#[from] crate::dockerd::DaemonError),
+    #[error("the image's config has {diff_ids} good diff_ids, and its manifest has {layers} layers")]
+    DiffIds { diff_ids: usize, layers: usize },
+    #[error("failed to unpack the image")]
+    Containerd(#[from] crate::containerd::ContainerdError),
     #[error(transparent)]
     Assemble(#[from] AssembleError),
     #[error(transparent)]
@@ -177,9 +188,12 @@ impl ExportError {
             ExportError::Daemon(error) => error.help(),
             ExportError::Source(error) => error.help(),
             ExportError::Publish(error) => error.help(),
-            ExportError::NoUnpack => {
-                Some("`kiln image save NAME | ctr images import -` has containerd unpack it".into())
-            }
+            ExportError::Containerd(error) => error.help(),
+            ExportError::NothingRuns { .. } => Some(
+                "start one of them, or run kiln as a user who may open its socket; CONTAINERD_ADDRESS=/path/to/a/socket and \
+                 DOCKER_HOST=unix:///path/to/a/socket say where they are; type=docker,dest=FILE writes an archive for `docker load` and `ctr images import`, push=true pushes"
+                    .into(),
+            ),
             _ => None,
         }
     }
