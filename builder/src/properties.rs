@@ -65,6 +65,16 @@ pub fn challenge(input: &[u8]) {
     parse_challenges(&String::from_utf8_lossy(input));
 }
 
+/// The configuration of a git repository.
+pub fn git_settings(input: &[u8]) {
+    crate::source::git::work_tree::read_settings(&String::from_utf8_lossy(input));
+}
+
+/// What a gRPC server sends, cut at every byte: it is read the same in pieces as whole.
+pub fn grpc(input: &[u8]) {
+    crate::containerd::read_every_way(input);
+}
+
 /// A `kiln.toml`.
 pub fn config(input: &[u8]) {
     let _ = Config::parse(&String::from_utf8_lossy(input), Path::new("kiln.toml"));
@@ -133,6 +143,8 @@ mod tests {
         replay("fuzz/image_config", image_config);
         replay("fuzz/layout", layout);
         replay("fuzz/challenge", challenge);
+        replay("fuzz/git_settings", git_settings);
+        replay("fuzz/grpc", grpc);
         replay("fuzz/config", config);
         replay("fuzz/user", user);
         replay("fuzz/output", output);

@@ -237,3 +237,12 @@ pub struct NamespaceGot {
     #[prost(message, optional, tag = "1")]
     pub namespace: Option<Namespace>,
 }
+
+/// For `properties.rs`: reads bytes as each message that containerd sends.
+pub fn read_every_way(input: &[u8]) {
+    let _ = Empty::decode(input);
+    let _ = ContentWritten::decode(input);
+    let _ = SnapshotPrepared::decode(input);
+    let _ = DiffApplied::decode(input);
+    let _ = NamespaceGot::decode(input);
+}

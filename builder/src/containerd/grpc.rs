@@ -190,6 +190,24 @@ impl Call {
 #[derive(Clone, PartialEq, Message)]
 struct Ignored {}
 
+/// For `properties.rs`: reads what a server may send, as all that kiln reads of one.
+pub fn read_every_way(input: &[u8]) {
+    let mut whole = BytesMut::from(input);
+    let mut pieces = BytesMut::new();
+    let mut one_by_one = input.chunks(1).flat_map(|byte| {
+        pieces.extend_from_slice(byte);
+        whole_message(&mut pieces).transpose()
+    });
+    loop {
+        match (whole_message(&mut whole), one_by_one.next()) {
+            (Ok(Some(message)), Some(Ok(same))) => assert_eq!(message, same),
+            (Ok(None), None) | (Err(_), Some(Err(_))) => break,
+            (found, same) => panic!("{found:?} in one piece, {same:?} in many"),
+        }
+    }
+    percent_decoded(input);
+}
+
 /// Takes a message from the beginning of what was received, if it is there whole.
 fn whole_message(buffer: &mut BytesMut) -> Result<Option<Bytes>, CallError> {
     let Some(prefix) = buffer.first_chunk::<PREFIX_LEN>() else { return Ok(None) };

@@ -157,6 +157,13 @@ fn path(method: &str) -> String {
     format!("/containerd.services.{method}")
 }
 
+/// For `properties.rs`: what containerd may send.
+pub fn read_every_way(input: &[u8]) {
+    grpc::read_every_way(input);
+    api::read_every_way(input);
+    references(input);
+}
+
 fn descriptor(of: &Descriptor) -> api::Descriptor {
     api::Descriptor { media_type: of.media_type.clone(), digest: of.digest.to_string(), size: of.size.cast_signed() }
 }

@@ -236,6 +236,13 @@ fn settings(text: &str) -> Vec<Setting> {
     settings
 }
 
+/// For `properties.rs`: reads a configuration, and no part of a value is more than was written.
+pub fn read_settings(text: &str) {
+    let of = |setting: &Setting| setting.section.len() + setting.name.len() + setting.key.len() + setting.value.len();
+    // Lower case may take more bytes.
+    assert!(settings(text).iter().all(|setting| of(setting) <= 3 * text.len()));
+}
+
 /// Where the header of a section ends: at a bracket outside of quotes.
 fn header_end(text: &str) -> Option<usize> {
     let (mut is_quoted, mut is_escaped) = (false, false);
