@@ -30,6 +30,8 @@ const WAITING: usize = 64;
 /// So many files below [`LARGE_BYTES`] are hashed before other threads are started.
 const ALONE: usize = 16;
 const LARGE_BYTES: u64 = 32 << 10;
+/// A good size for the buffer of [`file_digest_with`].
+pub const BUFFER_BYTES: usize = 128 << 10;
 
 /// Kind of an entry. The numbers are part of every digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -183,11 +185,10 @@ impl TreeHasher {
 /// SHA-256 of a file's bytes from its current position.
 pub fn file_digest(file: &File) -> io::Result<[u8; 32]> {
     let size = file.metadata()?.len();
-    file_digest_with(file, size, &mut vec![0; size.clamp(4 << 10, 128 << 10) as usize])
+    file_digest_with(file, size, &mut vec![0; size.clamp(4 << 10, BUFFER_BYTES as u64) as usize])
 }
 
-/// As [`file_digest`], of so many bytes, or fewer if there are no more, with a buffer that the caller keeps; 128 KiB are
-/// a good size.
+/// As [`file_digest`], of so many bytes, or fewer if there are no more, with a buffer that the caller keeps.
 pub fn file_digest_with(mut file: &File, size: u64, buffer: &mut [u8]) -> io::Result<[u8; 32]> {
     let mut hasher = Sha256::new();
     let mut left = size;
@@ -237,13 +238,13 @@ pub fn change(upper: &Path, hint: Hint<'_>) -> Result<Change, FileError> {
         .map_err(FileError::at("read the owner of", upper))?;
     let root_xattrs = content_xattrs(root.as_fd(), c".").map_err(FileError::at("read the xattrs of", upper))?;
     let mut walk = Walk::new(root, upper)?.with_owners(owners);
-    let mut found = Contents { items: Vec::new(), size: size_of(&root_stat) };
+    let mut found = Contents { items: Vec::new(), size: Size::of(&root_stat) };
     let (unhashed, queue) = sync_channel::<Unhashed>(WAITING);
     let queue = Mutex::new(queue);
     let hashed = std::thread::scope(|scope| {
         let mut hashers = Vec::new();
         let start = || hashers.extend((0..HASHERS).map(|_| scope.spawn(|| hash_all(&queue))));
-        let hashing = Hashing { alone: ALONE, start: Some(start), unhashed, buffer: vec![0; 128 << 10] };
+        let hashing = Hashing { alone: ALONE, start: Some(start), unhashed, buffer: vec![0; BUFFER_BYTES] };
         let result = collect(&mut walk, &mut found, hint, hashing);
         let join = |hasher: ScopedJoinHandle<'_, _>| hasher.join().unwrap_or_else(|panic| resume_unwind(panic));
         let hashed: Vec<_> = hashers.into_iter().flat_map(join).collect();
@@ -294,7 +295,7 @@ struct Unhashed {
 
 /// Hashes what comes, until nothing more will.
 fn hash_all(queue: &Mutex<Receiver<Unhashed>>) -> Vec<(usize, io::Result<[u8; 32]>)> {
-    let mut buffer = vec![0; 128 << 10];
+    let mut buffer = vec![0; BUFFER_BYTES];
     let mut digests = Vec::new();
     loop {
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -327,7 +328,7 @@ fn collect(
         if kind == Kind::File
             && let Some(digest) = hint(Path::new(OsStr::from_bytes(walk.path())))
         {
-            *size += size_of(&stat);
+            *size += Size::of(&stat);
             items.push(Item { data: Data::Digest(digest), ..Item::without_xattrs(walk, &stat) });
             continue;
         }
@@ -338,7 +339,7 @@ fn collect(
             _ => *links.entry((stat.st_dev, stat.st_ino)).or_insert(index),
         };
         if first == index {
-            *size += size_of(&stat);
+            *size += Size::of(&stat);
         }
         if kind == Kind::Directory {
             let dir = walk.open(&found)?;
@@ -353,12 +354,6 @@ fn collect(
         items.push(item);
     }
     Ok(())
-}
-
-/// What one inode takes.
-fn size_of(stat: &Stat) -> Size {
-    let is_file = walk::file_type(stat) == FileType::RegularFile;
-    Size { bytes: stat.st_blocks as u64 * 512, inodes: 1, length: if is_file { stat.st_size as u64 } else { 0 } }
 }
 
 impl Item {
@@ -385,7 +380,6 @@ fn item(walk: &Walk, found: &Found, stat: &Stat, xattrs: &mut XattrReader) -> Re
     Ok(Item { target, xattrs, ..Item::without_xattrs(walk, stat) })
 }
 
-/// Large files go to the other thread, unless it has enough to do.
 /// How files are hashed: the first few by the thread that finds them, then by others too.
 struct Hashing<F> {
     /// How many more.

@@ -1,5 +1,7 @@
 //! What the store can hold and let go of, one at a time: names of objects, and how large they are on disk.
 
+use crate::walk;
+use rustix::fs::{FileType, Stat};
 use std::collections::HashSet;
 use std::fs;
 use std::io;
@@ -85,6 +87,14 @@ pub struct Size {
     pub inodes: u64,
     /// Lengths of all regular files, in bytes.
     pub length: u64,
+}
+
+impl Size {
+    /// What one inode takes.
+    pub fn of(stat: &Stat) -> Size {
+        let is_file = walk::file_type(stat) == FileType::RegularFile;
+        Size { bytes: stat.st_blocks as u64 * 512, inodes: 1, length: if is_file { stat.st_size as u64 } else { 0 } }
+    }
 }
 
 impl AddAssign for Size {

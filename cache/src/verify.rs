@@ -1,7 +1,7 @@
 //! Looks for damage: every blob against its digest, every snapshot against its content id, every record against its
 //! key and its snapshot. Reads all that is stored, so it is for `kiln debug verify`, not for builds.
 
-use crate::checksum::change_digest;
+use crate::checksum::{change_digest, file_digest};
 use crate::db;
 use crate::error::{FileError, StoreError};
 use crate::lease::{Leases, Remover};
@@ -9,7 +9,6 @@ use crate::ledger::strike;
 use crate::object::{Kind, ObjectId, Size, measure};
 use crate::store::Store;
 use crate::tree::Layer;
-use sha2::{Digest as _, Sha256};
 use solver::key::{CacheKey, KeyRecipe, hex};
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -204,17 +203,7 @@ impl Inspector<'_> {
 }
 
 fn blob(path: &Path, name: &str) -> Result<Option<Problem>, StoreError> {
-    let hash = || -> io::Result<String> {
-        let mut hasher = Sha256::new();
-        let mut file = File::open(path)?;
-        let mut buffer = vec![0; 128 << 10];
-        loop {
-            match io::Read::read(&mut file, &mut buffer)? {
-                0 => return Ok(hex(&hasher.finalize())),
-                read => hasher.update(&buffer[..read]),
-            }
-        }
-    };
+    let hash = || -> io::Result<String> { file_digest(&File::open(path)?).map(|digest| hex(&digest)) };
     Ok(match hash() {
         Ok(actual) if actual == name => None,
         Ok(actual) => Some(Problem::Blob { name: name.to_string(), actual }),

@@ -10,12 +10,13 @@ use crate::error::{FileError, StoreError};
 use crate::failpoint::fail_point;
 use crate::ingest::Ingest;
 use crate::ledger::Ledger;
-use crate::object::{Kind, ObjectId, measure};
+use crate::memo::StatKey;
+use crate::object::{Kind, ObjectId, Size};
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -33,27 +34,18 @@ pub struct LocalContent {
     hashed: Arc<Hashed>,
 }
 
-/// The files that this process has hashed, when it wrote or when it read them: to read them again takes no hashing.
+/// The states of files that this process has hashed, when it wrote or when it read them: to read them again takes no
+/// hashing.
 #[derive(Default)]
-struct Hashed(Mutex<HashMap<Digest, Stamp>>);
-
-/// A state of a file: inode, size, and when it was last written, in nanoseconds too.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp(u64, u64, i64, i64);
-
-impl Stamp {
-    fn of(meta: &Metadata) -> Stamp {
-        Stamp(meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec())
-    }
-}
+struct Hashed(Mutex<HashMap<Digest, StatKey>>);
 
 impl Hashed {
-    fn add(&self, digest: Digest, stamp: Stamp) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, stamp);
+    fn add(&self, digest: Digest, state: StatKey) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, state);
     }
 
-    fn has(&self, digest: &Digest, stamp: Stamp) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(digest) == Some(&stamp)
+    fn has(&self, digest: &Digest, state: StatKey) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(digest) == Some(&state)
     }
 }
 
@@ -168,9 +160,9 @@ impl LocalContent {
     /// [`Store::take_damaged_blobs`](crate::Store::take_damaged_blobs) names it.
     pub fn open_verified(&self, digest: &Digest) -> Result<Verified<'_>, StoreError> {
         let file = self.open(digest)?;
-        let stamp = Stamp::of(&file.metadata().map_err(FileError::at("look at", self.path(digest)))?);
-        let hasher = (!self.hashed.has(digest, stamp)).then(Sha256::new);
-        Ok(Verified { file, stamp, hasher, digest: digest.clone(), content: self })
+        let state = StatKey::of(&rustix::fs::fstat(&file).map_err(FileError::at("look at", self.path(digest)))?);
+        let hasher = (!self.hashed.has(digest, state)).then(Sha256::new);
+        Ok(Verified { file, state, hasher, digest: digest.clone(), content: self })
     }
 
     /// Whether a blob is there and is what its name says. One that is not is dropped and noted as damaged.
@@ -209,7 +201,7 @@ impl LocalContent {
 /// A blob that is being read, and hashed if it has to be.
 pub struct Verified<'a> {
     file: File,
-    stamp: Stamp,
+    state: StatKey,
     hasher: Option<Sha256>,
     digest: Digest,
     content: &'a LocalContent,
@@ -225,7 +217,7 @@ impl Read for Verified<'_> {
         }
         let actual = Digest::from_sha256(hasher.clone().finalize().into());
         if actual == self.digest {
-            self.content.hashed.add(actual, self.stamp);
+            self.content.hashed.add(actual, self.state);
             return Ok(0);
         }
         self.content.drop_damaged(&self.digest).map_err(io::Error::other)?;
@@ -276,14 +268,13 @@ impl BlobWriter {
         }
         let read_only = fs::Permissions::from_mode(0o444);
         self.file.set_permissions(read_only).map_err(FileError::at("set the mode of", &self.path))?;
-        let size = measure(&self.path).map_err(FileError::at("measure", &self.path))?;
-        let stamp = Stamp::of(&self.file.metadata().map_err(FileError::at("look at", &self.path))?);
         fail_point!("content.before_rename");
         fs::rename(&self.path, &target).map_err(FileError::at("rename", &self.path))?;
         fail_point!("content.after_rename");
         self.renamed = true;
-        self.hashed.add(digest.clone(), stamp);
-        self.ledger.made(object, size, None);
+        let stat = rustix::fs::fstat(&self.file).map_err(FileError::at("look at", &target))?;
+        self.hashed.add(digest.clone(), StatKey::of(&stat));
+        self.ledger.made(object, Size::of(&stat), None);
         Ok((digest, self.size))
     }
 }

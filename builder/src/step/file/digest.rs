@@ -5,7 +5,7 @@ use super::select::{Selected, select, select_path};
 use super::tree::{Tree, lock};
 use super::{FileError, SourceTree, xattr};
 use crate::source::dir::{self, Meta};
-use cache::checksum::{Entry, Kind, TreeHasher, file_digest_with};
+use cache::checksum::{BUFFER_BYTES, Entry, Kind, TreeHasher, file_digest_with};
 use cache::listing::Listed;
 use cache::memo::{KnownFile, StatKey};
 use cache::store::Store;
@@ -238,7 +238,7 @@ fn hash_files(tree: &Tree, items: &[Item<'_>], which: &[usize]) -> Result<Vec<Ha
     let next = AtomicUsize::new(0);
     let results: Mutex<Result<Vec<Hashed>, FileError>> = Mutex::new(Ok(Vec::with_capacity(which.len())));
     let work = || {
-        let mut buffer = vec![0; 128 << 10];
+        let mut buffer = vec![0; BUFFER_BYTES];
         while let Some(&at) = which.get(next.fetch_add(1, Ordering::Relaxed)) {
             let hashed = hash_file(tree, &items[at].path, items[at].meta, tree.context().is_some(), &mut buffer);
             let mut results = lock(&results);
