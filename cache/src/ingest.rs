@@ -108,7 +108,7 @@ fn empty(root: &Path, operation: FlockOperation, rest: Duration) -> Result<bool,
     let mut is_left = false;
     for entry in fs::read_dir(&trash).map_err(FileError::at("list", &trash))? {
         let path = entry.map_err(FileError::at("list", &trash))?.path();
-        if !rest.is_zero() && !has_rested(&path, rest) {
+        if !has_rested(&path, rest) {
             is_left = true;
             continue;
         }
@@ -120,8 +120,9 @@ fn empty(root: &Path, operation: FlockOperation, rest: Duration) -> Result<bool,
 /// Whether something was put into the trash at least so long ago. To be renamed is the last change that its inode saw.
 fn has_rested(path: &Path, rest: Duration) -> bool {
     let Ok(meta) = path.symlink_metadata() else { return true };
-    let put_there = Duration::new(meta.ctime().try_into().unwrap_or(0), meta.ctime_nsec() as u32);
-    SystemTime::now().duration_since(UNIX_EPOCH).is_ok_and(|now| now.abs_diff(put_there) >= rest)
+    let put_there = UNIX_EPOCH + Duration::new(meta.ctime().try_into().unwrap_or(0), meta.ctime_nsec() as u32);
+    // By a clock that was set back since, it was put there in the future.
+    SystemTime::now().duration_since(put_there).map_or(true, |age| age >= rest)
 }
 
 fn name_in_trash(path: &Path, number: u64) -> String {

@@ -344,7 +344,7 @@ fn copy_up(
                 .map(File::from)
                 .map_err(|errno| label.error("copy up", errno))?;
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let mut to = rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)
+            let mut to = rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(meta.mode & 0o777))
                 .map(File::from)
                 .map_err(|errno| label.error("copy up", errno))?;
             std::io::copy(&mut from, &mut to).map_err(|error| label.error("copy up", error))?;

@@ -47,8 +47,8 @@ pub struct Copies {
 }
 
 impl Copies {
-    /// `name` tells this COPY from all others of all projects, and of all other trees that it may copy from. A former snapshot that is found stays as long as this
-    /// process lives.
+    /// `name` tells this COPY from all others of all projects, and from itself with another tree to copy from. A former
+    /// snapshot that is found stays as long as this process lives.
     pub fn open(store: &Store, name: &str) -> Result<Copies, StoreError> {
         let note = hex(&Sha256::digest(name));
         let former = match store.note(NOTES, &note)?.and_then(|bytes| decode(&bytes)) {
