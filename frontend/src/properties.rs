@@ -122,10 +122,10 @@ pub fn expansion(input: &[u8]) {
             assert!(!word.is_empty() && text.contains(word.as_str()));
         }
         let quoted: String = text.split('\'').map(|part| format!("'{part}'")).collect::<Vec<_>>().join("\"'\"");
-        assert_eq!(lexer.expand(&quoted, &env).map(|expansion| expansion.text), Ok(text.to_string()));
+        assert_eq!(lexer.expand(&quoted, &env).map(|expansion| expansion.text), Ok(text.clone()));
         let is_plain = !text.contains(['$', '\'', '"', escape]);
         if is_plain {
-            assert_eq!(lexer.expand(&text, &env).map(|expansion| expansion.text), Ok(text.to_string()));
+            assert_eq!(lexer.expand(&text, &env).map(|expansion| expansion.text), Ok(text.clone()));
         }
     }
 }

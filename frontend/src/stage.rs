@@ -15,7 +15,7 @@ use crate::outline::Parameters;
 use crate::placed::Placed;
 use crate::platform::Platform;
 use crate::span::Span;
-use crate::words::{Lexer, WordError, WordErrorKind};
+use crate::words::{Expansion, Lexer, WordError, WordErrorKind};
 use solver::graph::Edge;
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -196,14 +196,9 @@ impl<'a> Lowering<'a> {
         if word.is_empty() {
             return Ok(Cow::Borrowed(""));
         }
-        let text = if self.settings.lexer.is_plain(word) {
-            Cow::Borrowed(word.as_str())
-        } else {
-            let expansion = self.settings.lexer.expand(word, &self.stage.env.lookup());
-            let expansion = expansion.map_err(|error| self.word_error(&error, word))?;
-            self.report_unset(&expansion.unset);
-            Cow::Owned(expansion.text)
-        };
+        let expansion = self.settings.lexer.expand(word, &self.stage.env.lookup());
+        let Expansion { text, unset } = expansion.map_err(|error| self.word_error(&error, word))?;
+        self.report_unset(&unset);
         if self.command.instruction.makes_step() {
             let mut words = self.expanded.words.borrow_mut();
             let words = words.get_or_insert_with(|| Arc::new(Words::with_room(self.command.text.len())));
@@ -304,12 +299,9 @@ impl<'a> Lowering<'a> {
 
     /// The instruction's text with all variables replaced and quotes removed, as progress shows COPY, ADD and WORKDIR.
     pub fn display_expanded(&self) -> Cow<'a, str> {
-        let (lexer, text) = (self.settings.lexer, self.command.text.as_str());
-        if lexer.is_plain(text) {
-            return with_upper_keyword(text.into());
-        }
-        let expansion = lexer.expand(text, &self.stage.env.lookup());
-        with_upper_keyword(expansion.map_or(text.into(), |expansion| expansion.text.into()))
+        let text = self.command.text.as_str();
+        let expansion = self.settings.lexer.expand(text, &self.stage.env.lookup());
+        with_upper_keyword(expansion.map_or(text.into(), |expansion| expansion.text))
     }
 
     /// The progress name of the next step.

@@ -20,9 +20,9 @@ pub struct Lexer {
 
 /// An expanded word.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Expansion {
-    /// The result: variables replaced, quotes and escapes removed.
-    pub text: String,
+pub struct Expansion<'a> {
+    /// The result: variables replaced, quotes and escapes removed. The word itself if there are none.
+    pub text: Cow<'a, str>,
     /// Names that the environment did not have and that were used without `-`, `+` or `?` to deal with that; each once,
     /// in order of use.
     pub unset: Vec<String>,
@@ -133,12 +133,12 @@ impl Lexer {
     }
 
     /// Expands one word: variables replaced, quotes and escapes removed, no splitting.
-    pub fn expand(&self, word: &str, env: &Env<'_>) -> Result<Expansion, WordError> {
+    pub fn expand<'a>(&self, word: &'a str, env: &Env<'_>) -> Result<Expansion<'a>, WordError> {
         if self.is_plain(word) {
-            return Ok(Expansion { text: word.to_owned(), unset: vec![] });
+            return Ok(Expansion { text: word.into(), unset: vec![] });
         }
         let (result, unset) = run(word, self.escape, Mode::default(), env)?;
-        Ok(Expansion { text: result.text, unset })
+        Ok(Expansion { text: result.text.into(), unset })
     }
 
     /// Expands and splits on white space that is not quoted (EXPOSE). Second: the unset names.
@@ -148,9 +148,9 @@ impl Lexer {
     }
 
     /// Expands the body of a heredoc: quotes are text, and the backslash is the escape whatever the directive says.
-    pub fn expand_heredoc(&self, body: &str, env: &Env<'_>) -> Result<Expansion, WordError> {
+    pub fn expand_heredoc(&self, body: &str, env: &Env<'_>) -> Result<Expansion<'static>, WordError> {
         let (result, unset) = run(body, '\\', Mode { quotes: Quotes::Text, ..Mode::default() }, env)?;
-        Ok(Expansion { text: result.text, unset })
+        Ok(Expansion { text: result.text.into(), unset })
     }
 
     /// The text as progress shows it: known variables replaced, unset ones and quotes kept as written. Escapes go, as in
@@ -248,7 +248,8 @@ mod tests {
 
     /// `expect` begins with `!` for an error.
     fn check(word: &str, expect: &str) {
-        let result = LEXER.expand(word, &env).map_or_else(|error| format!("!{}", error.kind), |result| result.text);
+        let result =
+            LEXER.expand(word, &env).map_or_else(|error| format!("!{}", error.kind), |result| result.text.into_owned());
         assert_eq!(result, expect, "{word}");
     }
 
@@ -426,7 +427,7 @@ mod tests {
 
         #[test]
         fn plain_text_is_kept(word in "[a-z0-9/.:=é]{0,12}") {
-            prop_assert_eq!(LEXER.expand(&word, &env).unwrap().text, word);
+            prop_assert_eq!(LEXER.expand(&word, &env).unwrap().text, word.as_str());
         }
     }
 }

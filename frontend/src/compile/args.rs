@@ -147,7 +147,7 @@ fn evaluate(
             let value = match (build_arg(name), &declaration.default) {
                 (Some(value), _) => Some(value),
                 (None, Some(default)) => match lexer.expand(default, &lookup) {
-                    Ok(expansion) => Some(expansion.text),
+                    Ok(expansion) => Some(expansion.text.into_owned()),
                     Err(error) => {
                         if !lost.explains(&error) {
                             errors.push(Diagnostic::error(error.to_string(), *span).word(&error, default));

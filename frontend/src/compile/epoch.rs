@@ -92,7 +92,7 @@ fn only_source(
 ) -> Result<Source, Diagnostic> {
     let from = stage.from.span;
     let expand = |word: &str, env: &Environment, at: Span| match lexer.expand(word, &env.lookup()) {
-        Ok(expansion) => Ok(expansion.text),
+        Ok(expansion) => Ok(expansion.text.into_owned()),
         Err(error) => Err(Diagnostic::error(error.to_string(), at)),
     };
     if expand(&stage.from.image, globals, from)? != "scratch" {

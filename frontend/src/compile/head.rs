@@ -94,7 +94,12 @@ impl Head<'_> {
     }
 
     /// Expands a word of a FROM, and notes which arguments it asks for.
-    fn expand(&self, from: &From, word: &Placed, used: &mut Vec<Use>) -> Result<Expansion, Option<Diagnostic>> {
+    fn expand<'w>(
+        &self,
+        from: &From,
+        word: &'w Placed,
+        used: &mut Vec<Use>,
+    ) -> Result<Expansion<'w>, Option<Diagnostic>> {
         let asked = RefCell::new(std::mem::take(used));
         let lookup = |name: &str| {
             let value = self.globals.env.get(name).map(str::to_string);
@@ -117,7 +122,7 @@ impl Head<'_> {
         }
     }
 
-    fn check_unset(&self, from: &From, expansion: &Expansion) {
+    fn check_unset(&self, from: &From, expansion: &Expansion<'_>) {
         if !expansion.unset.is_empty() {
             let names: Vec<_> = self.globals.env.names().collect();
             let names = names.into_iter();
@@ -153,7 +158,7 @@ impl Head<'_> {
                 (None, None) => "name an image, or scratch".to_string(),
             })));
         }
-        Ok((expansion.text, parsed))
+        Ok((expansion.text.into_owned(), parsed))
     }
 
     /// An image that cannot be one, often since an argument in its name is not set.
@@ -186,7 +191,7 @@ impl Head<'_> {
             return Err(fail(message, "comes to nothing".to_string()));
         }
         Platform::parse(&expansion.text, host).map_err(|error| {
-            let is_literal = *written == expansion.text.as_str();
+            let is_literal = *written == *expansion.text;
             let remark = if is_literal { String::new() } else { format!("comes to {:?}", expansion.text) };
             fail(format!("failed to parse platform {written}: {error}"), remark)
         })

@@ -41,7 +41,7 @@ impl Copy {
         let flags = Flags::check(node, FLAGS)?;
         let from = flags.text("from").filter(|from| !from.is_empty());
         if let Some(from) = from
-            && lexer.expand(from, &|_| None).map_or(true, |expansion| *from != expansion.text.as_str())
+            && lexer.expand(from, &|_| None).map_or(true, |expansion| *from != *expansion.text)
         {
             let why = "define a new stage with FROM using ARG from global scope as a workaround";
             return fail_at(node, from, format!("variable expansion is not supported for --from, {why}"), "");

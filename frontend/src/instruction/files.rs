@@ -192,7 +192,7 @@ pub fn document_actions(
             let expansion = at.settings.lexer.expand_heredoc(&document.body, &at.stage.env.lookup());
             let expansion = expansion.map_err(|error| at.word_error(&error, &document.body))?;
             at.report_unset(&expansion.unset);
-            expansion.text
+            expansion.text.into_owned()
         } else {
             document.body.to_string()
         };

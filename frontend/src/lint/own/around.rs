@@ -184,9 +184,8 @@ impl<'a> Around<'a> {
             },
         };
         let written = run.mounts.iter().filter(|mount| mount.kind_written().is_some_and(is_apart));
-        let expand = |word: &str| self.settings.lexer.expand(word, &self.stage.env.lookup()).unwrap_or_default().text;
         let mounted = written.filter_map(|mount| mount.target_written()).map(|target| {
-            let target = expand(target);
+            let target = self.settings.lexer.expand(target, &self.stage.env.lookup()).unwrap_or_default().text;
             target.trim_end_matches('/').to_string()
         });
         RunFacts { run, text, script, mounted: mounted.collect() }
