@@ -20,7 +20,7 @@ pub(crate) fn tokens(line: &Placed) -> Vec<Heredoc> {
         let at = line[after..].find(word.as_str()).map(|at| after + at);
         let placed = at.map_or_else(|| Placed::whole(word.as_str(), line.span()), |at| line.slice(at..at + word.len()));
         after = at.map_or(after, |at| at + word.len());
-        found.extend(token(placed));
+        found.extend(token(&placed));
     }
     found
 }
@@ -46,7 +46,7 @@ pub(crate) fn read_body(heredoc: &mut Heredoc, lines: &mut Lines<'_>) -> Option<
 }
 
 /// `[fd]<<[-][blanks]word`, where the word has no `<`.
-pub(crate) fn token(word: Placed) -> Option<Heredoc> {
+pub(crate) fn token(word: &Placed) -> Option<Heredoc> {
     let after_fd = word.trim_start_matches(|c: char| c.is_ascii_digit());
     let fd = &word[..word.len() - after_fd.len()];
     let rest = after_fd.strip_prefix("<<")?;
@@ -69,6 +69,6 @@ pub(crate) fn token(word: Placed) -> Option<Heredoc> {
         name,
         body: Placed::default(),
         terminator: String::new(),
-        token: word,
+        token: word.clone(),
     })
 }

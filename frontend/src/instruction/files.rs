@@ -51,31 +51,25 @@ pub struct Attributes {
 impl Files {
     /// Parses the words of a COPY or ADD.
     pub fn parse(node: &Node, keyword: &str) -> Result<Files, Diagnostic> {
-        let words = match json_words(&node.rest) {
+        let mut words = match json_words(&node.rest) {
             Ok(words) => words,
             Err(NotWords::NotStrings(span)) => return Err(not_strings(node, span)),
             Err(NotWords::NotJson) => node.rest.split_whitespace().map(|word| node.rest.part(word)).collect(),
         };
-        let [sources @ .., dest] = words.as_slice() else { return too_few(node, keyword) };
-        if let Some(heredoc) = heredoc::token(dest.clone()) {
+        let Some(dest) = words.pop() else { return too_few(node, keyword) };
+        if let Some(heredoc) = heredoc::token(&dest) {
             let message = format!("{keyword} cannot accept a heredoc as a destination");
             return fail_at(node, &heredoc.token, message, "the last word is the destination");
         }
-        if sources.is_empty() {
+        if words.is_empty() {
             return too_few(node, keyword);
         }
-        let dest = dest.clone();
-        if !sources.iter().any(|word| word.bytes().any(|byte| byte == b'<')) {
-            let mut sources = words;
-            sources.truncate(sources.len() - 1);
-            return Ok(Files { sources, documents: vec![], dest });
-        }
-        let mut files = Files { sources: vec![], documents: vec![], dest };
-        for word in sources {
+        let mut files = Files { sources: Vec::with_capacity(words.len()), documents: vec![], dest };
+        for word in words {
             // Each word is looked at alone, so a delimiter with blanks is none here, and one in a JSON list is.
-            match heredoc::token(word.clone()) {
+            match heredoc::token(&word) {
                 Some(token) => files.documents.push(document(node, token)?),
-                None => files.sources.push(word.clone()),
+                None => files.sources.push(word),
             }
         }
         Ok(files)
