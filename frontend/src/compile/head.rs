@@ -14,7 +14,7 @@ use crate::reference::{Reference, ReferenceError};
 use crate::stage::{Lost, Settings};
 use crate::suggest::{Case, did_you_mean};
 use crate::words::Expansion;
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
 
 /// What a name is as a reference.
 type Parsed = Result<Reference, ReferenceError>;
@@ -53,44 +53,15 @@ impl Head<'_> {
             Some(outside) => Origin::Outside(Box::new(outside.clone())),
             None => base,
         };
-        let shown = name.map_or_else(|| format!("stage-{}", earlier.stages.len()), str::to_string);
-        let (from, lost) = (from.clone(), stage.lost.clone());
         let arguments = used.into_iter().filter(|asked| asked.value.is_some()).map(|asked| asked.name).collect();
-        Ok(StagePlan {
-            from,
-            arguments,
-            shown,
-            base,
-            platform,
-            replaced_by,
-            commands: vec![],
-            fired: stage.fired.clone(),
-            has_triggers: false,
-            lost,
-            label: OnceCell::new(),
-        })
+        Ok(StagePlan { arguments, platform, replaced_by, ..StagePlan::new(stage, earlier, base) })
     }
 
     /// Stands for a stage whose FROM is wrong: on an empty image, with any variable missing.
     pub fn unknown(&self, stage: &TypedStage, earlier: &StageGraph) -> StagePlan {
-        let from = stage.from.clone();
-        let name = from.name.as_deref();
-        let shown = name.map_or_else(|| format!("stage-{}", earlier.stages.len()), str::to_string);
-        let site = Site { span: from.span, word: from.image.span() };
+        let site = Site { span: stage.from.span, word: stage.from.image.span() };
         let base = Origin::Outside(Box::new(Outside::scratch(site)));
-        StagePlan {
-            from,
-            arguments: vec![],
-            shown,
-            base,
-            platform: None,
-            replaced_by: None,
-            commands: vec![],
-            fired: stage.fired.clone(),
-            has_triggers: true,
-            lost: Lost::Unknown,
-            label: OnceCell::new(),
-        }
+        StagePlan { has_triggers: true, lost: Lost::Unknown, ..StagePlan::new(stage, earlier, base) }
     }
 
     /// Expands a word of a FROM, and notes which arguments it asks for.
@@ -123,11 +94,8 @@ impl Head<'_> {
     }
 
     fn check_unset(&self, from: &From, expansion: &Expansion<'_>) {
-        if !expansion.unset.is_empty() {
-            let names: Vec<_> = self.globals.env.names().collect();
-            let names = names.into_iter();
-            lint::undefined_arg_in_from(self.lints, from, &expansion.unset, &self.globals.declared, names);
-        }
+        let known = self.globals.env.names();
+        lint::undefined_arg_in_from(self.lints, from, &expansion.unset, &self.globals.declared, known);
     }
 
     /// The name, and what it is as a reference if that is known.

@@ -4,7 +4,7 @@
 use super::args::Globals;
 use super::head::Head;
 use super::outside::{Kind, Outside, Site, locate};
-use super::typed::{Fired, TypedFile};
+use super::typed::{Fired, TypedFile, TypedStage};
 use super::{Images, triggers};
 use crate::diagnostic::Diagnostic;
 use crate::instruction::from::From;
@@ -110,12 +110,9 @@ impl StageGraph {
 
     /// The trees that an instruction reads beside its stage.
     pub fn origins(&self, command: &Command, settings: &Settings<'_>) -> Result<Vec<Option<Origin>>, Diagnostic> {
-        let mut origins = Vec::with_capacity(match &command.instruction {
-            Instruction::Copy(copy) => copy.from.iter().count(),
-            Instruction::Run(run) => run.mounts.len(),
-            _ => 0,
-        });
-        for name in names_read(&command.instruction) {
+        let names = names_read(&command.instruction);
+        let mut origins = Vec::with_capacity(names.size_hint().0);
+        for name in names {
             let Some(name) = name else {
                 origins.push(None);
                 continue;
@@ -342,6 +339,25 @@ impl Origin {
 }
 
 impl StagePlan {
+    /// A stage on `base`, after others. Nothing else is known of it but what its text says without arguments.
+    pub fn new(stage: &TypedStage, earlier: &StageGraph, base: Origin) -> StagePlan {
+        let (from, fired, lost) = (stage.from.clone(), stage.fired.clone(), stage.lost.clone());
+        let shown = from.name.clone().unwrap_or_else(|| format!("stage-{}", earlier.stages.len()));
+        StagePlan {
+            from,
+            arguments: vec![],
+            shown,
+            base,
+            platform: None,
+            replaced_by: None,
+            commands: vec![],
+            fired,
+            has_triggers: false,
+            lost,
+            label: OnceCell::new(),
+        }
+    }
+
     /// `stage "build"`: how messages call it as what is copied from.
     pub fn label(&self) -> Arc<str> {
         self.label.get_or_init(|| format!("stage {:?}", self.shown).into()).clone()
