@@ -311,8 +311,8 @@ impl<'a> Build<'a> {
         let needed = self.images_needed(&stages, &reachable, &settings);
         if !needed.is_empty() {
             if self.scope == Scope::AllStages || !has_failed && result.errors.is_empty() {
-                for request in needed {
-                    self.needed.entry((request.source.clone(), request.platform.clone())).or_insert(request);
+                for (image, request) in needed {
+                    self.needed.entry(image.clone()).or_insert(request);
                 }
             }
             return result;
@@ -332,12 +332,12 @@ impl<'a> Build<'a> {
     }
 
     /// Images of reachable stages whose configs are not known yet.
-    fn images_needed(
+    fn images_needed<'b>(
         &self,
-        stages: &StageGraph,
+        stages: &'b StageGraph,
         reachable: &BTreeSet<usize>,
         settings: &Settings<'_>,
-    ) -> Vec<ImageRequest> {
+    ) -> BTreeMap<&'b ImageKey, ImageRequest> {
         let mut needed = BTreeMap::new();
         for &index in reachable {
             let stage = &stages.stages[index];
@@ -353,7 +353,7 @@ impl<'a> Build<'a> {
                 }
             }
         }
-        needed.into_values().collect()
+        needed
     }
 
     /// `BUILDKIT_MULTI_PLATFORM`: one platform is treated as if it were several.
