@@ -13,7 +13,6 @@ use std::hash::{BuildHasher, Hash, Hasher};
 pub struct Draft {
     vertices: Vec<Drafted>,
     sources: HashMap<Box<Source>, Edge, RandomState>,
-    hashes: RandomState,
     /// Those of images, by what asks for them.
     pub(crate) images: BTreeMap<ImageKey, Edge>,
     /// The build context, once something has asked for it.
@@ -40,7 +39,7 @@ impl Draft {
             }
             self.sources.insert(source.clone(), edge);
         }
-        let op_hash = hash(&step.op, &self.hashes);
+        let op_hash = hash(&step.op, self.sources.hasher());
         self.vertices.push(Drafted { inputs, step, op_hash });
         edge
     }

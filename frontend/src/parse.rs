@@ -240,16 +240,12 @@ fn flag_word(line: &Placed, within: Range<usize>, escape: char) -> (usize, Place
         let end = within.start + plain;
         return (end, line.slice(within.start..end));
     }
-    let mut word: Option<Placed> = None;
+    let mut word = Placed::default();
     // Since when what is read is part of the word as it is.
     let mut kept_from = within.start;
     let mut keep_up_to = |at: usize, next: usize| {
         if kept_from < at {
-            let kept = line.slice(kept_from..at);
-            match &mut word {
-                Some(word) => word.append(&kept),
-                None => word = Some(kept),
-            }
+            word.append(&line.slice(kept_from..at));
         }
         kept_from = next;
     };
@@ -278,7 +274,7 @@ fn flag_word(line: &Placed, within: Range<usize>, escape: char) -> (usize, Place
         }
     }
     keep_up_to(end, end);
-    (end, word.unwrap_or_default())
+    (end, word)
 }
 
 #[cfg(test)]
