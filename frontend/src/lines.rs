@@ -80,11 +80,7 @@ impl<'a> Lines<'a> {
         }
         let raw = &rest[..rest.find('\n').map_or(rest.len(), |newline| newline + 1)];
         let without_newline = raw.strip_suffix('\n').unwrap_or(raw);
-        let mut content = without_newline;
-        while let Some(shorter) = content.strip_suffix('\r') {
-            content = shorter;
-        }
-        let line = PhysicalLine { start: self.next, raw, content };
+        let line = PhysicalLine { start: self.next, raw, content: without_newline.trim_end_matches('\r') };
         self.next += raw.len();
         if without_newline.len() > MAX_LINE_BYTES {
             self.too_long.push(line.span());

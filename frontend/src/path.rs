@@ -7,9 +7,6 @@ pub fn join(base: &str, path: &str) -> String {
 
 /// Absolute, without `.`, `..` (which stop at the root), doubled slashes and a slash at the end.
 pub fn clean(path: &str) -> String {
-    if path.is_empty() || path == "/" {
-        return "/".to_owned();
-    }
     if is_clean(path) {
         return path.to_owned();
     }
@@ -30,7 +27,7 @@ pub fn clean(path: &str) -> String {
 /// Whether [`clean`] would change nothing; also false for names with a dot in front.
 fn is_clean(path: &str) -> bool {
     let is_part = |pair: &[u8]| pair[0] != b'/' || !matches!(pair[1], b'/' | b'.');
-    path.starts_with('/') && !path.ends_with('/') && path.as_bytes().windows(2).all(is_part)
+    path == "/" || path.starts_with('/') && !path.ends_with('/') && path.as_bytes().windows(2).all(is_part)
 }
 
 /// The last component; `/` of the root.

@@ -367,18 +367,11 @@ pub fn numbered(stage: &OpenStage, settings: &Settings<'_>, text: [&str; 2]) -> 
 }
 
 /// In decimal, without what formatting costs: every step has two.
-fn push_number(text: &mut String, mut number: usize) {
-    let mut digits = [0; 20];
-    let mut first = digits.len();
-    loop {
-        first -= 1;
-        digits[first] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
+fn push_number(text: &mut String, number: usize) {
+    if number >= 10 {
+        push_number(text, number / 10);
     }
-    text.push_str(std::str::from_utf8(&digits[first..]).unwrap_or_default());
+    text.push(char::from(b'0' + (number % 10) as u8));
 }
 
 /// The text with its first word in upper case.
