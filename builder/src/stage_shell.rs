@@ -9,8 +9,9 @@ use crate::remote_cache::mounts::MountTravel;
 use crate::step::exec::ExecInput;
 use crate::step::exec_shell::{self, Attached, OnFailure, ShellError};
 use cache::snapshot::overlay::Draft;
+use frontend::compile::hostname;
 use frontend::diagnostic::Diagnostic;
-use frontend::op::{Exec, HOSTNAME, Security};
+use frontend::op::{Exec, Security};
 use frontend::path;
 use frontend::span::SourceText;
 use std::sync::Arc;
@@ -43,7 +44,7 @@ pub async fn build(options: &BuildOptions, command: &[String], world: &World) ->
         draft.inherit_root(top)?;
     }
     let config = &image.config.config;
-    let hostname = options.build_args.get("BUILDKIT_SANDBOX_HOSTNAME").map_or(HOSTNAME, String::as_str);
+    let hostname = hostname(&options.build_args);
     let exec = Exec {
         root: None,
         args: command.to_vec(),

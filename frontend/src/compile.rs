@@ -17,14 +17,13 @@ mod triggers;
 pub(crate) mod typed;
 
 use crate::ast::Dockerfile;
-use crate::csv::boolean;
 use crate::diagnostic::Diagnostic;
 use crate::draft::Draft;
 use crate::image_config::ImageConfig;
 use crate::instruction::from::From;
 use crate::lint::config::Config;
 use crate::lint::{self, Fired, Lints};
-use crate::op::{self, Step};
+use crate::op::Step;
 use crate::outline::Outline;
 use crate::platform::Platform;
 use crate::reference::Reference;
@@ -42,7 +41,7 @@ use typed::TypedFile;
 pub use context::{HttpBody, MainContext};
 pub use needs::{ImageInfo, ImageKey, ImageLocation, ImageRequest, Images, TimeRequest};
 pub use questions::{Answer, Checked, check, outline};
-pub use request::{CheckOptions, CompileRequest, NamedContext, NoCache};
+pub use request::{CheckOptions, CompileRequest, NamedContext, NoCache, hostname, wants_index};
 pub use scans::ScannedTree;
 
 /// Outcome of compiling.
@@ -277,16 +276,14 @@ impl<'a> Build<'a> {
             }
         };
         let mut result = PlatformResult { epoch, errors, ..PlatformResult::default() };
-        let hostname = self.request.build_args.get("BUILDKIT_SANDBOX_HOSTNAME");
-        let hostname = hostname.map_or(op::HOSTNAME, String::as_str);
         let settings = Settings {
             request: self.request,
             lexer,
             globals: globals.env.clone(),
             target: target.clone(),
-            platform_in_names: self.request.platforms.len() > 1 || self.wants_index(),
+            platform_in_names: self.request.platforms.len() > 1 || wants_index(&self.request.build_args),
             epoch,
-            hostname: hostname.into(),
+            hostname: hostname(&self.request.build_args).into(),
         };
         let (mut stages, errors) = StageGraph::new(self.file, &globals, &settings, lints);
         result.errors.extend(errors);
@@ -354,12 +351,6 @@ impl<'a> Build<'a> {
             }
         }
         needed
-    }
-
-    /// `BUILDKIT_MULTI_PLATFORM`: one platform is treated as if it were several.
-    fn wants_index(&self) -> bool {
-        let value = self.request.build_args.get("BUILDKIT_MULTI_PLATFORM");
-        value.is_some_and(|text| boolean(text) == Some(true))
     }
 }
 

@@ -10,6 +10,7 @@ use crate::image::layers::LayerBlobs;
 use crate::local::keep::implied_output;
 use crate::progress::{Outcome, rawjson};
 use crate::remote_cache::RemoteCache;
+use frontend::compile::wants_index;
 use frontend::diagnostic::Severity;
 use frontend::platform::Platform;
 
@@ -61,7 +62,7 @@ pub(super) async fn export_all(
     options: &BuildOptions,
     world: &World,
 ) -> Result<Response, BuildError> {
-    let multi_platform = options.build_args.get("BUILDKIT_MULTI_PLATFORM").is_some_and(|on| on == "1" || on == "true");
+    let multi_platform = wants_index(&options.build_args);
     let mut response = Response::new();
     for exporter in exporters {
         let vertex = world.progress.task(&exporter.name());

@@ -1,8 +1,9 @@
 //! All that decides what is built, beside the Dockerfile and what the compiler asks for.
 
 use super::MainContext;
+use crate::csv::boolean;
 use crate::lint::config::OwnChecks;
-use crate::op::{GitSource, Source};
+use crate::op::{self, GitSource, Source};
 use crate::platform::Platform;
 use crate::reference::Reference;
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,7 +31,7 @@ pub struct CompileRequest {
     /// `--no-cache`, `--no-cache-filter`.
     pub no_cache: NoCache,
     /// `--network`: default of RUN without its own.
-    pub network: crate::op::Network,
+    pub network: op::Network,
     /// `--add-host`: name, address.
     pub extra_hosts: Vec<(String, String)>,
     /// `--shm-size`.
@@ -45,6 +46,16 @@ pub struct CompileRequest {
     pub checks: CheckOptions,
     /// Patterns of the context's .dockerignore, for the check `CopyIgnoredFile`; lines as written.
     pub ignore_file: Option<String>,
+}
+
+/// `BUILDKIT_MULTI_PLATFORM` among the build arguments: one platform is treated as if it were several.
+pub fn wants_index(build_args: &BTreeMap<String, String>) -> bool {
+    build_args.get("BUILDKIT_MULTI_PLATFORM").is_some_and(|text| boolean(text) == Some(true))
+}
+
+/// What commands see as their host: `BUILDKIT_SANDBOX_HOSTNAME` among the build arguments, or [`op::HOSTNAME`].
+pub fn hostname(build_args: &BTreeMap<String, String>) -> &str {
+    build_args.get("BUILDKIT_SANDBOX_HOSTNAME").map_or(op::HOSTNAME, String::as_str)
 }
 
 /// Which build checks run, beside what the Dockerfile says.
@@ -82,4 +93,20 @@ pub enum NamedContext {
     Git { source: GitSource, shown: String },
     /// Other URL.
     Http(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn build_arguments_that_are_settings() {
+        let args = |name: &str, value: &str| BTreeMap::from([(name.to_string(), value.to_string())]);
+        for (value, expect) in [("1", true), ("True", true), ("t", true), ("0", false), ("false", false), ("", false)] {
+            assert_eq!(wants_index(&args("BUILDKIT_MULTI_PLATFORM", value)), expect, "{value:?}");
+        }
+        assert!(!wants_index(&args("OTHER", "1")));
+        assert_eq!(hostname(&args("BUILDKIT_SANDBOX_HOSTNAME", "box")), "box");
+        assert_eq!(hostname(&args("OTHER", "box")), op::HOSTNAME);
+    }
 }
