@@ -58,22 +58,23 @@ pub fn http_file_name(url: &str) -> String {
 
 /// `%20` as a blank; what is no valid escape, or not UTF-8, is left as it is.
 pub fn percent_decoded(text: &str) -> String {
+    String::from_utf8(percent_decoded_bytes(text.as_bytes())).unwrap_or_else(|_| text.to_string())
+}
+
+/// The same of bytes, whatever text they are.
+pub fn percent_decoded_bytes(mut text: &[u8]) -> Vec<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
     let mut bytes = vec![];
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        let hex = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-        match hex.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) if first == b'%' => {
-                bytes.push(byte);
-                rest = &after[2..];
-            }
-            _ => {
-                bytes.push(first);
-                rest = after;
-            }
-        }
+    while let [first, ..] = text {
+        let escaped = match text {
+            [b'%', high, low, ..] => digit(*high).zip(digit(*low)),
+            _ => None,
+        };
+        let (byte, length) = escaped.map_or((*first, 1), |(high, low)| ((high * 16 + low) as u8, 3));
+        bytes.push(byte);
+        text = &text[length..];
     }
-    String::from_utf8(bytes).unwrap_or_else(|_| text.to_string())
+    bytes
 }
 
 impl GitUrl {
@@ -305,5 +306,6 @@ mod tests {
         check("https://h/a%20b", "a b");
         check("https://h/d/", "d");
         check("https://h/%zz", "%zz");
+        check("https://h/%+1%2", "%+1%2");
     }
 }

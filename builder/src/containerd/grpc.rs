@@ -2,6 +2,7 @@
 //! and receives messages, uncompressed, and ends with a status. Knows nothing of containerd.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use frontend::git_url::percent_decoded_bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Method, Request};
@@ -205,7 +206,7 @@ pub fn read_every_way(input: &[u8]) {
             (found, same) => panic!("{found:?} in one piece, {same:?} in many"),
         }
     }
-    percent_decoded(input);
+    percent_decoded_bytes(input);
 }
 
 /// Takes a message from the beginning of what was received, if it is there whole.
@@ -227,27 +228,11 @@ fn status(trailers: &HeaderMap) -> Result<(), CallError> {
     let code = std::str::from_utf8(text("grpc-status")).ok().and_then(|text| text.parse().ok());
     match code.unwrap_or(code::UNKNOWN) {
         code::OK => Ok(()),
-        code => Err(CallError::Status { code, message: percent_decoded(text("grpc-message")) }),
-    }
-}
-
-/// `grpc-message`: what is not printable ASCII is `%` and two hex digits. What is no such thing stays as it is.
-fn percent_decoded(text: &[u8]) -> String {
-    let hex = |at: usize| text.get(at).and_then(|byte| char::from(*byte).to_digit(16));
-    let (mut decoded, mut at) = (vec![], 0);
-    while let Some(&byte) = text.get(at) {
-        match (byte, hex(at + 1), hex(at + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                decoded.push((high * 16 + low) as u8);
-                at += 3;
-            }
-            _ => {
-                decoded.push(byte);
-                at += 1;
-            }
+        code => {
+            let message = percent_decoded_bytes(text("grpc-message"));
+            Err(CallError::Status { code, message: String::from_utf8_lossy(&message).into_owned() })
         }
     }
-    String::from_utf8_lossy(&decoded).into_owned()
 }
 
 #[cfg(test)]
