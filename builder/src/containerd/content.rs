@@ -141,24 +141,21 @@ fn pieces(store: &Store, digest: &Digest, offset: u64) -> mpsc::Receiver<io::Res
 }
 
 /// The labels by which containerd's collector finds what a manifest or an index names, named as its own client
-/// names them (`images.ChildGCLabels`). `None`: it is neither.
-pub fn references(document: &[u8]) -> Option<Labels> {
-    let Document { config, layers, manifests } = serde_json::from_slice(document).ok()?;
+/// names them (`images.ChildGCLabels`). None: it is neither.
+pub fn references(document: &[u8]) -> Labels {
+    let Ok(Document { config, layers, manifests }) = serde_json::from_slice(document) else { return Labels::new() };
     let mut labels = Labels::new();
-    let mut add = |kind: &str, index: Option<usize>, child: &Descriptor| {
-        let index = index.map(|index| format!(".{index}")).unwrap_or_default();
-        labels.insert(format!("containerd.io/gc.ref.content{kind}{index}"), child.digest.to_string());
+    let mut add = |kind: &str, child: &Descriptor| {
+        labels.insert(format!("containerd.io/gc.ref.content.{kind}"), child.digest.to_string());
     };
+    config.iter().for_each(|config| add("config", config));
     for (index, layer) in layers.iter().enumerate() {
-        add(".l", Some(index), layer);
+        add(&format!("l.{index}"), layer);
     }
     for (index, manifest) in manifests.iter().enumerate() {
-        add(".m", Some(index), manifest);
+        add(&format!("m.{index}"), manifest);
     }
-    if let Some(config) = &config {
-        add(".config", None, config);
-    }
-    (!labels.is_empty()).then_some(labels)
+    labels
 }
 
 #[derive(Deserialize)]
@@ -179,7 +176,7 @@ mod tests {
     fn documents_refer_to_what_they_name() {
         let child = |name: &str| json!({ "mediaType": "a/b", "digest": Digest::of(name.as_bytes()), "size": 1, "annotations": { "x": "y" } });
         let check = |document: Value, expect: &[(&str, &str)]| {
-            let labels = references(document.to_string().as_bytes()).unwrap_or_default();
+            let labels = references(document.to_string().as_bytes());
             let digest = |name: &str| Digest::of(name.as_bytes()).to_string();
             let expect =
                 expect.iter().map(|(label, name)| (format!("containerd.io/gc.ref.content.{label}"), digest(name)));

@@ -172,7 +172,7 @@ fn blobs(assembled: &Assembled, store: &Store) -> Result<Vec<Blob>, StoreError> 
         manifests.chain(attested).chain(&assembled.index).map(|entry| &entry.digest).collect();
     let blob = |(digest, size): (Digest, u64)| {
         let labels = match documents.contains(&digest) {
-            true => references(&store.content().read_small(&digest)?).unwrap_or_default(),
+            true => references(&store.content().read_small(&digest)?),
             false => Labels::new(),
         };
         Ok(Blob { digest, size, labels })
