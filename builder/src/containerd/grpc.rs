@@ -93,21 +93,18 @@ impl Channel {
         request.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
         request.headers_mut().insert("te", HeaderValue::from_static("trailers"));
         let (response, out) = self.sender.clone().ready().await?.send_request(request, false)?;
-        Ok(Call { out, answer: Answer::Awaited(response), buffer: BytesMut::new() })
+        Ok(Call { out, response, body: None, buffer: BytesMut::new() })
     }
 }
 
 /// A call that goes on. Dropped, it is cancelled.
 pub struct Call {
     out: SendStream<Bytes>,
-    answer: Answer,
+    response: ResponseFuture,
+    /// What the response has, once it has come.
+    body: Option<RecvStream>,
     /// Received, and not yet a whole message.
     buffer: BytesMut,
-}
-
-enum Answer {
-    Awaited(ResponseFuture),
-    Comes(RecvStream),
 }
 
 impl Call {
@@ -169,21 +166,19 @@ impl Call {
     }
 
     async fn body(&mut self) -> Result<&mut RecvStream, CallError> {
-        if let Answer::Awaited(response) = &mut self.answer {
-            let response = response.await?;
-            if response.status() != http::StatusCode::OK {
-                return Err(CallError::Http(response.status()));
+        if self.body.is_none() {
+            let (head, body) = (&mut self.response).await?.into_parts();
+            // Also that of a failure: a response must not be awaited again.
+            self.body = Some(body);
+            if head.status != http::StatusCode::OK {
+                return Err(CallError::Http(head.status));
             }
             // An answer without messages has the status at its head.
-            if response.headers().contains_key("grpc-status") {
-                status(response.headers())?;
+            if head.headers.contains_key("grpc-status") {
+                status(&head.headers)?;
             }
-            self.answer = Answer::Comes(response.into_body());
         }
-        match &mut self.answer {
-            Answer::Comes(body) => Ok(body),
-            Answer::Awaited(_) => unreachable!("it has come"),
-        }
+        self.body.as_mut().ok_or(CallError::NoAnswer)
     }
 }
 
