@@ -60,7 +60,7 @@ impl Exporter for Docker {
     }
 
     fn check(&self, attest: &AttestRequest) -> Result<(), ExportError> {
-        self.image.check_types(attest)?;
+        self.image.check_types("docker", attest)?;
         if self.image.attaches(attest) { Err(ExportError::DockerIndex) } else { Ok(()) }
     }
 

@@ -110,7 +110,7 @@ impl Exporter for Image {
     }
 
     fn check(&self, attest: &AttestRequest) -> Result<(), ExportError> {
-        self.image.check_types(attest)?;
+        self.image.check_types("image", attest)?;
         let is_docker = self.image.options.types == MediaTypes::Docker;
         if is_docker && self.image.attaches(attest) { Err(ExportError::AttestationTypes) } else { Ok(()) }
     }

@@ -239,9 +239,9 @@ impl ImageAttributes {
     }
 
     /// Whether the media types that a build will have can hold what is wanted.
-    pub fn check_types(&self, attest: &AttestRequest) -> Result<(), ExportError> {
+    pub fn check_types(&self, exporter: &str, attest: &AttestRequest) -> Result<(), ExportError> {
         match self.are_types_open && *attest == AttestRequest::default() {
-            true => attributes::check_docker_types("image", &self.options),
+            true => attributes::check_docker_types(exporter, &self.options),
             false => Ok(()),
         }
     }
