@@ -4,7 +4,7 @@
 use super::facts::Facts;
 use super::provenance::Provenance;
 use super::request::{Mode, ProvenanceRequest, SlsaVersion};
-use crate::cli::csv;
+use crate::cli::values::boolean_variable;
 use crate::export::Response;
 use frontend::platform::Platform;
 use serde_json::Value;
@@ -30,13 +30,7 @@ impl MetadataOptions {
                 return Err(format!("BUILDX_METADATA_PROVENANCE is {other:?}; it must be min, max or disabled"));
             }
         };
-        let warnings = match environment("BUILDX_METADATA_WARNINGS").as_deref() {
-            None | Some("") => false,
-            Some(text) => match csv::boolean(text) {
-                Some(on) => on,
-                None => return Err(format!("BUILDX_METADATA_WARNINGS is {text:?}; it must be true or false")),
-            },
-        };
+        let warnings = boolean_variable(environment, "BUILDX_METADATA_WARNINGS", false)?;
         Ok(MetadataOptions { provenance, warnings })
     }
 }

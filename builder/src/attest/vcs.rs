@@ -1,8 +1,8 @@
 //! What a build says of the git repository that its context is in, as docker buildx does: `vcs` in provenance, and labels of
 //! the image. The repository is read by `source/git/work_tree.rs`; nothing that is said here is verified by anybody.
 
-use crate::cli::csv;
 use crate::cli::options::FileArg;
+use crate::cli::values::boolean_variable;
 use crate::source::git::work_tree::{self, WorkTree, WorkTreeError};
 use frontend::git_url::redacted;
 use std::collections::BTreeMap;
@@ -27,16 +27,15 @@ pub struct VcsOptions {
 impl VcsOptions {
     /// As the environment says. Another value than those known is an error: the one that is meant.
     pub fn from_environment(environment: &dyn Fn(&str) -> Option<String>) -> Result<VcsOptions, String> {
-        let boolean = |name: &str, default: bool| match environment(name).as_deref() {
-            None | Some("") => Ok(default),
+        let labels = match environment("BUILDX_GIT_LABELS").as_deref() {
             // What older buildx called the labels that all have now.
-            Some("full") if name == "BUILDX_GIT_LABELS" => Ok(true),
-            Some(text) => csv::boolean(text).ok_or_else(|| format!("{name} is {text:?}; it must be true or false")),
+            Some("full") => true,
+            _ => boolean_variable(environment, "BUILDX_GIT_LABELS", false)?,
         };
         Ok(VcsOptions {
-            info: boolean("BUILDX_GIT_INFO", true)?,
-            labels: boolean("BUILDX_GIT_LABELS", false)?,
-            check_dirty: boolean("BUILDX_GIT_CHECK_DIRTY", false)?,
+            info: boolean_variable(environment, "BUILDX_GIT_INFO", true)?,
+            labels,
+            check_dirty: boolean_variable(environment, "BUILDX_GIT_CHECK_DIRTY", false)?,
         })
     }
 }

@@ -27,7 +27,7 @@ pub mod plan;
 pub mod prune;
 pub mod push;
 pub(crate) mod resources;
-mod values;
+pub mod values;
 
 use crate::sandbox::userns::Identity;
 use anyhow::{Context, Result};

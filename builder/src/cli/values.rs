@@ -1,8 +1,21 @@
-//! What single flags of `kiln build` say.
+//! What single flags of `kiln build` say, and variables of its environment.
 
+use super::csv;
 use super::options::{OptionError, bad};
 use frontend::reference::Reference;
 use std::collections::BTreeMap;
+
+/// A boolean of the environment; one that is empty is not set. Another value is an error: the message.
+pub fn boolean_variable(
+    environment: &dyn Fn(&str) -> Option<String>,
+    name: &str,
+    default: bool,
+) -> Result<bool, String> {
+    match environment(name).as_deref() {
+        None | Some("") => Ok(default),
+        Some(text) => csv::boolean(text).ok_or_else(|| format!("{name} is {text:?}; it must be true or false")),
+    }
+}
 
 pub(super) fn is_http_url(text: &str) -> bool {
     text.starts_with("http://") || text.starts_with("https://")
