@@ -87,26 +87,19 @@ pub fn familiar(name: &str) -> String {
     Reference::parse(name).map_or(name.to_string(), |reference| reference.familiar())
 }
 
-/// The same as repository and tag; there is no tag in a name with a digest.
+/// Repository and tag, as docker shows them; there is no tag in a name with a digest.
 fn repository_and_tag(name: &str) -> (String, String) {
-    let familiar = familiar(name);
-    if let Some((repository, _)) = familiar.split_once('@') {
-        return (repository.into(), String::new());
-    }
-    match familiar.rsplit_once(':') {
-        Some((repository, tag)) => (repository.into(), tag.into()),
-        None => (familiar, String::new()),
-    }
+    let Ok(reference) = Reference::parse(name) else { return (name.to_string(), String::new()) };
+    let tag = reference.tag.clone().filter(|_| reference.digest.is_none());
+    (Reference { tag: None, digest: None, ..reference }.familiar(), tag.unwrap_or_default())
 }
 
-/// For people: of a digest in the name, as much as of ids.
-fn shown_repository(name: &str, is_whole: bool) -> String {
-    let (repository, _) = repository_and_tag(name);
-    match name.split_once('@') {
-        Some((_, digest)) if is_whole => format!("{repository}@{digest}"),
-        Some((_, digest)) => format!("{repository}@{}", &digest[..digest.len().min("sha256:".len() + 12)]),
-        None => repository,
-    }
+/// The same for people: of a digest in the name, as much as of ids.
+fn shown_name(name: &str, is_whole: bool) -> (String, String) {
+    let (repository, tag) = repository_and_tag(name);
+    let Some((_, digest)) = name.split_once('@') else { return (repository, tag) };
+    let beginning = digest.get(.."sha256:".len() + 12).filter(|_| !is_whole);
+    (format!("{repository}@{}", beginning.unwrap_or(digest)), tag)
 }
 
 /// How long files in a store's objects are, in bytes.
@@ -156,8 +149,7 @@ pub fn ids(out: &mut dyn Write, images: &[NamedImage], is_whole: bool) -> io::Re
 /// docker's table, with platforms.
 pub fn list(out: &mut dyn Write, images: &[NamedImage], sizes: &Sizes, is_whole: bool) -> io::Result<()> {
     let id_width = if is_whole { 71 } else { 12 };
-    let shown = |name: &str| (shown_repository(name, is_whole), repository_and_tag(name).1);
-    let names: Vec<(String, String)> = images.iter().map(|image| shown(&image.name)).collect();
+    let names: Vec<(String, String)> = images.iter().map(|image| shown_name(&image.name, is_whole)).collect();
     let width = |header: &str, of: &dyn Fn(&(String, String)) -> usize| {
         names.iter().map(of).max().unwrap_or(0).max(header.len())
     };
