@@ -88,17 +88,17 @@ pub async fn read_wanted(registry: &Registry, wanted: &Wanted) -> Result<Source,
             Source { name: name.clone(), document, part, annotations: BTreeMap::new(), is_amended: true }
         }
     };
-    let what = if given.platform.is_some() { Some("a platform") } else { None };
-    let what = if given.annotations.is_empty() { what } else { Some("annotations") };
-    match (what, source.is_index()) {
-        (Some(what), true) => return Err(ManifestError::NoEntry { name: name.to_string(), what }),
-        (_, true) => {}
-        (_, false) => {
-            let before = source.part.entries.clone();
-            source.part.entries.iter_mut().for_each(|entry| entry.amend(given));
-            source.is_amended |= source.part.entries != before;
-        }
+    if source.is_index() {
+        let refused = |what| Err(ManifestError::NoEntry { name: name.to_string(), what });
+        return match (given.annotations.is_empty(), &given.platform) {
+            (false, _) => refused("annotations"),
+            (true, Some(_)) => refused("a platform"),
+            (true, None) => Ok(source),
+        };
     }
+    let before = source.part.entries.clone();
+    source.part.entries.iter_mut().for_each(|entry| entry.amend(given));
+    source.is_amended |= source.part.entries != before;
     Ok(source)
 }
 
