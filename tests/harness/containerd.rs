@@ -1,13 +1,14 @@
 //! A real containerd, for what it makes of the images that kiln unpacks into it.
 
 use crate::installed;
+use crate::server::Server;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 /// A containerd with all its state in one folder.
 pub struct Containerd {
     socket: PathBuf,
-    server: Child,
+    _server: Server,
 }
 
 impl Containerd {
@@ -22,34 +23,18 @@ impl Containerd {
         let text = "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n";
         std::fs::write(&config, text).map_err(|error| error.to_string())?;
         let socket = folder.join("sock");
-        let log = std::fs::File::create(folder.join("log")).map_err(|error| error.to_string())?;
-        let server = Command::new("containerd")
-            .arg("--config")
-            .arg(&config)
-            .arg("--root")
-            .arg(folder.join("root"))
-            .arg("--state")
-            .arg(folder.join("state"))
-            .arg("--address")
-            .arg(&socket)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .map_err(|error| error.to_string())?;
-        let mut containerd = Containerd { socket, server };
-        // It has no way to tell that it is ready other than answering.
-        for _ in 0..300 {
-            if containerd.ctr().arg("version").output().is_ok_and(|output| output.status.success()) {
-                return Ok(containerd);
-            }
-            if let Ok(Some(status)) = containerd.server.try_wait() {
-                let log = std::fs::read_to_string(folder.join("log")).unwrap_or_default();
-                return Err(format!("{status}: {}", log.lines().last().unwrap_or_default()));
-            }
-            std::thread::sleep(std::time::Duration::from_millis(100));
-        }
-        Err("no answer within 30 s".into())
+        let mut containerd = Command::new("containerd");
+        containerd.arg("--config").arg(&config);
+        containerd.arg("--root").arg(folder.join("root"));
+        containerd.arg("--state").arg(folder.join("state"));
+        containerd.arg("--address").arg(&socket);
+        let client = || {
+            let mut ctr = ctr(&socket);
+            ctr.arg("version");
+            ctr
+        };
+        let server = Server::start(&mut containerd, folder, client)?;
+        Ok(Containerd { socket, _server: server })
     }
 
     /// Its socket, as `$CONTAINERD_ADDRESS` has it.
@@ -59,19 +44,13 @@ impl Containerd {
 
     /// `ctr` for the namespace `default`, with no arguments yet.
     pub fn ctr(&self) -> Command {
-        let mut command = Command::new("ctr");
-        command.arg("--address").arg(&self.socket).args(["--namespace", "default"]);
-        command.env_remove("CONTAINERD_SNAPSHOTTER");
-        command
+        ctr(&self.socket)
     }
 }
 
-impl Drop for Containerd {
-    fn drop(&mut self) {
-        let _ = rustix::process::kill_process(
-            rustix::process::Pid::from_child(&self.server),
-            rustix::process::Signal::TERM,
-        );
-        let _ = self.server.wait();
-    }
+fn ctr(socket: &Path) -> Command {
+    let mut command = Command::new("ctr");
+    command.arg("--address").arg(socket).args(["--namespace", "default"]);
+    command.env_remove("CONTAINERD_SNAPSHOTTER");
+    command
 }

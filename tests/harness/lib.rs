@@ -18,6 +18,7 @@ mod http_server;
 mod image;
 mod kiln;
 mod registry;
+mod server;
 mod terminal;
 mod tree;
 mod user;
