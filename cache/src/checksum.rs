@@ -5,6 +5,7 @@
 //! feeds), so equal files have equal digests wherever they come from. Hard links count as equal files.
 
 use crate::error::FileError;
+use crate::memo::KnownFile;
 use crate::object::Size;
 use crate::owners::Owners;
 use crate::walk::{self, CAPABILITY, Found, Walk, Xattr, XattrReader};
@@ -189,10 +190,23 @@ pub fn file_digest(file: &File) -> io::Result<[u8; 32]> {
 }
 
 /// As [`file_digest`], of so many bytes, or fewer if there are no more, with a buffer that the caller keeps.
-pub fn file_digest_with(mut file: &File, size: u64, buffer: &mut [u8]) -> io::Result<[u8; 32]> {
+pub fn file_digest_with(file: &File, size: u64, buffer: &mut [u8]) -> io::Result<[u8; 32]> {
+    Ok(file_digest_while(file, size, buffer, || true)?.expect("nothing stops it"))
+}
+
+/// As [`file_digest_with`], until `go_on`, which is asked before each part, says no: `None`.
+pub fn file_digest_while(
+    mut file: &File,
+    size: u64,
+    buffer: &mut [u8],
+    go_on: impl Fn() -> bool,
+) -> io::Result<Option<[u8; 32]>> {
     let mut hasher = Sha256::new();
     let mut left = size;
     while left > 0 {
+        if !go_on() {
+            return Ok(None);
+        }
         let length = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
         match file.read(&mut buffer[..length]) {
             Ok(0) => break,
@@ -204,15 +218,14 @@ pub fn file_digest_with(mut file: &File, size: u64, buffer: &mut [u8]) -> io::Re
             Err(error) => return Err(error),
         }
     }
-    Ok(hasher.finalize().into())
+    Ok(Some(hasher.finalize().into()))
 }
 
-/// What may know the [`file_digest`] of a regular file by its path relative to the upper dir. It may know only files that
-/// have no xattrs.
-pub type Hint<'a> = &'a (dyn Fn(&Path) -> Option<[u8; 32]> + Sync);
+/// What may know a regular file that is not empty, by its path relative to the upper dir and its status.
+pub type Hint<'a> = &'a (dyn Fn(&Path, &Stat) -> Option<KnownFile> + Sync);
 
 /// Nothing is known of any file.
-pub const NO_HINT: Hint<'static> = &|_| None;
+pub const NO_HINT: Hint<'static> = &|_, _| None;
 
 /// What an upper dir holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -221,6 +234,8 @@ pub struct Change {
     pub digest: String,
     /// What it takes, as [`measure`](crate::object::measure) says.
     pub size: Size,
+    /// Its regular files that are not empty, by their paths relative to the upper dir, in order.
+    pub files: Vec<(Vec<u8>, KnownFile)>,
 }
 
 /// Digest over the changes in the upper dir `upper`: 64 hex digits.
@@ -262,7 +277,11 @@ pub fn change(upper: &Path, hint: Hint<'_>) -> Result<Change, FileError> {
         let entry = Entry::of(&item.stat, Form::Upper, &item.target, &item.xattrs, item.opaque);
         hasher.add(&item.path, &entry, data_of(&items, item));
     }
-    Ok(Change { digest: hasher.finish(), size })
+    let known: Vec<_> = items.iter().map(|item| data_of(&items, item).copied()).collect();
+    let files = items.into_iter().zip(known).filter_map(|(item, known)| {
+        known.map(|digest| (item.path, KnownFile { digest, is_plain: item.xattrs.is_empty() }))
+    });
+    Ok(Change { digest: hasher.finish(), size, files: files.collect() })
 }
 
 struct Contents {
@@ -325,14 +344,12 @@ fn collect(
     while let Some(found) = walk.next()? {
         let Some(stat) = found.stat else { continue };
         let kind = Kind::of(&stat, Form::Upper);
-        if kind == Kind::File
-            && let Some(digest) = hint(Path::new(OsStr::from_bytes(walk.path())))
-        {
-            *size += Size::of(&stat);
-            items.push(Item { data: Data::Digest(digest), ..Item::without_xattrs(walk, &stat) });
-            continue;
-        }
-        let mut item = item(walk, &found, &stat, &mut xattrs)?;
+        let has_data = kind == Kind::File && stat.st_size > 0;
+        let known = has_data.then(|| hint(Path::new(OsStr::from_bytes(walk.path())), &stat)).flatten();
+        let mut item = match known {
+            Some(KnownFile { is_plain: true, .. }) => Item::without_xattrs(walk, &stat),
+            _ => item(walk, &found, &stat, &mut xattrs)?,
+        };
         let index = items.len();
         let first = match (stat.st_nlink, kind) {
             (1, _) | (_, Kind::Directory) => index,
@@ -345,10 +362,11 @@ fn collect(
             let dir = walk.open(&found)?;
             item.opaque = walk::is_opaque(dir.as_fd()).map_err(|errno| walk.error("read", errno))?;
             walk.enter(dir, Vec::new(), false)?;
-        } else if kind == Kind::File && stat.st_size > 0 {
-            item.data = match first == index {
-                true => hashing.digest(walk, &found, stat.st_size as u64, index)?,
-                false => Data::Same(first),
+        } else if has_data {
+            item.data = match known {
+                _ if first != index => Data::Same(first),
+                Some(known) => Data::Digest(known.digest),
+                None => hashing.digest(walk, &found, stat.st_size as u64, index)?,
             };
         }
         items.push(item);
@@ -466,9 +484,18 @@ mod tests {
             std::fs::write(dir.path().join(name), &large).unwrap();
         }
         let read = change_digest(dir.path()).unwrap();
-        let known = |path: &Path| Some(file_digest(&File::open(dir.path().join(path)).unwrap()).unwrap());
-        assert_eq!(change(dir.path(), &known).unwrap().digest, read);
-        assert_ne!(change(dir.path(), &|_| Some([1; 32])).unwrap().digest, read);
-        assert_eq!(change(dir.path(), NO_HINT).unwrap().size, crate::object::measure(dir.path()).unwrap());
+        let file = |path: &Path| file_digest(&File::open(dir.path().join(path)).unwrap()).unwrap();
+        let size = crate::object::measure(dir.path()).unwrap();
+        assert_eq!(change(dir.path(), NO_HINT).unwrap().size, size);
+        for is_plain in [true, false] {
+            let known = |path: &Path, _: &Stat| Some(KnownFile { digest: file(path), is_plain });
+            let change = change(dir.path(), &known).unwrap();
+            assert_eq!((change.digest, change.size), (read.clone(), size));
+            let files: Vec<&[u8]> = change.files.iter().map(|(path, _)| path.as_slice()).collect();
+            assert_eq!(files, [b"a/f".as_slice(), b"a/g", b"l1", b"l2", b"l3"]);
+            assert!(change.files.iter().all(|(path, known)| known.digest == file(Path::new(OsStr::from_bytes(path)))));
+        }
+        let wrong = KnownFile { digest: [1; 32], is_plain: true };
+        assert_ne!(change(dir.path(), &|_, _| Some(wrong)).unwrap().digest, read);
     }
 }

@@ -20,7 +20,7 @@
 //! [`layer`] goes between the first two. What all of it takes is [`usage`]; [`prune`] decides what goes, [`quota`]
 //! holds the limit, [`pin`] keeps what somebody comes back for, [`verify`] looks for damage. Images by name are [`images`].
 //! What former builds used is in [`runs`], which files their digests are of in
-//! [`listing`].
+//! [`listing`]; what this build knows of files that it made is in [`known_files`].
 //!
 //! Invariant: what is below `blobs/` and `snapshots/` is complete and never changes. It is written aside, in
 //! `ingest/`, and renamed in; a process that dies leaves nothing but its `ingest/` folder and locks that the kernel
@@ -58,6 +58,7 @@ mod failpoint;
 pub mod git;
 pub mod images;
 mod ingest;
+pub mod known_files;
 pub mod layer;
 mod lease;
 pub mod ledger;

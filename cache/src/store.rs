@@ -9,6 +9,7 @@ use crate::digest::Digest;
 use crate::durable::{Durable, Suspects};
 use crate::error::{FileError, StoreError};
 use crate::ingest::{self, Ingest};
+use crate::known_files::Known;
 use crate::ledger::{About, Ledger};
 use crate::object::ObjectId;
 use crate::quota::Quota;
@@ -44,6 +45,7 @@ pub(crate) struct Inner {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) damage: Arc<Damage>,
     pub(crate) quota: Quota,
+    pub(crate) known: Known,
 }
 
 impl Store {
@@ -75,8 +77,9 @@ impl Store {
         let suspects = Arc::new(Suspects::read(db.clone())?);
         let snapshots = Snapshots::new(&root, ingest.clone(), db.clone(), ledger.clone(), suspects.clone());
         let content = LocalContent::new(&root, ingest.clone(), ledger.clone(), damage.clone(), suspects);
-        let quota = Quota::default();
-        let store = Store { inner: Arc::new(Inner { root, content, snapshots, ingest, db, ledger, damage, quota }) };
+        let (quota, known) = (Quota::default(), Known::default());
+        let inner = Inner { root, content, snapshots, ingest, db, ledger, damage, quota, known };
+        let store = Store { inner: Arc::new(inner) };
         if died {
             // What they made and did not write down has to be looked for, when somebody wants to know.
             store.put_note(usage::NOTES, usage::COUNTED, b"no")?;

@@ -207,7 +207,7 @@ pub fn stat_if_any(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<Optio
 }
 
 /// The names in a directory that was not read yet, unordered, without `.` and `..`.
-pub(crate) fn names(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<CString>> {
+pub fn names(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<CString>> {
     let mut buffer: Vec<u8> = Vec::with_capacity(16 << 10);
     let space: &mut [MaybeUninit<u8>] = buffer.spare_capacity_mut();
     let mut entries = RawDir::new(dir, space);

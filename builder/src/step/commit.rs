@@ -59,12 +59,13 @@ pub fn commit(
         }
         normalise(draft.upper(), view.as_ref().map(|view| view.as_fd()), owners.as_ref())?;
     }
-    let Change { digest: change, size } = change(draft.upper(), hint)?;
+    let Change { digest: change, size, files } = change(draft.upper(), hint)?;
     let snapshot = SnapshotId(stack(&base.content(), &change).to_hex());
     if let Some(below) = base.layers().last() {
         draft.lies_on(&below.snapshot);
     }
     store.snapshots().commit_measured(draft, &snapshot, size)?;
+    store.know_files(&snapshot, files);
     // How much a step writes is known only now.
     store.reserve(0)?;
     // An image that is made again of the same contents is to be the same to the byte, and so as old.

@@ -87,7 +87,7 @@ impl BuildSteps {
                 let copies = Copies::open(&store, &name)?;
                 file::apply(&op, &[], &[source], draft.upper(), Some(&copies))?;
                 store.snapshots().commit(draft, &snapshot)?;
-                copies.finish(&store)?.keep(&store, &snapshot)?;
+                copies.finish()?.keep(&store, &snapshot)?;
                 let id = ObjectId::new(Kind::Snapshot, &*snapshot.0);
                 let description = format!("/{path} of the build context");
                 store.describe(id, About { description, category: "source.local" });

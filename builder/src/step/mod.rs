@@ -44,6 +44,7 @@ use cache::tree::{Layer, SnapshotId, Tree, stack};
 use cache_mount::BegunAnew;
 use file::{Copies, FileError, SourceTree};
 use frontend::op::{Exec, FileAction, FileOp, Op, Step};
+use rustix::fs::Stat;
 use solver::graph::{Graph, VertexId};
 use solver::key::{CacheKey, KeyRecipe};
 use solver::progress::{Event, Observer};
@@ -316,9 +317,9 @@ impl BuildSteps {
             }
             let copies = copies.map(|name| Copies::open(&store, &name)).transpose()?;
             file::apply(&op, &lowers, &sources, draft.upper(), copies.as_ref())?;
-            let known = copies.map(|copies| copies.finish(&store)).transpose()?;
-            let digest = |path: &Path| known.as_ref().and_then(|known| known.digest(path));
-            let layer = commit::commit(&store, draft, &base, &lowers, writer, &digest)?;
+            let known = copies.map(Copies::finish).transpose()?;
+            let file = |path: &Path, _: &Stat| known.as_ref().and_then(|known| known.file(path));
+            let layer = commit::commit(&store, draft, &base, &lowers, writer, &file)?;
             known.iter().try_for_each(|known| known.keep(&store, &layer.snapshot))?;
             Ok(layer)
         })

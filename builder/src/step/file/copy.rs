@@ -41,9 +41,9 @@ pub struct Copier<'a> {
     pub chmod: Option<&'a Chmod>,
     /// FICLONE failed before, so that it need not be tried again.
     pub no_reflink: AtomicBool,
-    /// Of files of the client, what the same step copied before.
+    /// What the same step copied before, and what it copies now.
     pub copies: Option<&'a Copies>,
-    /// Of files of snapshots, those that may be linked.
+    /// Of files of snapshots, where they are and what is known of them.
     pub lenders: Option<&'a Lenders<'a>>,
 }
 
@@ -221,11 +221,12 @@ impl Copier<'_> {
         buffer: &mut Vec<u8>,
     ) -> Result<(), FileError> {
         let mode = self.mode(meta)?;
-        let copies = self.copies.filter(|_| meta.nlink == 1);
+        let copies = self.copies.filter(|_| self.tree.context().is_some() && meta.nlink == 1);
         if copies.is_some_and(|copies| copies.link(meta, self.dest, target, owner, mode)) {
             return Ok(());
         }
-        if self.lenders.is_some_and(|lenders| lenders.link(source, meta, self.dest, target, owner, mode)) {
+        let lender = self.lenders.and_then(|lenders| lenders.find(source, meta, target, owner, mode));
+        if lender.as_ref().is_some_and(|lender| lender.link(source, self.dest, target)) {
             return Ok(());
         }
         let input = self.tree.open_file(source)?;
@@ -238,6 +239,7 @@ impl Copier<'_> {
         if let (Some(copies), true) = (copies, xattrs.is_empty()) {
             copies.copied(meta, target);
         }
+        lender.inspect(|lender| lender.copied(target));
         self.dest.finish(&output, owner, mode, &xattrs, meta.mtime).map_err(at("write", target))
     }
 

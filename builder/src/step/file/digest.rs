@@ -1,6 +1,7 @@
 //! Content digests of what steps take from their sources, for cache keys: reference 7.3. No times, no names of
 //! directories above; hashed by several threads, and not at all where nothing changed since it was last hashed.
 
+use super::layers::Layers;
 use super::select::{Selected, select, select_path};
 use super::tree::{Tree, lock};
 use super::{FileError, SourceTree, xattr};
@@ -30,7 +31,8 @@ pub fn digest(copy: &Copy, source: &SourceTree, store: Option<&Store>) -> Result
     let names = if copy.parents || has_wildcard(&copy.source) { Names::Kept } else { Names::Dropped };
     let tree = &Tree::open(source)?;
     let selected = select(copy, tree)?;
-    digest_selected(tree, &selected, copy.from_client && tree.is_of_the_client(), names, store)
+    let known = Known::of(source, store)?;
+    digest_selected(tree, &selected, copy.from_client && tree.is_of_the_client(), names, known)
 }
 
 /// Content digest (hex) of the file or directory that a bind mount takes from its source. `label` is how messages call
@@ -38,7 +40,37 @@ pub fn digest(copy: &Copy, source: &SourceTree, store: Option<&Store>) -> Result
 pub fn bind_digest(path: &str, source: &SourceTree, label: &str, store: Option<&Store>) -> Result<String, FileError> {
     let tree = &Tree::open(source)?;
     let selected = select_path(path, tree, label)?;
-    digest_selected(tree, &[selected], tree.is_of_the_client(), Names::Dropped, store)
+    digest_selected(tree, &[selected], tree.is_of_the_client(), Names::Dropped, Known::of(source, store)?)
+}
+
+/// What is known before anything is read.
+struct Known<'a> {
+    store: Option<&'a Store>,
+    /// Those of a tree of layers of which files are known.
+    layers: Option<Layers>,
+}
+
+impl Known<'_> {
+    fn of<'a>(source: &SourceTree, store: Option<&'a Store>) -> Result<Known<'a>, FileError> {
+        let layers = match source {
+            SourceTree::Layers(layers) => Some(Layers::open(layers, store)?).filter(Layers::know_files),
+            SourceTree::Client(_) | SourceTree::Empty => None,
+        };
+        Ok(Known { store, layers })
+    }
+
+    /// What is known of files, in the order asked; nothing at all if the list is empty.
+    fn files(&self, tree: &Tree, files: &[&Item<'_>]) -> Vec<Option<KnownFile>> {
+        if let Some(layers) = &self.layers {
+            return files.iter().map(|file| layers.find(&file.path, file.meta)?.known).collect();
+        }
+        let Some(store) = self.store.filter(|_| tree.context().is_some()) else { return vec![] };
+        let keys: Vec<StatKey> = files.iter().map(|file| stat_key(file.meta)).collect();
+        store.stat_digests(&keys).unwrap_or_else(|error| {
+            tracing::warn!(?error, "cannot read remembered digests of files");
+            vec![]
+        })
+    }
 }
 
 /// Whether the names of selected files are part of the digest.
@@ -66,8 +98,9 @@ fn digest_selected(
     selected: &[Selected],
     from_client: bool,
     names: Names,
-    store: Option<&Store>,
+    known: Known<'_>,
 ) -> Result<String, FileError> {
+    let store = known.store;
     let items = items(selected, names);
     let started = SystemTime::now();
     // One look-up tells that nothing at all changed.
@@ -79,7 +112,7 @@ fn digest_selected(
             Err(error) => tracing::warn!(?error, "cannot read a remembered selection"),
         }
     }
-    let data = data_digests(tree, &items, store.filter(|_| tree.context().is_some()), started)?;
+    let data = data_digests(tree, &items, &known, started)?;
     let mut hasher = TreeHasher::new();
     let mut listing = vec![];
     for (item, data) in items.iter().zip(&data) {
@@ -192,21 +225,14 @@ fn listed(path: &[u8], entry: &Entry<'_>, data: Option<&[u8; 32]>) -> Listed {
 fn data_digests(
     tree: &Tree,
     items: &[Item<'_>],
-    store: Option<&Store>,
+    known: &Known<'_>,
     started: SystemTime,
 ) -> Result<Vec<Option<KnownFile>>, FileError> {
     let mut digests: Vec<Option<KnownFile>> = vec![None; items.len()];
     let files: Vec<usize> =
         (0..items.len()).filter(|&at| items[at].meta.is_file() && items[at].meta.size > 0).collect();
-    let keys: Vec<StatKey> = files.iter().map(|&at| stat_key(items[at].meta)).collect();
-    let known = match store.map(|store| store.stat_digests(&keys)) {
-        Some(Ok(known)) => known,
-        Some(Err(error)) => {
-            tracing::warn!(?error, "cannot read remembered digests of files");
-            Vec::new()
-        }
-        None => Vec::new(),
-    };
+    let store = known.store.filter(|_| tree.context().is_some());
+    let known = known.files(tree, &files.iter().map(|&at| &items[at]).collect::<Vec<_>>());
     let mut unknown = Vec::new();
     for (i, &at) in files.iter().enumerate() {
         match known.get(i) {

@@ -7,10 +7,11 @@
 
 use super::dest::Dest;
 use super::digest::stat_key;
+use super::layers::is_same_file;
 use super::tree::lock;
 use crate::source::dir::Meta;
 use cache::error::StoreError;
-use cache::memo::StatKey;
+use cache::memo::{KnownFile, StatKey};
 use cache::store::Store;
 use cache::tree::SnapshotId;
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -19,8 +20,8 @@ use solver::key::hex;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// Namespace of notes in the store: a COPY -> its latest snapshot, and what its files were copied from.
 const NOTES: &str = "copied";
@@ -39,7 +40,10 @@ type Copied = (Vec<u8>, StatKey, Option<[u8; 32]>);
 pub struct Copies {
     note: String,
     former: Option<(OwnedFd, HashMap<Vec<u8>, Known>)>,
+    store: Store,
     copied: Mutex<Vec<Copied>>,
+    /// Files of other stages, as far as they are known.
+    lent: Mutex<HashMap<Vec<u8>, KnownFile>>,
     /// How many files of other stages are links.
     linked: AtomicUsize,
     /// Something replaced a file of these.
@@ -62,10 +66,17 @@ impl Copies {
         Ok(Copies {
             note,
             former,
+            store: store.clone(),
             copied: Mutex::default(),
+            lent: Mutex::default(),
             linked: AtomicUsize::new(0),
             replaced: AtomicBool::new(false),
         })
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
     /// Makes `target` a link to the former copy of the same file, if there is one with the metadata that is wanted.
@@ -98,13 +109,19 @@ impl Copies {
     /// so it had no other name in its own layer, and layers do not change.
     pub fn has_linked(&self, source: &Meta, target: &[u8]) -> bool {
         let Some((root, _)) = &self.former else { return false };
-        let found = rustix::fs::statat(root, target, AtFlags::SYMLINK_NOFOLLOW).map(|stat| Meta::of(&stat));
-        found.is_ok_and(|found| Meta { dev: source.dev, ctime: source.ctime, ..found } == *source)
+        let found = rustix::fs::statat(root, target, AtFlags::SYMLINK_NOFOLLOW);
+        found.is_ok_and(|found| is_same_file(&Meta::of(&found), source))
     }
 
     /// A file of another stage became a link.
-    pub fn linked(&self) {
+    pub fn linked(&self, target: &[u8], known: Option<KnownFile>) {
         self.linked.fetch_add(1, Ordering::Relaxed);
+        known.inspect(|known| self.lent(target, *known));
+    }
+
+    /// A file of another stage, of which this is known, was linked or copied.
+    pub fn lent(&self, target: &[u8], known: KnownFile) {
+        lock(&self.lent).insert(target.to_vec(), known);
     }
 
     /// A file was there already: a later source of the step replaces those of an earlier one, and which stays is not
@@ -114,11 +131,16 @@ impl Copies {
     }
 
     /// When all is copied: what is known of the copies.
-    pub fn finish(self, store: &Store) -> Result<Finished, StoreError> {
-        let copied = self.copied.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let linked = self.linked.into_inner();
-        if self.replaced.into_inner() || copied.len() < WORTHWHILE {
-            return Ok(Finished { note: self.note, files: HashMap::new(), linked });
+    pub fn finish(self) -> Result<Finished, StoreError> {
+        let Copies { note, store, linked, .. } = self;
+        let copied = self.copied.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let lent = self.lent.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let finished = Finished { note, files: HashMap::new(), lent, linked: linked.into_inner() };
+        if self.replaced.into_inner() {
+            return Ok(Finished { lent: HashMap::new(), ..finished });
+        }
+        if copied.len() < WORTHWHILE {
+            return Ok(finished);
         }
         let unknown: Vec<StatKey> =
             copied.iter().filter(|(_, _, digest)| digest.is_none()).map(|(_, state, _)| *state).collect();
@@ -127,7 +149,7 @@ impl Copies {
             let digest = digest.or_else(|| found.next().flatten().map(|file| file.digest))?;
             Some((path, (state, digest)))
         });
-        Ok(Finished { note: self.note, files: known.collect(), linked })
+        Ok(Finished { files: known.collect(), ..finished })
     }
 }
 
@@ -135,14 +157,17 @@ impl Copies {
 pub struct Finished {
     note: String,
     files: HashMap<Vec<u8>, Known>,
+    lent: HashMap<Vec<u8>, KnownFile>,
     linked: usize,
 }
 
 impl Finished {
-    /// The digest of a file's data, by its path in the layer.
-    pub fn digest(&self, path: &Path) -> Option<[u8; 32]> {
+    /// What is known of a file, by its path in the layer.
+    pub fn file(&self, path: &Path) -> Option<KnownFile> {
         use std::os::unix::ffi::OsStrExt;
-        self.files.get(path.as_os_str().as_bytes()).map(|(_, digest)| *digest)
+        let path = path.as_os_str().as_bytes();
+        let of_the_client = self.files.get(path).map(|(_, digest)| KnownFile { digest: *digest, is_plain: true });
+        of_the_client.or_else(|| self.lent.get(path).copied())
     }
 
     /// Remembers them as those of `snapshot`.
@@ -207,7 +232,6 @@ mod tests {
     use super::*;
     use crate::source::context::ContextDir;
     use cache::checksum::{NO_HINT, change};
-    use cache::memo::KnownFile;
     use frontend::ignore::Ignore;
     use frontend::op::{Copy, Id, Owner};
     use std::os::unix::fs::MetadataExt;
@@ -235,9 +259,9 @@ mod tests {
         let draft = store.snapshots().prepare().unwrap();
         let remembered = Copies::open(store, "COPY d /x").unwrap();
         apply(&operation(copies), &[], &[tree], draft.upper(), Some(&remembered)).unwrap();
-        let finished = remembered.finish(store).unwrap();
+        let finished = remembered.finish().unwrap();
         assert_eq!(
-            change(draft.upper(), &|path| finished.digest(path)).unwrap(),
+            change(draft.upper(), &|path, _| finished.file(path)).unwrap(),
             change(draft.upper(), NO_HINT).unwrap()
         );
         let id = SnapshotId(id.into());

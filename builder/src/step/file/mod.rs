@@ -12,6 +12,7 @@ mod dest;
 pub mod digest;
 mod error;
 mod former;
+mod layers;
 mod owner;
 pub mod select;
 mod share;
@@ -74,8 +75,8 @@ pub fn apply(
                         *slot = Some(Tree::open(inputs.get(index).ok_or_else(no_input)?)?);
                     }
                     let lenders = match &inputs[index] {
-                        SourceTree::Layers(layers) if !copy.link => Some(Lenders::open(layers, base, copies)?),
-                        _ => None,
+                        SourceTree::Layers(layers) => Some(Lenders::open(copy, layers, base, copies)?),
+                        SourceTree::Client(_) | SourceTree::Empty => None,
                     };
                     if let Some(tree) = slot {
                         copy_from(copy, tree, &mut dest, &Saving { copies, lenders })?;
@@ -127,7 +128,7 @@ fn copy_from(copy: &Copy, tree: &Tree, dest: &mut Dest, saving: &Saving<'_>) -> 
             owner,
             chmod: copy.chmod.as_ref(),
             no_reflink: AtomicBool::new(false),
-            copies: saving.copies.filter(|_| tree.context().is_some()),
+            copies: saving.copies,
             lenders: saving.lenders.as_ref(),
         };
         if selected.meta.is_dir() {

@@ -8,49 +8,72 @@
 use super::FileError;
 use super::dest::Dest;
 use super::former::Copies;
+use super::layers::{Layers, Place};
 use crate::source::dir::Meta;
-use rustix::fs::{AtFlags, Mode, OFlags};
-use std::os::fd::OwnedFd;
+use frontend::op::Copy;
+use rustix::fs::AtFlags;
 use std::path::PathBuf;
 
-/// The layers that files may be lent from.
+/// The layers that files are taken from.
 pub struct Lenders<'a> {
-    /// Highest first.
-    folders: Vec<OwnedFd>,
+    layers: Layers,
+    /// The tree that is changed.
+    base: &'a [PathBuf],
+    may_link: bool,
+    copies: Option<&'a Copies>,
+}
+
+/// The layer that has a file, and what may be done with it.
+pub struct Lender<'a> {
+    place: Place<'a>,
+    may_link: bool,
     copies: Option<&'a Copies>,
 }
 
 impl Lenders<'_> {
-    /// Of a tree of `layers`, lowest first, for one that is changed on top of `base`. `copies` knows the former snapshot.
+    /// Of a tree of `layers`, lowest first, of which `copy` puts files on top of `base`. `copies` knows the former snapshot.
     pub fn open<'a>(
+        copy: &Copy,
         layers: &[PathBuf],
-        base: &[PathBuf],
+        base: &'a [PathBuf],
         copies: Option<&'a Copies>,
     ) -> Result<Lenders<'a>, FileError> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let open = |path: &PathBuf| rustix::fs::open(path, flags, Mode::empty()).map_err(FileError::at("open", path));
-        let may_lend = layers.iter().rev().filter(|layer| !base.contains(layer));
-        Ok(Lenders { folders: may_lend.map(open).collect::<Result<_, _>>()?, copies })
+        let layers = Layers::open(layers, copies.map(Copies::store))?;
+        Ok(Lenders { layers, base, may_link: !copy.link, copies })
     }
 
-    /// Makes `target` a link to the file at `source`, of which the view of all layers says `meta`. False if it has to be
-    /// copied, because its metadata are to be others or for what is said above.
-    pub fn link(&self, source: &[u8], meta: &Meta, dest: &Dest, target: &[u8], owner: (u32, u32), mode: u32) -> bool {
-        if (meta.mode, (meta.uid, meta.gid)) != (mode, owner) {
-            return false;
+    /// Of the file at `source`, of which the view of all layers says `meta`, and which becomes `target`. `None` if nothing
+    /// is gained by it.
+    pub fn find(&self, source: &[u8], meta: &Meta, target: &[u8], owner: (u32, u32), mode: u32) -> Option<Lender<'_>> {
+        let is_same = (meta.mode, (meta.uid, meta.gid)) == (mode, owner);
+        let has_one_name = || meta.nlink == 1 || self.copies.is_some_and(|copies| copies.has_linked(meta, target));
+        let may_link = self.may_link && is_same && has_one_name();
+        if !may_link && !self.layers.know_files() {
+            return None;
         }
-        if meta.nlink > 1 && !self.copies.is_some_and(|copies| copies.has_linked(meta, target)) {
-            return false;
+        let place = self.layers.find(source, meta)?;
+        let may_link = may_link && !self.base.contains(place.path);
+        Some(Lender { place, may_link, copies: self.copies })
+    }
+}
+
+impl Lender<'_> {
+    /// Makes `target` a link to the file at `source`. False if it has to be copied, because its metadata are to be others
+    /// or for what is said above.
+    pub fn link(&self, source: &[u8], dest: &Dest, target: &[u8]) -> bool {
+        let link = || rustix::fs::linkat(self.place.folder, source, dest.upper(), target, AtFlags::empty());
+        let is_linked = self.may_link && link().is_ok();
+        if is_linked && let Some(copies) = self.copies {
+            copies.linked(target, self.place.known);
         }
-        let in_folder = |folder: &&OwnedFd| {
-            let found = rustix::fs::statat(folder, source, AtFlags::SYMLINK_NOFOLLOW).map(|stat| Meta::of(&stat));
-            // The inode tells that it is the file that is seen, and not one that is hidden.
-            found.is_ok_and(|found| Meta { dev: meta.dev, ctime: meta.ctime, ..found } == *meta)
-        };
-        let Some(folder) = self.folders.iter().find(in_folder) else { return false };
-        let is_linked = rustix::fs::linkat(folder, source, dest.upper(), target, AtFlags::empty()).is_ok();
-        self.copies.filter(|_| is_linked).inspect(|copies| copies.linked());
         is_linked
+    }
+
+    /// The file's data and attributes were copied to `target`.
+    pub fn copied(&self, target: &[u8]) {
+        if let (Some(copies), Some(known)) = (self.copies, self.place.known) {
+            copies.lent(target, known);
+        }
     }
 }
 
@@ -115,7 +138,7 @@ mod tests {
             let copies = Copies::open(&store, name).unwrap();
             let (copy, tree) = (Copy { from_client: false, ..plain("d", "/x") }, layer.path().to_path_buf());
             apply(&operation(&[copy]), &[], &[SourceTree::Layers(vec![tree])], draft.upper(), Some(&copies)).unwrap();
-            let (finished, id) = (copies.finish(&store).unwrap(), SnapshotId(id.into()));
+            let (finished, id) = (copies.finish().unwrap(), SnapshotId(id.into()));
             store.snapshots().commit(draft, &id).unwrap();
             finished.keep(&store, &id).unwrap();
             let inode = |path: &Path| std::fs::metadata(path).unwrap().ino();
