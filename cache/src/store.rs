@@ -170,6 +170,8 @@ impl Store {
             })
         };
         let spawned = thread.spawn(move || {
+            // Of this thread alone, and if it cannot be had, the build has to share.
+            let _ = rustix::process::setpriority_process(None, 19);
             let mut is_left = empty_trash(&root);
             if let Err(error) = db::write_back(&root.join("db")) {
                 tracing::warn!(%error, "the database's log could not be written back");
