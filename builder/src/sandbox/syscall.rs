@@ -471,6 +471,27 @@ unsafe fn raw_clone3(
     result
 }
 
+/// fcntl(2): the signal that tells of a lease, instead of SIGIO.
+const F_SETSIG: libc::c_int = 10;
+
+/// Whether no process has the file, which is open for reading, open for writing, or a shared mapping of it that may be
+/// written through. The kernel grants a lease for reading only then; it is given back at once (fcntl(2), "Leases"). EAGAIN
+/// is what `false` stands for; other errors: there are no leases here, or not on this file.
+pub(crate) fn has_no_writer(file: BorrowedFd<'_>) -> Result<bool, Errno> {
+    // Who opens the file in that moment waits until it is over, and has the kernel send a signal: one that is ignored
+    // unless somebody asks for it.
+    for (command, argument) in [(F_SETSIG, libc::SIGURG), (libc::F_SETLEASE, libc::F_RDLCK)] {
+        // SAFETY: takes no pointers.
+        match check(unsafe { libc::syscall(libc::SYS_fcntl, file.as_raw_fd(), command, argument) }) {
+            Ok(_) => {}
+            Err(Errno::AGAIN) => return Ok(false),
+            Err(errno) => return Err(errno),
+        }
+    }
+    // SAFETY: takes no pointers.
+    check(unsafe { libc::syscall(libc::SYS_fcntl, file.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK) }).map(|_| true)
+}
+
 /// Has the current tokio runtime watch a descriptor.
 pub(crate) fn async_fd(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd gives the same descriptor each time and keeps it open until it is dropped.
@@ -488,5 +509,35 @@ pub(crate) fn fork(child: impl FnOnce() -> u8) -> Result<Pid, Errno> {
             unsafe { libc::_exit(libc::c_int::from(code)) }
         }
         id => Pid::from_raw(id).filter(|_| id > 0).ok_or(Errno::AGAIN),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_file_has_a_writer_while_it_is_open_or_mapped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, [0; 4096]).unwrap();
+        let has_no_writer = || has_no_writer(std::fs::File::open(&path).unwrap().as_fd()).unwrap();
+        assert!(has_no_writer());
+        let reader = std::fs::File::open(&path).unwrap();
+        assert!(has_no_writer());
+        drop(reader);
+        let writer = std::fs::File::options().read(true).write(true).open(&path).unwrap();
+        assert!(!has_no_writer());
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping of a file that is as long, which is unmapped before anything else is.
+        let mapped =
+            unsafe { libc::mmap(std::ptr::null_mut(), 4096, protection, libc::MAP_SHARED, writer.as_raw_fd(), 0) };
+        assert_ne!(mapped, libc::MAP_FAILED);
+        drop(writer);
+        assert!(!has_no_writer());
+        // SAFETY: it is the mapping that was made above, and nothing refers to it.
+        unsafe { libc::munmap(mapped, 4096) };
+        assert!(has_no_writer());
     }
 }

@@ -72,7 +72,7 @@ pub struct MountSource {
 }
 
 /// How the command came out when it succeeded.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct ExecOutcome {
     /// User and system time of the step's processes, in microseconds; `None` where there is no cgroup to count it.
     pub cpu_time_us: Option<u64>,
@@ -80,6 +80,9 @@ pub struct ExecOutcome {
     pub memory_peak_bytes: Option<u64>,
     /// Whose the step's new files are, if not on the disk.
     pub owner: Option<(u32, u32)>,
+    /// The mount of the step's root, if there was one, which nobody uses any more. To drop it takes time for each file that
+    /// the step has seen there.
+    pub root: Option<OwnedFd>,
 }
 
 /// Why a step failed.
@@ -240,6 +243,7 @@ async fn run_to_end(
     say_one_id(&input.identity, vertex);
     let setup = left.insert(Setup::new(exec, input, vertex).await?);
     let (stdin, stdout, stderr) = streams()?;
+    let root = setup.another_root()?;
     let plan = setup.plan(exec, input, Streams::Files([stdin, stdout.1, stderr.1]))?;
     let started = spawn::spawn(plan, setup.cgroup.open()).await;
     let mut process = match started {
@@ -267,7 +271,8 @@ async fn run_to_end(
         let crashed_emulated = crashed_emulated(exec, crashed, code);
         return Err(failed(exec, input, code, usage.out_of_memory, crashed_emulated));
     }
-    Ok(ExecOutcome { cpu_time_us: usage.cpu_time_us, memory_peak_bytes: usage.memory_peak_bytes, owner: setup.owner })
+    let (cpu_time_us, memory_peak_bytes) = (usage.cpu_time_us, usage.memory_peak_bytes);
+    Ok(ExecOutcome { cpu_time_us, memory_peak_bytes, owner: setup.owner, root })
 }
 
 /// Whether a program crashed in the emulator; `said` is whether the output says so. The exit code alone does not tell:

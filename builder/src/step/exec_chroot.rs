@@ -69,7 +69,8 @@ pub(super) async fn run(
     })
     .await
     .map_err(joined)??;
-    Ok(ExecOutcome { cpu_time_us: code.cpu_time_us, memory_peak_bytes: code.memory_peak_bytes, owner })
+    let (cpu_time_us, memory_peak_bytes) = (code.cpu_time_us, code.memory_peak_bytes);
+    Ok(ExecOutcome { cpu_time_us, memory_peak_bytes, owner, root: None })
 }
 
 /// What cannot be had is refused: the step would not be what was asked for.

@@ -79,6 +79,11 @@ impl Setup {
         Ok(Setup { mounts, root, targets, ..self })
     }
 
+    /// The root once more: who holds it keeps the kernel from unmounting it while the step's last process waits for that.
+    pub(super) fn another_root(&self) -> Result<Option<OwnedFd>, SandboxError> {
+        self.root.as_ref().map(OwnedFd::try_clone).transpose().map_err(SandboxError::path("duplicate", "/"))
+    }
+
     /// Whether the root has a file there that may be a program.
     pub(super) fn has_file(&self, path: &str) -> bool {
         let root = self.root.as_ref().unwrap_or(&self.view);

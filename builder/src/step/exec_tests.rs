@@ -3,6 +3,7 @@
 use super::*;
 use crate::progress::{Event, Progress};
 use crate::sandbox::syscall;
+use crate::step::ahead::{Ahead, Digested};
 use frontend::op::{Mount, MountKind, Network, SecretEnv, Security, Sharing};
 use frontend::platform::Platform;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
@@ -25,6 +26,8 @@ struct Ran {
     result: Result<ExecOutcome, ExecError>,
     log: String,
     upper: PathBuf,
+    /// What of that was digested meanwhile.
+    ahead: Digested,
 }
 
 impl Ran {
@@ -112,7 +115,11 @@ impl Bench {
             on_failure: OnFailure::Abort,
         };
         let limit = tokio::time::sleep(Duration::from_secs(20));
-        let result = run(exec, input, &vertex, limit).await;
+        let ahead = Ahead::begin(upper.clone());
+        let mut result = run(exec, input, &vertex, limit).await;
+        if let Ok(outcome) = &mut result {
+            outcome.root = None;
+        }
         let log: Vec<u8> = events
             .try_iter()
             .filter_map(|event| match event {
@@ -124,7 +131,7 @@ impl Bench {
         if result.is_ok() {
             self.layers.push(upper.clone());
         }
-        Ran { result, log: String::from_utf8(log).unwrap(), upper }
+        Ran { result, log: String::from_utf8(log).unwrap(), upper, ahead: ahead.end() }
     }
 
     /// Runs a script, which must succeed; gives its output.
@@ -175,6 +182,32 @@ async fn changes_are_in_the_layer_and_nothing_else() {
     let text = bench.sh("stat -c '%a %Y' /").await;
     assert!(text.starts_with("755 "), "{text}");
     assert_eq!(bench.sh("ls /etc; echo $$").await, "hosts\nother\npasswd\nresolv.conf\n1\n");
+}
+
+/// What was digested while the step ran and is the same at its end makes the content id that reading all makes.
+#[tokio::test]
+async fn files_are_digested_while_the_step_runs() {
+    let Some(mut bench) = Bench::new() else { return };
+    let script = "mkdir /d; for i in 0 1 2 3 4 5 6 7 8 9; do echo $i > /d/$i; ln /d/$i /l$i; done; echo x > /changes; \
+                  sleep 1; echo y > /changes; echo new > /new; rm /d/3; touch -d 2001-01-01 /d/4";
+    let ran = bench.run(&exec(script), vec![]).await;
+    assert!(ran.result.is_ok(), "{}", ran.error());
+    let known = std::sync::Mutex::new(vec![]);
+    let hint = |path: &Path, stat: &rustix::fs::Stat| {
+        ran.ahead.file(stat).inspect(|_| known.lock().unwrap().push(path.display().to_string()))
+    };
+    let with = cache::checksum::change(&ran.upper, &hint).unwrap();
+    assert_eq!(with, cache::checksum::change(&ran.upper, cache::checksum::NO_HINT).unwrap());
+    let known = known.into_inner().unwrap();
+    assert!(
+        !["changes", "new", "d/4", "l3"].iter().any(|changed| known.iter().any(|path| path == changed)),
+        "{known:?}"
+    );
+    let file_system = rustix::fs::statfs(&ran.upper).unwrap().f_type;
+    match crate::step::ahead::FILE_SYSTEMS.contains(&file_system) {
+        true => assert_eq!(known.len(), 16, "{known:?}"),
+        false => assert_eq!(known, [""; 0]),
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 //! One match from [`Op`] to the files beside this one. The result of a vertex is a [`StepOutput`]: a stack of layers,
 //! of which those of images may not have been fetched yet, or a folder of the client.
 
+mod ahead;
 pub mod cache_mount;
 pub mod commit;
 mod copy_tree;
@@ -38,7 +39,7 @@ use crate::source::context::ContextDir;
 use crate::source::image::{ImageError, ImageSource};
 use crate::source::remote::{RemoteError, Remotes};
 use crate::ssh::SshAgents;
-use cache::checksum::NO_HINT;
+use ahead::Ahead;
 use cache::store::Store;
 use cache::tree::{Layer, SnapshotId, Tree, stack};
 use cache_mount::BegunAnew;
@@ -53,7 +54,7 @@ use solver::step::{Miss, Plan, Steps};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 /// The result of a vertex.
@@ -370,18 +371,26 @@ impl BuildSteps {
             on_failure: self.on_failure.clone(),
         };
         let vertex = &self.vertices[vertex.0 as usize];
+        let ahead = Ahead::begin(draft.upper().to_path_buf());
         let outcome = match exec::run(op, input, vertex, self.cancel.canceled()).await {
             Err(exec::ExecError::Canceled) => return Err(StepError::Canceled),
             ran => ran?,
         };
+        // As late as can be: what is left is digested while the folders are put in order.
+        let digested = LazyLock::new(move || ahead.end());
         let (store, base) = (self.store.clone(), base.clone());
-        tokio::task::spawn_blocking(move || {
+        let unmounting = tokio::task::spawn_blocking(move || drop(outcome.root));
+        let layer = tokio::task::spawn_blocking(move || {
             if let Some(owner) = outcome.owner {
                 commit::give_new_files(&draft, &lowers, owner)?;
             }
-            Ok(commit::commit(&store, draft, &base, &lowers, commit::Writer::Overlay, NO_HINT)?)
+            let file = |_: &Path, stat: &Stat| digested.file(stat);
+            Ok(commit::commit(&store, draft, &base, &lowers, commit::Writer::Overlay, &file)?)
         })
-        .await?
+        .await?;
+        // Before another step mounts what this one wrote: the kernel warns of a lower folder that is still an upper one.
+        unmounting.await?;
+        layer
     }
 
     /// The tree that a vertex changes.
