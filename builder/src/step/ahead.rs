@@ -14,7 +14,7 @@ use crate::sandbox::syscall;
 use cache::checksum::{BUFFER_BYTES, file_digest_while};
 use cache::memo::{KnownFile, StatKey};
 use cache::walk;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, FileType, FsWord, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::time::ClockId;
 use std::collections::HashMap;
@@ -42,21 +42,20 @@ const DEPTH: usize = 64;
 const NICE: i32 = 19;
 
 /// File systems of which all that the module's head says is known: ext4, XFS, btrfs (statfs(2)).
-pub(super) const FILE_SYSTEMS: [i64; 3] = [0xef53, 0x5846_5342, 0x9123_683e];
+pub(super) const FILE_SYSTEMS: [FsWord; 3] = [0xef53, 0x5846_5342, 0x9123_683e];
 
 /// A thread that digests, once the step has run for a while; it ends with this.
 pub struct Ahead {
     shared: Arc<Shared>,
 }
 
-/// What was digested.
-#[derive(Default)]
-pub struct Digested(HashMap<StatKey, KnownFile>);
+/// What was digested, by inode.
+pub struct Digested(HashMap<u64, Seen>);
 
 impl Digested {
     /// What is known of a file, by its status.
     pub fn file(&self, stat: &Stat) -> Option<KnownFile> {
-        self.0.get(&StatKey::of(stat)).copied()
+        self.0.get(&stat.st_ino).filter(|seen| seen.state == StatKey::of(stat)).map(|seen| seen.file)
     }
 }
 
@@ -74,7 +73,7 @@ struct State {
 }
 
 /// A file that was read.
-struct Seen {
+pub struct Seen {
     state: StatKey,
     file: KnownFile,
     readings: u8,
@@ -97,8 +96,7 @@ impl Ahead {
 
     /// When the step has ended: all that is known.
     pub fn end(self) -> Digested {
-        let files = std::mem::take(&mut self.shared.lock().files);
-        Digested(files.into_values().map(|seen| (seen.state, seen.file)).collect())
+        Digested(std::mem::take(&mut self.shared.lock().files))
     }
 }
 
@@ -323,8 +321,11 @@ mod tests {
     }
 
     fn known(shared: &Shared, path: &Path) -> Option<KnownFile> {
-        let state = StatKey::of(&rustix::fs::lstat(path).unwrap());
-        shared.lock().files.get(&state.ino).filter(|seen| seen.state == state).map(|seen| seen.file)
+        let files = std::mem::take(&mut shared.lock().files);
+        let digested = Digested(files);
+        let known = digested.file(&rustix::fs::lstat(path).unwrap());
+        shared.lock().files = digested.0;
+        known
     }
 
     #[test]
