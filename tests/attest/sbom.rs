@@ -4,6 +4,8 @@ use super::{attested, attested_in};
 use harness::{Kiln, Registry, Tree, skip};
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 fn context() -> Tree {
     Tree::dockerfile(
@@ -87,6 +89,44 @@ fn packages_with_their_layers() {
     let bash = packages.iter().find(|package| package["name"] == "bash").unwrap();
     assert_eq!(bash["comment"], format!("layerID: {}", image.manifest["layers"][1]["digest"].as_str().unwrap()));
     assert!(document["comment"].as_str().unwrap().contains("/app/package-lock.json cannot be read"), "{document}");
+}
+
+/// A package's header as rpm keeps it: how many entries and bytes, the entries (tag, type, place, count), and the texts.
+fn rpm_header(texts: &[(u32, &str)]) -> Vec<u8> {
+    let (mut index, mut data) = (vec![], vec![]);
+    for (tag, text) in texts {
+        const TEXT: u32 = 6;
+        index.extend([*tag, TEXT, data.len() as u32, 1].map(u32::to_be_bytes).concat());
+        data.extend(text.bytes().chain([0]));
+    }
+    let head = [texts.len() as u32, data.len() as u32].map(u32::to_be_bytes).concat();
+    [head, index, data].concat()
+}
+
+/// A database as RHEL 8 and older have it, made by Berkeley DB's own program.
+#[test]
+fn packages_of_old_rpm() {
+    let kiln = Kiln::new();
+    let context = Tree::dockerfile("FROM scratch\nCOPY Packages /var/lib/rpm/\n");
+    // From small ones to those that take several pages.
+    let header = |number: u32| {
+        let (name, license) = (format!("p{number}"), "MIT ".repeat(number as usize * 8));
+        rpm_header(&[(1000, &name), (1001, "1.0"), (1002, "3.el8"), (1014, license.trim_end()), (1022, "x86_64")])
+    };
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let next = (0u32, 301u32.to_le_bytes().to_vec());
+    let pairs = (1..=300).map(|number| (number, header(number))).chain([next]);
+    let pairs: String = pairs.map(|(key, value)| format!(" {}\n {}\n", hex(&key.to_le_bytes()), hex(&value))).collect();
+    let dump = format!("VERSION=3\nformat=bytevalue\ntype=hash\ndb_pagesize=4096\nHEADER=END\n{pairs}DATA=END\n");
+    let mut load = Command::new("db5.3_load").arg(context.join("Packages")).stdin(Stdio::piped()).spawn().unwrap();
+    load.stdin.take().unwrap().write_all(dump.as_bytes()).unwrap();
+    assert!(load.wait().unwrap().success());
+
+    let (_, found) = attested(kiln.build(&context).args(["--sbom=true"]), &kiln.out("image.tar"));
+    let document = &found[0].statements[0]["predicate"];
+    check_spdx(document);
+    let expect: BTreeSet<String> = (1..=300).map(|n| format!("pkg:rpm/redhat/p{n}@1.0-3.el8?arch=x86_64")).collect();
+    assert_eq!(purls(document), expect.iter().map(String::as_str).collect());
 }
 
 #[test]

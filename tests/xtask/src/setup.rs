@@ -3,9 +3,10 @@
 use anyhow::{Result, bail};
 use std::process::Command;
 
-const PACKAGES: [&str; 13] = [
+const PACKAGES: [&str; 14] = [
     "busybox-static",
     "bzip2",
+    "db5.3-util",
     "docker-registry",
     "docker.io",
     "git",

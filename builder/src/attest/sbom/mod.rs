@@ -12,6 +12,7 @@ mod package;
 mod php;
 mod python;
 mod rpm;
+mod rpm_bdb;
 mod rpm_header;
 mod ruby;
 mod scan;

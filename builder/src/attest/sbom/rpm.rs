@@ -1,9 +1,9 @@
-//! rpm's databases: `rpmdb.sqlite` (SQLite), `Packages.db` (rpm's own, ndb). The older `Packages` of Berkeley DB is not
-//! read.
+//! rpm's databases: `rpmdb.sqlite` (SQLite), `Packages.db` (rpm's own, ndb), and the older `Packages` (Berkeley DB).
 
 use super::package::{Distribution, Package};
-use super::rpm_header;
+use super::{rpm_bdb, rpm_header};
 use rusqlite::{Connection, OpenFlags};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
@@ -92,6 +92,21 @@ fn ndb_header(file: &mut (impl Read + Seek), at: u64) -> Result<Vec<u8>, String>
     Ok(header)
 }
 
+/// Reads `Packages`: headers by their numbers. Number 0 is none, but says which one is given next.
+pub fn bdb(file: impl Read + Seek, distribution: &Distribution) -> Result<Found, String> {
+    let (mut packages, mut remarks) = (BTreeMap::new(), vec![]);
+    rpm_bdb::Database::open(file)?.each(|key, header| {
+        if key.iter().all(|byte| *byte == 0) || packages.len() + remarks.len() > PACKAGES_MAX {
+            return;
+        }
+        match header.and_then(|header| rpm_header::package(&header, distribution)) {
+            Ok(package) => packages.extend(package.map(|package| (key.to_vec(), package))),
+            Err(problem) => remarks.push(problem),
+        }
+    })?;
+    Ok((packages.into_values().collect(), remarks))
+}
+
 fn word(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
@@ -125,6 +140,18 @@ mod tests {
         assert_eq!(found.1.len(), 1);
         std::fs::write(&path, "no database").unwrap();
         assert!(sqlite(&File::open(&path).unwrap(), &Distribution::default()).is_err());
+    }
+
+    #[test]
+    fn berkeley_databases() {
+        let zsh = header(&[(1000, "zsh"), (1001, "5.8"), (1002, "9.el8"), (1014, &"MIT ".repeat(100))], None);
+        let pairs: [(&[u8], &[u8]); 4] =
+            [(&[2, 0, 0, 0], &zsh), (&[0; 4], &[3, 0, 0, 0]), (&[1, 0, 0, 0], &bash()), (&[3, 0, 0, 0], &[1, 2, 3])];
+        let db = super::super::rpm_bdb::tests::database(&pairs, false);
+        let found = bdb(Cursor::new(&db), &Distribution::default()).unwrap();
+        assert_eq!(purls(&found), ["pkg:rpm/redhat/bash@5.2-1", "pkg:rpm/redhat/zsh@5.8-9.el8"]);
+        assert_eq!(found.1, ["a header is cut off"]);
+        assert!(bdb(Cursor::new(b"SQLite"), &Distribution::default()).is_err());
     }
 
     #[test]

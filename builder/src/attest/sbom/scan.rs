@@ -65,7 +65,6 @@ enum Reader {
     Apk,
     RpmSqlite,
     RpmNdb,
-    /// Berkeley DB: only remarked.
     RpmBdb,
     NpmLock,
     YarnLock,
@@ -217,7 +216,7 @@ fn packages(reader: Reader, file: &File, distribution: &Distribution) -> Result<
         Reader::Apk => whole(alpine::packages(&text()?, distribution)),
         Reader::RpmSqlite => rpm::sqlite(file, distribution),
         Reader::RpmNdb => rpm::ndb(file, distribution),
-        Reader::RpmBdb => Err("kiln does not know databases of Berkeley DB; its packages are missing here".into()),
+        Reader::RpmBdb => rpm::bdb(file, distribution),
         Reader::NpmLock => whole(node::npm_lock(&text()?)?),
         Reader::YarnLock => whole(node::yarn_lock(&text()?)),
         Reader::PnpmLock => whole(node::pnpm_lock(&text()?)),
@@ -259,6 +258,7 @@ pub fn read_every_way(bytes: &[u8]) {
     let _ = php::lock(&text);
     let _ = rpm_header::package(bytes, &distribution);
     let _ = rpm::ndb(Cursor::new(bytes), &distribution);
+    let _ = rpm::bdb(Cursor::new(bytes), &distribution);
     let _ = java::jar(Cursor::new(bytes));
     let _ = golang::program(Cursor::new(bytes));
 }
@@ -346,7 +346,7 @@ mod tests {
         assert_eq!(purls, expect);
         let remarks = scan.remarks.join("\n");
         assert!(remarks.contains("/app/package-lock.json cannot be read"), "{remarks}");
-        assert!(remarks.contains("/usr/share/rpm/Packages cannot be read: kiln does not know"), "{remarks}");
+        assert!(remarks.contains("/usr/share/rpm/Packages cannot be read: it is no database"), "{remarks}");
         assert_eq!(scan.remarks.len(), 2, "{remarks}");
         assert_eq!(scan.files["app/Cargo.lock"].sha1.len(), 40);
     }
