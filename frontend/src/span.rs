@@ -42,7 +42,8 @@ impl SourceText {
         }
         let before = &self.text[..offset];
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+        // Over bytes, since that is done many at a time, and a file may have as many warnings as lines.
+        (before.bytes().filter(|byte| *byte == b'\n').count() + 1, before[line_start..].chars().count() + 1)
     }
 
     /// First and last line, from 1, that a span touches.
