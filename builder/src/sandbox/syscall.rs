@@ -512,6 +512,47 @@ pub(crate) fn fork(child: impl FnOnce() -> u8) -> Result<Pid, Errno> {
     }
 }
 
+/// For tests: bytes of a file that are written through a shared mapping.
+#[cfg(test)]
+pub(crate) struct Mapped(*mut u8);
+
+// SAFETY: nobody else has the address.
+#[cfg(test)]
+unsafe impl Send for Mapped {}
+
+#[cfg(test)]
+impl Mapped {
+    /// How many bytes.
+    pub(crate) const BYTES: usize = 4096;
+
+    /// Maps the beginning of a file, which is made that long.
+    pub(crate) fn of(file: &std::fs::File) -> Mapped {
+        file.set_len(Mapped::BYTES as u64).unwrap();
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let no_address = std::ptr::null_mut();
+        // SAFETY: a new mapping at an address that the kernel chooses.
+        let address =
+            unsafe { libc::mmap(no_address, Mapped::BYTES, protection, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+        assert_ne!(address, libc::MAP_FAILED);
+        Mapped(address.cast())
+    }
+
+    /// Stores a byte. The file must still be as long.
+    pub(crate) fn store(&mut self, at: usize, byte: u8) {
+        assert!(at < Mapped::BYTES);
+        // SAFETY: within the mapping.
+        unsafe { self.0.add(at).write_volatile(byte) }
+    }
+}
+
+#[cfg(test)]
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: the mapping that `of` made, to which nothing refers any more.
+        unsafe { libc::munmap(self.0.cast(), Mapped::BYTES) };
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -521,7 +562,7 @@ mod tests {
     fn a_file_has_a_writer_while_it_is_open_or_mapped() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
-        std::fs::write(&path, [0; 4096]).unwrap();
+        std::fs::write(&path, "data").unwrap();
         let has_no_writer = || has_no_writer(std::fs::File::open(&path).unwrap().as_fd()).unwrap();
         assert!(has_no_writer());
         let reader = std::fs::File::open(&path).unwrap();
@@ -529,15 +570,10 @@ mod tests {
         drop(reader);
         let writer = std::fs::File::options().read(true).write(true).open(&path).unwrap();
         assert!(!has_no_writer());
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a new mapping of a file that is as long, which is unmapped before anything else is.
-        let mapped =
-            unsafe { libc::mmap(std::ptr::null_mut(), 4096, protection, libc::MAP_SHARED, writer.as_raw_fd(), 0) };
-        assert_ne!(mapped, libc::MAP_FAILED);
+        let mapped = Mapped::of(&writer);
         drop(writer);
         assert!(!has_no_writer());
-        // SAFETY: it is the mapping that was made above, and nothing refers to it.
-        unsafe { libc::munmap(mapped, 4096) };
+        drop(mapped);
         assert!(has_no_writer());
     }
 }

@@ -293,6 +293,7 @@ fn is_at_rest(stat: &Stat) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sandbox::syscall::Mapped;
     use cache::checksum::file_digest;
     use std::io::Write;
     use std::os::unix::fs::MetadataExt;
@@ -378,6 +379,74 @@ mod tests {
             read += look(&mut looking, dir.path());
         }
         assert_eq!(read, usize::from(READINGS));
+    }
+
+    /// Writes, renames, links, removes and maps files of a folder, until `end`.
+    fn wreak_havoc(folder: &Path, seed: u64, end: Instant) {
+        let mut state = seed;
+        let mut random = |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % below
+        };
+        let file = |number: u64| folder.join(number.to_string());
+        let write =
+            |path: &Path| File::options().create(true).truncate(false).read(true).write(true).open(path).unwrap();
+        let mut mapped: Option<Mapped> = None;
+        while Instant::now() < end {
+            let path = file(random(12));
+            match random(8) {
+                0 => std::fs::write(&path, vec![random(256) as u8; random(5000) as usize]).unwrap(),
+                1 => {
+                    let mut mapped = Mapped::of(&write(&path));
+                    for _ in 0..5 {
+                        mapped.store(random(Mapped::BYTES as u64) as usize, random(256) as u8);
+                        std::thread::sleep(Duration::from_millis(random(40)));
+                    }
+                }
+                2 => match &mut mapped {
+                    Some(_) if random(4) == 0 => mapped = None,
+                    Some(mapped) => mapped.store(random(Mapped::BYTES as u64) as usize, random(256) as u8),
+                    // Under a name that nothing else changes: a shorter file would be a fault.
+                    None => mapped = Some(Mapped::of(&write(&folder.join("mapped")))),
+                },
+                3 => {
+                    let file = write(&path);
+                    let time = file.metadata().unwrap().modified().unwrap();
+                    (&file).write_all(&[random(256) as u8]).unwrap();
+                    std::thread::sleep(Duration::from_millis(random(30)));
+                    (&file).write_all(&[random(256) as u8]).unwrap();
+                    file.set_modified(time).unwrap();
+                }
+                4 => drop(std::fs::rename(&path, file(random(12)))),
+                5 => drop(std::fs::hard_link(&path, folder.join(format!("link{}", random(12))))),
+                6 => drop(std::fs::remove_file(&path)),
+                _ => std::thread::sleep(Duration::from_millis(random(50))),
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_known_is_true_whatever_was_done() {
+        let Some(dir) = upper() else { return };
+        let ahead = Ahead::begin(dir.path().to_path_buf());
+        let end = Instant::now() + Duration::from_secs(1);
+        let writers: Vec<_> = (0..6)
+            .map(|number| {
+                let folder = dir.path().join(number.to_string());
+                std::fs::create_dir(&folder).unwrap();
+                std::thread::spawn(move || wreak_havoc(&folder, number, end))
+            })
+            .collect();
+        let joined = tokio::task::spawn_blocking(move || writers.into_iter().try_for_each(|writer| writer.join()));
+        assert!(joined.await.unwrap().is_ok());
+        let digested = ahead.end();
+        let known = std::sync::atomic::AtomicUsize::new(0);
+        let hint = |_: &Path, stat: &Stat| {
+            digested.file(stat).inspect(|_| drop(known.fetch_add(1, std::sync::atomic::Ordering::Relaxed)))
+        };
+        let with = cache::checksum::change(dir.path(), &hint).unwrap();
+        assert_eq!(with, cache::checksum::change(dir.path(), cache::checksum::NO_HINT).unwrap());
+        assert_ne!(known.into_inner(), 0);
     }
 
     #[test]

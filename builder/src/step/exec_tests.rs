@@ -49,10 +49,8 @@ async fn files_are_digested_while_the_step_runs() {
         "{known:?}"
     );
     let file_system = rustix::fs::statfs(&ran.upper).unwrap().f_type;
-    match crate::step::ahead::FILE_SYSTEMS.contains(&file_system) {
-        true => assert_eq!(known.len(), 16, "{known:?}"),
-        false => assert_eq!(known, [""; 0]),
-    }
+    // How many, depends on how much time the other tests leave.
+    assert_eq!(!known.is_empty(), crate::step::ahead::FILE_SYSTEMS.contains(&file_system));
 }
 
 #[tokio::test]
