@@ -77,6 +77,30 @@ fn several_machines_make_one_image() {
 }
 
 #[test]
+fn machines_that_append_at_once_lose_nothing() {
+    let registry = Registry::shared();
+    let kiln = Kiln::with_config("");
+    let repository = format!("{}/manifest/at-once", registry.host);
+    let name = format!("{repository}:1");
+    let architectures = ["amd64", "arm64", "ppc64le", "riscv64", "s390x"];
+    let images = architectures.map(|name| pushed(&kiln, &repository, &format!("linux/{name}"), name));
+    for _ in 0..3 {
+        std::thread::scope(|scope| {
+            for image in &images {
+                scope.spawn(|| Kiln::with_config("").says("manifest", &["create", "--append", &name, image]));
+            }
+        });
+        let mut joined = platforms(&index(registry, "manifest/at-once", "1"));
+        joined.sort();
+        assert_eq!(joined, architectures);
+        // And again where there are other images for all of them.
+        let newer = architectures.map(|name| pushed(&kiln, &repository, &format!("linux/{name}"), "older"));
+        let create = [&["create", name.as_str()][..], &newer.each_ref().map(String::as_str)].concat();
+        kiln.says("manifest", &create);
+    }
+}
+
+#[test]
 fn images_come_from_other_repositories_and_registries() {
     let (registry, other) = (Registry::shared(), Registry::start().unwrap());
     let kiln = Kiln::with_config("");

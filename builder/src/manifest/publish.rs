@@ -8,6 +8,7 @@ use crate::image::manifest::{Annotations, index, index_type};
 use crate::image::select::{INDEX_TYPES, MANIFEST_TYPES};
 use crate::progress::Vertex;
 use crate::registry::push::{Opened, PushBlob, PushImage, PushManifest, push};
+use crate::registry::settle::{back_off, settle};
 use crate::registry::{Registry, RegistryError};
 use cache::digest::{Descriptor, Digest};
 use cache::layer::compression::MediaTypes;
@@ -16,12 +17,13 @@ use serde::Deserialize;
 use sha2::Digest as _;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::time::Instant;
 use tokio::io::AsyncWriteExt;
 
 /// Levels of indexes in indexes that are copied.
 const DEPTH_LIMIT: usize = 4;
 /// How often it is tried to add to a tag that others change.
-const APPENDS_LIMIT: u32 = 5;
+const APPENDS_LIMIT: u32 = 20;
 
 /// What is to be made.
 pub struct Order {
@@ -47,12 +49,24 @@ pub struct Made {
     places: HashMap<Digest, Reference>,
     /// What the target stood for when this was made.
     over: Option<Digest>,
+    /// What was in that.
+    before: Vec<Entry>,
 }
 
 impl Made {
     /// Of the index.
     pub fn digest(&self) -> Digest {
         Digest::of(&self.bytes)
+    }
+
+    /// Whether what this has added to `before` is in `now`, or something for the same platform that came later.
+    fn is_kept(&self, now: &[Entry]) -> bool {
+        let has = |entries: &[Entry], digest: &Digest| entries.iter().any(|entry| entry.digest == *digest);
+        let added = self.entries.iter().filter(|entry| entry.attested().is_none() && !has(&self.before, &entry.digest));
+        added.into_iter().all(|added| {
+            let later = || now.iter().find(|entry| entry.platform == added.platform);
+            has(now, &added.digest) || later().is_some_and(|later| !has(&self.before, &later.digest))
+        })
     }
 }
 
@@ -65,6 +79,7 @@ pub async fn make(registry: &Registry, order: &Order) -> Result<Made, ManifestEr
     let reading = order.sources.iter().map(|source| read_wanted(registry, source));
     let sources = futures::future::try_join_all(reading).await?;
     let over = target.as_ref().map(|target| target.document.descriptor.digest.clone());
+    let before = target.as_ref().map(|target| target.part.entries.clone()).unwrap_or_default();
     let mut places = HashMap::new();
     for source in target.iter().chain(&sources) {
         places.entry(source.document.descriptor.digest.clone()).or_insert_with(|| source.name.clone());
@@ -78,7 +93,7 @@ pub async fn make(registry: &Registry, order: &Order) -> Result<Made, ManifestEr
         let (media_type, bytes) = (source.document.descriptor.media_type.clone(), source.document.bytes.clone());
         // Also what is about none of its images: it names that, too.
         let entries = source.part.entries.clone();
-        return Ok(Made { media_type, bytes, entries, places, over });
+        return Ok(Made { media_type, bytes, entries, places, over, before });
     }
     let mut annotations: Annotations = target.iter().flat_map(|target| target.annotations.clone()).collect();
     annotations.extend(order.wishes.on_index.clone());
@@ -89,7 +104,7 @@ pub async fn make(registry: &Registry, order: &Order) -> Result<Made, ManifestEr
         false => MediaTypes::Oci,
     };
     let bytes = index(types, &entries, &annotations);
-    Ok(Made { media_type: index_type(types).to_string(), bytes, entries, places, over })
+    Ok(Made { media_type: index_type(types).to_string(), bytes, entries, places, over, before })
 }
 
 /// The only source, if it is to be copied and not to be changed.
@@ -101,16 +116,18 @@ fn as_it_is<'a>(target: Option<&Source>, sources: &'a [Source], order: &Order) -
     (is_plain && (source.is_index() || !order.prefer_index)).then_some(source)
 }
 
-/// Makes the index and pushes it. If somebody else changes the tag meanwhile, what is appended is appended to that.
+/// Makes the index and pushes it. If somebody else changes the tag meanwhile, or soon after without having seen what is
+/// appended, it is appended to that.
 pub async fn create(registry: &Registry, order: &Order, vertex: &Vertex) -> Result<Descriptor, ManifestError> {
     let name = order.target.to_string();
-    for _ in 0..APPENDS_LIMIT {
+    for attempt in 0..APPENDS_LIMIT {
         let made = make(registry, order).await?;
         let image = collect(registry, order, &made).await?;
         if order.append {
             let now = registry.tag_digest(&order.target, vertex).await;
             let now = now.map_err(|source| ManifestError::Read { name: name.clone(), source })?;
             if now != made.over {
+                back_off(attempt).await;
                 continue;
             }
         }
@@ -127,8 +144,16 @@ pub async fn create(registry: &Registry, order: &Order, vertex: &Vertex) -> Resu
                 Ok(path)
             })
         };
+        let began = Instant::now();
         let pushed = push(registry, &order.target, &image, &open, vertex).await;
         let digest = pushed.map_err(|error| ManifestError::push(&name, error))?;
+        if order.append {
+            settle(began).await;
+            let now = read_target(registry, &order.target).await?;
+            if !made.is_kept(&now.map(|now| now.part.entries).unwrap_or_default()) {
+                continue;
+            }
+        }
         return Ok(Descriptor { media_type: made.media_type, digest, size: made.bytes.len() as u64 });
     }
     Err(ManifestError::Contended { name, times: APPENDS_LIMIT })
@@ -216,4 +241,34 @@ async fn download(registry: &Registry, blob: &PushBlob, path: &Path) -> Result<(
         return Err(read(RegistryError::Digest { url, expected, actual }));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(architecture: &str, content: &str) -> Entry {
+        let mut entry = Entry::new(String::new(), Digest::of(content.as_bytes()), 1);
+        entry.platform = Some(serde_json::Map::from_iter([("architecture".to_string(), architecture.into())]));
+        entry
+    }
+
+    #[test]
+    fn what_was_appended_is_kept_or_followed_by_something_newer() {
+        let before = vec![entry("arm64", "old"), entry("s390x", "other")];
+        let entries = vec![entry("arm64", "new"), entry("s390x", "other"), entry("amd64", "amd")];
+        let (media_type, bytes, places, over) = (String::new(), vec![], HashMap::new(), None);
+        let made = Made { media_type, bytes, entries: entries.clone(), places, over, before: before.clone() };
+        let with = |changed: Entry| {
+            let stays = entries.iter().filter(|entry| entry.platform != changed.platform).cloned();
+            stays.chain([changed.clone()]).collect::<Vec<_>>()
+        };
+        assert!(made.is_kept(&entries));
+        assert!(made.is_kept(&with(entry("arm64", "newer still"))));
+        assert!(made.is_kept(&entries[..1].iter().chain(&entries[2..]).cloned().collect::<Vec<_>>()));
+        assert!(!made.is_kept(&with(entry("arm64", "old"))));
+        assert!(!made.is_kept(&entries[..2]));
+        assert!(!made.is_kept(&before));
+        assert!(!made.is_kept(&[]));
+    }
 }

@@ -4,6 +4,7 @@
 use super::auth::Scopes;
 use super::client::Effort;
 use super::push::PushManifest;
+use super::settle::settle;
 use super::{Registry, RegistryError};
 use crate::image::manifest::index_type;
 use crate::progress::Vertex;
@@ -11,6 +12,10 @@ use cache::digest::{Descriptor, Digest};
 use cache::layer::compression::MediaTypes;
 use frontend::reference::Reference;
 use serde_json::{Value, json};
+use std::time::Instant;
+
+/// How often a list is written that others write too.
+const ATTEMPTS: u32 = 10;
 
 /// A manifest with a subject.
 #[derive(Clone, Debug)]
@@ -35,10 +40,18 @@ impl Registry {
         }
         let tag = referrer.subject.as_str().replace(':', "-");
         let to = Reference { tag: Some(tag), digest: None, ..to.clone() };
-        let listed = self.tagged(&to).await?.map(|document| document.bytes);
-        let Some(bytes) = with_referrer(listed.as_deref(), referrer) else { return Ok(()) };
-        let index = PushManifest { media_type: index_type(MediaTypes::Oci).into(), bytes };
-        self.put_tag(&to, &index, vertex).await?;
+        for _ in 0..ATTEMPTS {
+            let listed = self.tagged(&to).await?.map(|document| document.bytes);
+            let Some(bytes) = with_referrer(listed.as_deref(), referrer) else { return Ok(()) };
+            let index = PushManifest { media_type: index_type(MediaTypes::Oci).into(), bytes };
+            let began = Instant::now();
+            self.put_tag(&to, &index, vertex).await?;
+            settle(began).await;
+        }
+        vertex.warn(format!(
+            "{} may not be found through {}: others changed {to} each time that it was listed there",
+            referrer.descriptor.digest, referrer.subject
+        ));
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use super::place::{Found, Place, PlaceError, Written};
 use crate::image::layers::{BlobError, LayerBlobs, LayerOptions};
 use crate::pipeline::World;
 use crate::progress::{Outcome, Progress, Vertex};
+use crate::registry::settle::{back_off, settle};
 use crate::source::image::{ImageError, ImageSource, blocking};
 use cache::digest::{Descriptor, Digest};
 use cache::layer::compression::{Compression, LayerBlob};
@@ -21,7 +22,7 @@ use solver::record::Record;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
@@ -33,11 +34,6 @@ const STALE_DAYS: u32 = 7;
 const TURNS: usize = 2;
 /// Attempts to write an index while others write theirs.
 const ATTEMPTS: u32 = 40;
-/// The least time between writing an index and looking whether it is still there. It has to be longer than another
-/// writer takes from its last look to the end of its writing; that is measured by one's own.
-const SETTLE: Duration = Duration::from_millis(400);
-/// The most.
-const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 
 /// A `--cache-to`.
 #[derive(Clone)]
@@ -466,14 +462,8 @@ async fn add(place: &Place, ours: &mut Index, lost: &BTreeSet<Digest>, vertex: &
         let began = Instant::now();
         match place.write(&merged, reading.version.as_deref(), vertex).await? {
             Written::Done if !place.may_overwrite() => return Ok(()),
-            Written::Done => {
-                let pause = SETTLE.max(began.elapsed() * 2).min(SETTLE_LIMIT);
-                tokio::time::sleep(pause.mul_f64(1.0 + fastrand::f64() / 2.0)).await;
-            }
-            Written::Changed => {
-                let longest = Duration::from_millis(20 << attempt.min(5));
-                tokio::time::sleep(longest.mul_f64(fastrand::f64())).await;
-            }
+            Written::Done => settle(began).await,
+            Written::Changed => back_off(attempt).await,
             Written::Missing(blobs) => {
                 tracing::warn!(?blobs, place = place.name(), "the cache has lost blobs");
                 // Of ours, what a step came to is still worth knowing.
