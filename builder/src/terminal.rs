@@ -116,13 +116,15 @@ pub fn restore() {
     }
 }
 
-/// Reads a line that is not shown while it is typed. Control-C ends it, with an error.
-pub fn read_hidden() -> io::Result<String> {
+/// Asks for a line that is not shown while it is typed. Control-C ends it, with an error.
+pub fn read_hidden(prompt: &str) -> io::Result<String> {
     let before = tcgetattr(stdin())?;
     let mut hidden = before.clone();
     // Signals would leave the terminal as it is now; Control-C is a byte like any other.
     hidden.local_modes.remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);
     tcsetattr(stdin(), OptionalActions::Flush, &hidden)?;
+    // Only now: who answers at once is not to be shown, nor lost.
+    eprint!("{prompt}");
     let line = read_line_raw();
     tcsetattr(stdin(), OptionalActions::Now, &before)?;
     eprintln!();

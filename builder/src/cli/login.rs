@@ -12,7 +12,7 @@ use crate::registry::{Registry, Trust};
 use crate::terminal;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, Read};
 
 const HUB: &str = "docker.io";
 /// Longest password on standard input, in bytes.
@@ -190,11 +190,7 @@ fn ask(args: &LoginArgs, domain: &str) -> Result<(String, String)> {
             let text = text.strip_suffix('\n').unwrap_or(&text);
             text.strip_suffix('\r').unwrap_or(text).to_string()
         }
-        None => {
-            eprint!("Password: ");
-            let _ = io::stderr().flush();
-            terminal::read_hidden().context("read the password")?
-        }
+        None => terminal::read_hidden("Password: ").context("read the password")?,
     };
     if password.is_empty() {
         bail!("the password is empty");
