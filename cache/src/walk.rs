@@ -132,7 +132,7 @@ impl Walk {
 }
 
 /// Opens the directory at `path`.
-pub(crate) fn open_root(path: &Path) -> Result<OwnedFd, FileError> {
+pub fn open_root(path: &Path) -> Result<OwnedFd, FileError> {
     rustix::fs::openat(CWD, path, OPEN_DIR, Mode::empty()).map_err(FileError::at("open", path))
 }
 
@@ -141,7 +141,8 @@ pub fn reopen(dir: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
     rustix::fs::openat(dir, c".", OPEN_DIR, Mode::empty())
 }
 
-pub(crate) fn open_dir(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<OwnedFd> {
+/// Opens the directory `name`, never through a symlink.
+pub fn open_dir(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<OwnedFd> {
     rustix::fs::openat(dir, name, OPEN_DIR, Mode::empty())
 }
 

@@ -1,7 +1,8 @@
 //! Client of the distribution-spec: manifests, blobs, uploads, mounts. `client.rs` sends one request with everything
 //! that belongs to it (`auth.rs`, `credentials.rs`, `retry.rs`), `hosts.rs` knows where a domain's requests go, `pull.rs`
 //! and `push.rs` (with `upload.rs`) say what is asked for, `artefact.rs` for what is no image, `referrers.rs` for what is about
-//! one, `settle.rs` for tags that several machines change; `login.rs` tries logins and `auth_file.rs` keeps them. What the answers mean as images is `source/image.rs`.
+//! one, `settle.rs` for tags that several machines change; `login.rs` tries logins and `auth_file.rs` keeps them. What the
+//! answers mean as images is `source/image.rs`.
 
 pub mod artefact;
 pub(crate) mod auth;

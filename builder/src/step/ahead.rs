@@ -123,13 +123,9 @@ impl Shared {
     }
 }
 
-/// The state of a directory when it was listed, by its modification and change times in nanoseconds.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Times(i64, i64);
-
 /// A directory that was listed.
 struct Directory {
-    times: Times,
+    state: StatKey,
     subdirectories: Vec<CString>,
 }
 
@@ -152,7 +148,7 @@ enum End {
 
 impl Looking<'_> {
     fn run(upper: &Path, shared: &Shared) {
-        let Ok(root) = rustix::fs::open(upper, OPEN_DIR, Mode::empty()) else { return };
+        let Ok(root) = walk::open_root(upper) else { return };
         let is_fit = rustix::fs::fstatfs(&root).is_ok_and(|about| FILE_SYSTEMS.contains(&about.f_type));
         // The calling thread's, though the call speaks of processes (setpriority(2), "C library/kernel differences").
         if !is_fit || rustix::process::setpriority_process(None, NICE).is_err() {
@@ -186,7 +182,7 @@ impl Looking<'_> {
                 continue;
             };
             // Whatever is wrong with it: it may be gone by now.
-            let Ok(dir) = rustix::fs::openat(dir, &name, OPEN_DIR, Mode::empty()) else { continue };
+            let Ok(dir) = walk::open_dir(dir.as_fd(), &name) else { continue };
             let subdirectories = self.directory(&dir)?;
             if todo.len() < DEPTH {
                 todo.push((dir, subdirectories));
@@ -199,8 +195,7 @@ impl Looking<'_> {
     fn directory(&mut self, dir: &OwnedFd) -> Result<Vec<CString>, End> {
         let Ok(stat) = rustix::fs::fstat(dir) else { return Ok(vec![]) };
         let state = StatKey::of(&stat);
-        let times = Times(state.mtime_ns, state.ctime_ns);
-        if let Some(known) = self.directories.get(&stat.st_ino).filter(|known| known.times == times) {
+        if let Some(known) = self.directories.get(&stat.st_ino).filter(|known| known.state == state) {
             return Ok(known.subdirectories.clone());
         }
         let mut is_settled = is_at_rest(&stat);
@@ -217,7 +212,7 @@ impl Looking<'_> {
             }
         }
         if is_settled && self.directories.len() < LIMIT {
-            self.directories.insert(stat.st_ino, Directory { times, subdirectories: subdirectories.clone() });
+            self.directories.insert(stat.st_ino, Directory { state, subdirectories: subdirectories.clone() });
         }
         Ok(subdirectories)
     }
@@ -267,8 +262,6 @@ impl Looking<'_> {
     }
 }
 
-const OPEN_DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-
 /// Opens the regular file in that state. The step may put anything in its place meanwhile, a device even, so it is looked at
 /// before it is opened.
 fn open(dir: &OwnedFd, name: &CStr, state: &StatKey) -> Option<File> {
@@ -315,7 +308,7 @@ mod tests {
     /// Looks until all that was written before is at rest. How many files were read.
     fn look(looking: &mut Looking<'_>, upper: &Path) -> usize {
         std::thread::sleep(REST * 3);
-        let root = rustix::fs::open(upper, OPEN_DIR, Mode::empty()).unwrap();
+        let root = walk::open_root(upper).unwrap();
         looking.read = 0;
         assert!(looking.round(root.as_fd()).is_ok());
         looking.read
